@@ -1,0 +1,53 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a plan is: a list of steps, each with a before and an after."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Optional
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change to the host.
+
+    :param verb: str, names the handler that does it (``pin``, ``attach``, ``write`` ...).
+    :param subject: str, what it changes, as an operator would name it (mostly a path).
+    :param before: JSON-able value of the subject now; None where it does not exist.
+    :param after: JSON-able value once the step is done; None where it is removed.
+    :param data: what the handler needs beyond that; not shown to the operator.
+    """
+
+    verb: str
+    subject: str
+    before: Any = None
+    after: Any = None
+    data: Dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+Plan = List[Step]
+
+
+def describe(step: Step) -> str:
+    """One line for a log: ``attach /sys/fs/cgroup/x: null -> {"program": 12}``."""
+    return f"{step.verb} {step.subject}: {_text(step.before)} -> {_text(step.after)}"
+
+
+def diff(steps: Iterable[Step]) -> Dict[str, str]:
+    """The plan as Ansible's ``diff`` return value: one line per subject on each side."""
+    steps = list(steps)
+    return {
+        "before": "".join(_line(step.subject, step.before) for step in steps),
+        "after": "".join(_line(step.subject, step.after) for step in steps),
+    }
+
+
+def _line(subject: str, value: Optional[Any]) -> str:
+    return f"{subject}: {'absent' if value is None else _text(value)}\n"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
