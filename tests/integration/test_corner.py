@@ -1,0 +1,21 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tests' own corner of the host leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+
+from support.host import corner
+
+
+def test_a_corner_is_real_and_goes_away(tmp_path):
+    with corner(tmp_path) as own:
+        (own.cgroup / "inner").mkdir()
+        assert (own.cgroup / "cgroup.procs").exists()
+        assert os.path.ismount(own.bpffs)
+        own.pin_dir.mkdir()
+    assert not own.cgroup.exists()
+    assert not os.path.ismount(own.bpffs)
+    assert not own.state_dir.exists()

@@ -1,0 +1,71 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A corner of the live host that belongs to one test: a cgroup, a bpffs and a state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+
+def cgroup2_mount() -> Path:
+    """Where cgroup2 is mounted; FileNotFoundError where it is not."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _dash, right = line.partition(" - ")
+        if right.split()[0] == "cgroup2":
+            return Path(left.split()[4])
+    raise FileNotFoundError("no cgroup2 is mounted")
+
+
+@dataclass(frozen=True)
+class Corner:
+    """What a test may change. ``cgroup`` exists, ``bpffs`` is mounted, ``state_dir`` does not exist yet."""
+
+    cgroup: Path
+    bpffs: Path
+    state_dir: Path
+
+    @property
+    def pin_dir(self) -> Path:
+        return self.bpffs / "sockredir"
+
+
+@contextlib.contextmanager
+def corner(directory: Path) -> Iterator[Corner]:
+    """Make a corner under ``directory`` and take all of it away afterwards."""
+    cgroup = cgroup2_mount() / f"sockredir-test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    bpffs = directory / "bpf"
+    bpffs.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(bpffs)], check=True)
+    try:
+        cgroup.mkdir()
+        try:
+            yield Corner(cgroup, bpffs, directory / "state")
+        finally:
+            remove_cgroup(cgroup)
+    finally:
+        subprocess.run(["umount", "--lazy", str(bpffs)], check=True)
+
+
+def remove_cgroup(cgroup: Path) -> None:
+    """Remove a cgroup and those in it; the kernel needs a moment after their last process has ended."""
+    if not cgroup.is_dir():
+        return
+    for directory, _names, _files in os.walk(cgroup, topdown=False):
+        for _attempt in range(100):
+            try:
+                os.rmdir(directory)
+                break
+            except FileNotFoundError:
+                break
+            except OSError:
+                time.sleep(0.05)
+        else:
+            raise AssertionError(f"{directory} still has processes: {Path(directory, 'cgroup.procs').read_text()!r}")
