@@ -1,0 +1,243 @@
+#!/usr/bin/python
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sockredir_host
+short_description: Keep the redirection of local TCP connections set up on a host
+version_added: 1.0.0
+author:
+  - sockredir contributors (!UNKNOWN)
+description:
+  - The part of the set-up that stays on the host, in one module. It writes the settings that the loaded programs read,
+    installs the library and C(sockredirctl), the unit that restores everything at boot, and the drop-ins that move
+    services into the accelerated cgroup, and it commits the manifest of what the host should look like.
+  - Run it after M(ebpf.sockredir.sockmap_program) and M(ebpf.sockredir.sockmap_attach), which record in the same
+    manifest what they have loaded and attached.
+requirements:
+  - Python 3.8 or newer on the target
+  - libbpf.so.1 on the target
+options:
+  state:
+    description:
+      - V(present) writes settings, files and unit and commits the manifest.
+      - V(absent) lets live connections go back to TCP, detaches and unpins what the manifest names, and removes
+        files, unit, drop-ins, the state directory, and the cgroup where it was made for this and is empty.
+      - V(rolled_back) goes back to what the host was before the last change, with the objects kept in O(state_dir),
+        without compiling. Where the last change has been committed, it becomes in turn what a further roll-back
+        goes to; else it is dropped.
+    type: str
+    choices: [present, absent, rolled_back]
+    default: present
+  mode:
+    description:
+      - V(enforce) redirects.
+      - V(observe) decides and counts, and redirects nothing.
+      - V(drain) takes no new connections and lets live ones go back to TCP.
+    type: str
+    choices: [enforce, observe, drain]
+    default: enforce
+  cgroup:
+    description:
+      - The accelerated cgroup, absolute or relative to the cgroup2 mount.
+      - C(sockredirctl exec) and O(services) put processes there.
+    type: str
+    default: sockredir.slice
+  ports:
+    description: Server ports or ranges such as V(8000-8099) that are taken; an empty list takes all.
+    type: list
+    elements: str
+    default: []
+  exclude_ports:
+    description: Server ports or ranges that are left alone, whatever O(ports) says.
+    type: list
+    elements: str
+    default: []
+  cidrs:
+    description: Networks within which both ends count as local, further than loopback and a host's own address.
+    type: list
+    elements: str
+    default: []
+  cross_netns:
+    description: Whether the two ends may be in two network namespaces; only with both addresses in O(cidrs).
+    type: bool
+    default: false
+  memory_budget:
+    description:
+      - How much unread redirected data the whole host may hold, as bytes or with a unit, such as V(256 MiB).
+      - The default is 256 MiB, or half of the first figure of the target's C(net.ipv4.tcp_mem), the smaller.
+    type: str
+  demote_below:
+    description: Messages smaller than this, in bytes, count as small where a connection is judged one-way.
+    type: int
+    default: 30000
+  demote_after:
+    description: So many small messages in a row without an answer send a connection back to TCP; V(0) is never.
+    type: int
+    default: 32
+  persist:
+    description:
+      - Whether C(sockredir.service) restores everything at boot.
+      - Without systemd on the target this is skipped with a warning.
+    type: bool
+    default: true
+  services:
+    description:
+      - Systemd services that are put in O(cgroup), by a drop-in; those of an earlier run that are no longer listed
+        are taken out.
+      - O(cgroup) has to be a slice.
+    type: list
+    elements: str
+    default: []
+  restart_services:
+    description:
+      - Whether to restart the services that O(services) puts in or takes out.
+      - Without it they change at their next start; RV(waiting_services) names them until then.
+    type: bool
+    default: false
+  wanted:
+    description: Anything that is to be kept in the manifest with this change, such as the play's variables.
+    type: dict
+    default: {}
+  commit:
+    description:
+      - Whether the change is final. With V(false) the manifest is written but O(state=rolled_back), and a boot
+        after a crash, still see an unfinished change; run the module again with V(true) once it is verified.
+      - A change that is committed already stays so.
+    type: bool
+    default: true
+  lock_timeout:
+    description: How many seconds to wait for another run on the same host.
+    type: int
+    default: 60
+  pin_dir:
+    description: Directory on a bpffs with the pins.
+    type: path
+    default: /sys/fs/bpf/sockredir
+  state_dir:
+    description: Directory with manifest and objects.
+    type: path
+    default: /var/lib/sockredir
+  prefix:
+    description: Directory below which C(lib/sockredir) and C(sbin/sockredirctl) are installed.
+    type: path
+    default: /usr/local
+  unit_dir:
+    description: Directory of the host's own systemd units.
+    type: path
+    default: /etc/systemd/system
+extends_documentation_fragment:
+  - action_common_attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  platform:
+    platforms: linux
+notes:
+  - Two runs at the same time take turns.
+  - In check mode, where an earlier task of the same play has only pretended, the module says what it would do.
+seealso:
+  - module: ebpf.sockredir.sockmap_program
+  - module: ebpf.sockredir.sockmap_attach
+  - module: ebpf.sockredir.sockmap_info
+"""
+
+EXAMPLES = r"""
+- name: Redirect connections to two services only
+  ebpf.sockredir.sockredir_host:
+    ports: [5432, 6379]
+    services: [postgresql.service, redis.service]
+
+- name: Count what would be redirected
+  ebpf.sockredir.sockredir_host:
+    mode: observe
+
+- name: Go back to what was before the last change
+  ebpf.sockredir.sockredir_host:
+    state: rolled_back
+
+- name: Take everything away, connections live on
+  ebpf.sockredir.sockredir_host:
+    state: absent
+"""
+
+RETURN = r"""
+committed:
+  description: Whether the manifest that the host follows now is final.
+  returned: success and O(state) is not V(absent)
+  type: bool
+  sample: true
+settings:
+  description: The settings that the programs read.
+  returned: success and O(state) is not V(absent)
+  type: dict
+  sample: {mode: enforce, budget: 268435456, ports: [], exclude_ports: [], cidrs: [], cross_netns: false}
+files:
+  description: The files on the host that belong to this collection, and the SHA-256 of each.
+  returned: success and O(state) is not V(absent)
+  type: dict
+  sample: {/usr/local/sbin/sockredirctl: 6bb0…}
+draining:
+  description: Programs that live connections still use; they go with the last of them.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{name: verdict, program_id: 371, since: '2026-01-31T10:00:00Z'}]
+waiting_services:
+  description: Services that are in another cgroup than they will be after their next start.
+  returned: success
+  type: list
+  elements: str
+  sample: [redis.service]
+remaining:
+  description: What was left in place, with the reason, such as a cgroup with processes in it.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+steps:
+  description: What was done, or would be in check mode, in order.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{kind: settings_changed, subject: settings, before: {mode: drain}, after: {mode: enforce}}]
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+ARGUMENTS = {
+    "state": {"type": "str", "choices": ["present", "absent", "rolled_back"], "default": "present"},
+    "mode": {"type": "str", "choices": ["enforce", "observe", "drain"], "default": "enforce"},
+    "cgroup": {"type": "str", "default": "sockredir.slice"},
+    "ports": {"type": "list", "elements": "str", "default": []},
+    "exclude_ports": {"type": "list", "elements": "str", "default": []},
+    "cidrs": {"type": "list", "elements": "str", "default": []},
+    "cross_netns": {"type": "bool", "default": False},
+    "memory_budget": {"type": "str"},
+    "demote_below": {"type": "int", "default": 30000},
+    "demote_after": {"type": "int", "default": 32},
+    "persist": {"type": "bool", "default": True},
+    "services": {"type": "list", "elements": "str", "default": []},
+    "restart_services": {"type": "bool", "default": False},
+    "wanted": {"type": "dict", "default": {}},
+    "commit": {"type": "bool", "default": True},
+    "lock_timeout": {"type": "int", "default": 60},
+    "pin_dir": {"type": "path", "default": "/sys/fs/bpf/sockredir"},
+    "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
+    "prefix": {"type": "path", "default": "/usr/local"},
+    "unit_dir": {"type": "path", "default": "/etc/systemd/system"},
+}
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module.fail_json(msg="sockredir_host: not built yet")
+
+
+if __name__ == "__main__":
+    main()
