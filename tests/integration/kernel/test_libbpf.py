@@ -135,13 +135,14 @@ def test_attach_without_link(sock_ops, other, cgroup):
 
 def test_a_map_tells_its_verdict_program():
     kind = libbpf.ATTACH_SK_MSG_VERDICT
-    with new_map(libbpf.MAP_TYPE_SOCKHASH, 8, 8, 4) as peers:
-        with libbpf.load_program(libbpf.PROG_TYPE_SK_MSG, "verdict", RETURN_ONE, kind) as verdict:
-            assert libbpf.query(peers, kind).program_ids == []
-            libbpf.attach(verdict, peers, kind)
-            assert libbpf.query(peers, kind).program_ids == [libbpf.program_info(verdict).id]
-            libbpf.detach(verdict, peers, kind)
-            assert libbpf.query(peers, kind).program_ids == []
+    with new_map(libbpf.MAP_TYPE_SOCKHASH, 8, 8, 4) as peers, libbpf.load_program(
+        libbpf.PROG_TYPE_SK_MSG, "verdict", RETURN_ONE, kind
+    ) as verdict:
+        assert libbpf.query(peers, kind).program_ids == []
+        libbpf.attach(verdict, peers, kind)
+        assert libbpf.query(peers, kind).program_ids == [libbpf.program_info(verdict).id]
+        libbpf.detach(verdict, peers, kind)
+        assert libbpf.query(peers, kind).program_ids == []
 
 
 def test_the_verifiers_log_comes_with_the_error():

@@ -1,0 +1,88 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One change at a time on a host: ``flock`` on a file in the state directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from typing import Iterator
+
+from ..errors import SockredirError
+from . import files
+
+NAME = "lock"
+WAIT_SECONDS = 120.0
+_POLL_SECONDS = 0.05
+
+
+@contextlib.contextmanager
+def hold(state_dir: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """Hold the host's lock; makes the state directory. Who only reads needs no lock.
+
+    The kernel frees the lock when its holder dies, however it dies. The state directory may be removed under the lock.
+
+    :param state_dir: str, the state directory.
+    :param wait_seconds: float, how long to wait for another run.
+    :raises SockredirError: another run still holds it then, or the directory cannot be made.
+    """
+    number = _acquire(state_dir, wait_seconds)
+    try:
+        yield
+    finally:
+        os.close(number)
+
+
+def _acquire(state_dir: str, wait_seconds: float) -> int:
+    path = os.path.join(state_dir, NAME)
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        files.make_directory(state_dir)
+        number = _open(path)
+        if _lock(number) and _is_at(number, path):
+            _sign(number)
+            return number
+        holder = _holder(number)
+        os.close(number)
+        if time.monotonic() >= deadline:
+            raise SockredirError(
+                f"another run{holder} has held {path} for the last {wait_seconds:g} s", "wait for it to end, or end it"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise SockredirError(f"cannot open {path}: {error.strerror}") from error
+
+
+def _lock(number: int) -> bool:
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(number: int, path: str) -> bool:
+    """Whether the locked file is still the one at ``path``: the last holder may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(number), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(number: int) -> None:
+    with contextlib.suppress(OSError):  # for people only; a full disk is no reason to stop here
+        os.ftruncate(number, 0)
+        os.pwrite(number, b"%d\n" % os.getpid(), 0)
+
+
+def _holder(number: int) -> str:
+    text = os.pread(number, 32, 0).decode("ascii", "replace").strip()
+    return f" (process {text})" if text.isdigit() else ""

@@ -1,0 +1,222 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The manifest: what this host is meant to run, as JSON in the state directory.
+
+``current`` and ``previous`` are symbolic links to ``manifests/<number>.json``; each change writes a new file and moves
+the link in one step. While a change is under way ``committed`` is false and ``previous`` is the last committed one:
+what a rollback goes back to. Keys that this version does not know are kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+from typing import Any, Callable, Dict, List, Optional
+
+from ..errors import SockredirError
+from . import files
+
+SCHEMA = 1
+CURRENT = "current"
+PREVIOUS = "previous"
+DIRECTORY = "manifests"
+
+Manifest = Dict[str, Any]
+
+_FILE = re.compile(r"(\d{8})\.json")
+_SECTIONS = {
+    "committed": bool,
+    "boot_id": str,
+    "pin_dir": str,
+    "programs": dict,
+    "attachments": list,
+    "settings": dict,
+    "files": dict,
+    "unit": dict,
+    "wanted": dict,
+    "draining": list,
+}
+
+
+# What the kernel said, as against what the operator wants.
+_PROGRAM_IDS = ("program_ids", "map_ids")
+_ATTACHMENT_IDS = ("program_id", "map_id", "link_id", "cgroup_id")
+
+
+def boot_id() -> str:
+    """Changes at each boot: kernel ids (of programs, maps, links) mean nothing in another boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        return stream.read().strip()
+
+
+def empty(pin_dir: str = "") -> Manifest:
+    """A manifest of a host that runs nothing."""
+    return {
+        "schema": SCHEMA,
+        "committed": False,
+        "boot_id": boot_id(),
+        "pin_dir": pin_dir,
+        "programs": {},
+        "attachments": [],
+        "settings": {},
+        "files": {},
+        "unit": {},
+        "wanted": {},
+        "draining": [],
+    }
+
+
+def current(state_dir: str) -> Optional[Manifest]:
+    """The manifest of what this host runs, or is being changed to; None where there is none.
+
+    :raises SockredirError: it is damaged, or of another version.
+    """
+    return _read(state_dir, CURRENT)
+
+
+def previous(state_dir: str) -> Optional[Manifest]:
+    """The last committed manifest before :func:`current`; None where there is none.
+
+    :raises SockredirError: it is damaged, or of another version.
+    """
+    return _read(state_dir, PREVIOUS)
+
+
+def ids_valid(document: Manifest) -> bool:
+    """Whether the kernel ids in it are of this boot."""
+    return document.get("boot_id") == boot_id()
+
+
+def edit(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
+    """Change the current manifest, or a new one, and return the result; the caller holds the lock.
+
+    Nothing is written where ``change`` changes nothing. The first change to a committed manifest keeps that one as
+    ``previous``; a change of kernel ids alone leaves ``committed`` and ``previous`` as they are.
+
+    :param change: is given a copy to change in place; ids of an earlier boot are gone from it.
+    :raises SockredirError: the old manifest is damaged, or the new one cannot be written; the old one stays current.
+    """
+    before = current(state_dir)
+    document = empty() if before is None else copy.deepcopy(before)
+    if not ids_valid(document):
+        forget_ids(document)
+    change(document)
+    if document == before:
+        return document
+    if before is None or _wants(document) != _wants(before):
+        if before is not None and before["committed"]:
+            files.link(_at(state_dir, PREVIOUS), os.readlink(_at(state_dir, CURRENT)))
+        document["committed"] = False
+    _write(state_dir, document)
+    return document
+
+
+def commit(state_dir: str) -> None:
+    """Declare the current manifest good: what a later rollback goes back to; the caller holds the lock.
+
+    :raises SockredirError: there is none, or it cannot be written.
+    """
+    document = current(state_dir)
+    if document is None:
+        raise SockredirError(f"there is no manifest in {state_dir} to commit")
+    if not document.get("committed"):
+        _write(state_dir, dict(document, committed=True))
+
+
+def forget_ids(document: Manifest) -> None:
+    """Take out what an earlier boot's kernel said, and make the document one of this boot."""
+    document["boot_id"] = boot_id()
+    document["draining"] = []
+    for program in document["programs"].values():
+        program.update({key: {} for key in _PROGRAM_IDS})
+    for attachment in document["attachments"]:
+        attachment.update(dict.fromkeys(_ATTACHMENT_IDS))
+
+
+def objects(document: Optional[Manifest]) -> List[str]:
+    """The sha256 of every object that a manifest refers to."""
+    programs = document["programs"].values() if document else []
+    return sorted({program["object_sha256"] for program in programs if program.get("object_sha256")})
+
+
+def _wants(document: Manifest) -> Manifest:
+    wants = copy.deepcopy(document)
+    forget_ids(wants)
+    return wants
+
+
+def _read(state_dir: str, name: str) -> Optional[Manifest]:
+    path = _at(state_dir, name)
+    try:
+        with open(path, "rb") as stream:
+            raw = stream.read()
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise _damaged(path, f"it points to {os.readlink(path)}, which is not there") from None
+        return None
+    except OSError as error:
+        raise SockredirError(f"cannot read the manifest {path}: {error.strerror}") from error
+    try:
+        document = json.loads(raw.decode("utf-8"))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    _check(path, document)
+    return document
+
+
+def _check(path: str, document: Any) -> None:
+    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
+        raise _damaged(path, "it is JSON, but not a manifest")
+    if document["schema"] != SCHEMA:
+        raise SockredirError(
+            f"the manifest {path} has schema {document['schema']}, this version knows {SCHEMA}",
+            "use the version of the collection that wrote it, or disable with that one first",
+        )
+    for key, kind in _SECTIONS.items():
+        if not isinstance(document.get(key), kind):
+            raise _damaged(path, f"{key} is missing or not a {kind.__name__}")
+    entries = list(document["programs"].values()) + document["attachments"]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise _damaged(path, "an entry of programs or attachments is not a dict")
+
+
+def _damaged(path: str, reason: str) -> SockredirError:
+    return SockredirError(
+        f"the manifest {path} is damaged: {reason}",
+        f"remove {path} and run the role again: it keeps what is loaded and writes the manifest anew",
+    )
+
+
+def _write(state_dir: str, document: Manifest) -> None:
+    directory = _at(state_dir, DIRECTORY)
+    files.make_directory(state_dir)
+    files.make_directory(directory)
+    name = _next_name(directory)
+    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    files.write(os.path.join(directory, name), text.encode("utf-8"))
+    files.link(_at(state_dir, CURRENT), os.path.join(DIRECTORY, name))
+    _drop_unused(state_dir)
+
+
+def _next_name(directory: str) -> str:
+    numbers = [int(match[1]) for match in map(_FILE.fullmatch, os.listdir(directory)) if match]
+    return f"{max(numbers, default=0) + 1:08d}.json"
+
+
+def _drop_unused(state_dir: str) -> None:
+    used = [os.path.basename(os.readlink(link)) for link in _links(state_dir) if os.path.islink(link)]
+    directory = _at(state_dir, DIRECTORY)
+    for name in os.listdir(directory):
+        if name not in used:
+            files.remove(os.path.join(directory, name))
+
+
+def _links(state_dir: str) -> List[str]:
+    return [_at(state_dir, CURRENT), _at(state_dir, PREVIOUS)]
+
+
+def _at(state_dir: str, name: str) -> str:
+    return os.path.join(state_dir, name)
