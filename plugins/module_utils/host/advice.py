@@ -1,0 +1,115 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an operator should know although it forbids nothing: kernel bugs near sockmap, programs that splice.
+
+Bugs cannot be tried out safely, so these go by version and by whether the feature is in use here. Distributions
+backport fixes: the texts name the commit to look for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Optional
+
+from . import processes
+from .prerequisites import kernel_version
+
+#: Where an entry matters: whatever the cgroup, or only where the whole host is accelerated.
+ANY, WHOLE_HOST = "any", "whole_host"
+
+Advice = Dict[str, str]
+
+
+def observe() -> Dict[str, Any]:
+    """Facts for :func:`judge`."""
+    return {
+        "release": os.uname().release,
+        "mptcp_sockets": _mptcp_sockets(),
+        "ktls_sockets": _ktls_sockets(),
+        "splicers": processes.splicers(),
+    }
+
+
+def _lines(path: str) -> List[List[str]]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as text:
+            return [line.split() for line in text]
+    except OSError:
+        return []
+
+
+def _mptcp_sockets() -> int:
+    return sum(int(line[2]) for line in _lines("/proc/net/protocols") if line[:1] and line[0] in ("MPTCP", "MPTCPv6"))
+
+
+def _ktls_sockets() -> int:
+    return sum(int(line[1]) for line in _lines("/proc/net/tls_stat") if line[:1] and line[0].startswith("TlsCurr"))
+
+
+def judge(facts: Dict[str, Any]) -> List[Advice]:
+    """What applies here, each with ``name``, ``found``, ``risk``, ``cure`` and ``scope``."""
+    found = [rule(facts) for rule in (_mptcp, _ktls, _replace_race, _fionread, _splice)]
+    return [advice for advice in found if advice]
+
+
+def _advice(name: str, found: str, risk: str, cure: str, scope: str = ANY) -> Advice:
+    return {"name": name, "found": found, "risk": risk, "cure": cure, "scope": scope}
+
+
+def _mptcp(facts: Dict[str, Any]) -> Optional[Advice]:
+    if kernel_version(facts["release"]) >= (6, 18) or not facts["mptcp_sockets"]:
+        return None
+    return _advice(
+        "mptcp",
+        f"{facts['mptcp_sockets']} MPTCP sockets on kernel {facts['release']}",
+        "an MPTCP subflow in a sockmap can crash kernels without fbade4bd08ba (6.18)",
+        "keep MPTCP programs out of the accelerated cgroup, or sysctl net.mptcp.enabled=0, or update the kernel",
+    )
+
+
+def _ktls(facts: Dict[str, Any]) -> Optional[Advice]:
+    if kernel_version(facts["release"]) >= (7, 2) or not facts["ktls_sockets"]:
+        return None
+    return _advice(
+        "ktls",
+        f"{facts['ktls_sockets']} directions of kernel TLS on kernel {facts['release']}",
+        "kernel TLS on a socket in a sockmap can crash kernels with CVE-2025-38166",
+        "keep programs with kernel TLS out of the accelerated cgroup, or update the kernel",
+    )
+
+
+def _replace_race(facts: Dict[str, Any]) -> Optional[Advice]:
+    if kernel_version(facts["release"]) >= (6, 13):
+        return None
+    return _advice(
+        "replace_race",
+        f"kernel {facts['release']}",
+        "replacing a sockmap element while its socket closes can crash kernels with CVE-2024-56664; the programs of"
+        " this collection never replace one",
+        "nothing for these programs; other sockmap programs on this host want the fix ed1fc5d76b81 (6.13)",
+    )
+
+
+def _fionread(facts: Dict[str, Any]) -> Optional[Advice]:
+    if not (7, 0) <= kernel_version(facts["release"]) < (7, 2):
+        return None
+    return _advice(
+        "fionread",
+        f"kernel {facts['release']}",
+        "ioctl(FIONREAD) leaves bytes that came by TCP out on sockets in the map",
+        "keep programs that rely on FIONREAD out of the accelerated cgroup, or update the kernel to 7.2",
+    )
+
+
+def _splice(facts: Dict[str, Any]) -> Optional[Advice]:
+    if not facts["splicers"]:
+        return None
+    return _advice(
+        "splice",
+        processes.list_names(facts["splicers"]),
+        "these programs may splice(2) from TCP sockets, and splice never sees redirected bytes: the connection hangs"
+        " (found by name and by Go's build note, so the list may be too long or too short)",
+        "accelerate a slice instead of the whole host, or exclude their server ports",
+        WHOLE_HOST,
+    )
