@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The few kernel structs that the programs look into, each with only the members used.
+ * CO-RE finds the real offsets at load time, so one object serves all kernels and the target
+ * needs no vmlinux.h.
+ */
+#ifndef SOCKREDIR_KERNEL_H
+#define SOCKREDIR_KERNEL_H
+
+#include <linux/types.h>
+#include "sockredir.h"
+
+#define __kernel_struct __attribute__((preserve_access_index))
+
+struct sock_common {
+	__u16 skc_family;
+	__u16 skc_num;	  /* local port, host order */
+	__be16 skc_dport; /* remote port */
+	__be32 skc_rcv_saddr;
+	__be32 skc_daddr;
+	struct sockredir_addr skc_v6_rcv_saddr; /* the kernel's in6_addr has the same shape */
+	struct sockredir_addr skc_v6_daddr;
+	struct {
+		long long counter;
+	} skc_cookie;
+	int skc_bound_dev_if;
+} __kernel_struct;
+
+struct sock {
+	struct sock_common __sk_common;
+	void *sk_user_data;
+} __kernel_struct;
+
+struct inet_sock {
+	struct sock sk;
+} __kernel_struct;
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+	const void *icsk_ulp_ops; /* what sits on top: kTLS, MPTCP, ... */
+} __kernel_struct;
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 snd_una;
+	__u32 write_seq;
+	__u64 bytes_sent;
+} __kernel_struct;
+
+struct task_struct {
+	int pid;
+	char comm[16];
+} __kernel_struct;
+
+#endif /* SOCKREDIR_KERNEL_H */

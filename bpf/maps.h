@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The maps, and the names by which the rest of the code uses them.
+ */
+#ifndef SOCKREDIR_MAPS_H
+#define SOCKREDIR_MAPS_H
+
+#include "sockredir.h"
+
+/* The sockets. Values of 8 bytes, so that user space can look them up (it gets cookies). */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 65536);
+	__type(key, struct sockredir_key);
+	__type(value, __u64);
+} peers SEC(".maps");
+
+/* What is known of each connection. Preallocated: opening one is on the path of connect(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct sockredir_key);
+	__type(value, struct sockredir_flow);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sockredir_settings);
+} settings SEC(".maps");
+
+/* Of the host, not of one program: an upgrade's old and new programs share it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sockredir_pressure);
+} pressure SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SOCKREDIR_REASONS);
+	__type(key, __u32);
+	__type(value, struct sockredir_count);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} events SEC(".maps");
+
+static __always_inline struct sockredir_settings *get_settings(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&settings, &zero);
+}
+
+static __always_inline struct sockredir_pressure *get_pressure(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&pressure, &zero);
+}
+
+static __always_inline struct sockredir_flow *flow_find(const struct sockredir_key *id)
+{
+	return bpf_map_lookup_elem(&flows, id);
+}
+
+static __always_inline long flow_create(const struct sockredir_key *id, const struct sockredir_flow *flow)
+{
+	return bpf_map_update_elem(&flows, id, flow, BPF_NOEXIST);
+}
+
+static __always_inline void flow_delete(const struct sockredir_key *id)
+{
+	bpf_map_delete_elem(&flows, id);
+}
+
+static __always_inline long peers_add(struct bpf_sock_ops *ctx, struct sockredir_key *self)
+{
+	return bpf_sock_hash_update(ctx, &peers, self, BPF_NOEXIST);
+}
+
+static __always_inline long peers_delete(const struct sockredir_key *self)
+{
+	return bpf_map_delete_elem(&peers, self);
+}
+
+static __always_inline long peers_redirect(struct sk_msg_md *msg, struct sockredir_key *peer)
+{
+	return bpf_msg_redirect_hash(msg, &peers, peer, BPF_F_INGRESS);
+}
+
+static __always_inline long events_send(struct sockredir_event *event)
+{
+	return bpf_ringbuf_output(&events, event, sizeof(*event), 0);
+}
+
+static __always_inline void count(__u32 reason, __u64 bytes)
+{
+	struct sockredir_count *c = bpf_map_lookup_elem(&counters, &reason);
+
+	if (c) {
+		__sync_fetch_and_add(&c->events, 1);
+		if (bytes)
+			__sync_fetch_and_add(&c->bytes, bytes);
+	}
+}
+
+#endif /* SOCKREDIR_MAPS_H */

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the two programs and user space share: keys and values of the maps.
+ * plugins/module_utils/datapath/layout.py mirrors this file; a unit test holds the two together.
+ *
+ * Whoever changes the size, an offset or the meaning of anything here raises SOCKREDIR_LAYOUT:
+ * the kernel compares sizes of a pinned map, never what is inside.
+ *
+ * All integers are in the host's byte order, ports too. IPv4 addresses are kept v4-mapped
+ * (::ffff:a.b.c.d), so that a dual-stack server and its IPv4 client have the same addresses.
+ */
+#ifndef SOCKREDIR_H
+#define SOCKREDIR_H
+
+#include <linux/types.h>
+
+#define SOCKREDIR_LAYOUT 1
+
+#define SOCKREDIR_MAX_PORTS 32
+#define SOCKREDIR_MAX_CIDRS 16
+
+struct sockredir_addr {
+	__u32 word[4]; /* as on the wire */
+};
+
+/*
+ * Key of `peers` (from the socket's own point of view) and of `flows` (one per connection; the
+ * end with the lower port is "local", or, ports being equal, the one with the lower address).
+ */
+struct sockredir_key {
+	__u64 netns; /* cookie of the network namespace; 0: a pair allowed across namespaces */
+	struct sockredir_addr local;
+	struct sockredir_addr remote;
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 zero;
+};
+
+/*
+ * Why something happened: the index into `counters` and the state of a direction of a flow.
+ * Each has a line in layout.py. Order is layout: new ones go to the end.
+ */
+enum sockredir_reason {
+	SOCKREDIR_UNDECIDED, /* counts nothing: a direction before its first message */
+
+	/* Messages; bytes are counted too. */
+	SOCKREDIR_REDIRECTED,
+	SOCKREDIR_WOULD_REDIRECT, /* mode observe */
+	SOCKREDIR_NO_PEER,	  /* no socket of the other end in the map */
+	SOCKREDIR_NO_FLOW,	  /* the socket's own flow has no record */
+	SOCKREDIR_SENT_BEFORE,	  /* bytes went by TCP earlier, order would break */
+	SOCKREDIR_OVER_BUDGET,	  /* too much is unread */
+	SOCKREDIR_DEMOTED,	  /* one-way run of small messages */
+	SOCKREDIR_DRAINED,	  /* mode drain, or settings that make no sense */
+	SOCKREDIR_ULP,		  /* kTLS and the like sit on the socket */
+	SOCKREDIR_REFUSED,	  /* the kernel refused the redirect */
+
+	/* Sockets, at the moment they are established or leave. */
+	SOCKREDIR_SOCKET_ADDED,
+	SOCKREDIR_SOCKET_CLOSED,
+	SOCKREDIR_SOCKET_LEFT, /* left the map alive: plain TCP from then on */
+	SOCKREDIR_SKIP_REMOTE, /* not both ends local */
+	SOCKREDIR_SKIP_POLICY, /* server port excluded or not included */
+	SOCKREDIR_SKIP_MODE,   /* mode drain, or settings missing, changing or nonsense */
+	SOCKREDIR_SKIP_KIND,   /* bound to a device, MPTCP, another protocol on top */
+	SOCKREDIR_SKIP_FULL,   /* `flows` or `peers` is full */
+	SOCKREDIR_SKIP_FAILED, /* the kernel would not put it in `peers` */
+
+	/* Connections. */
+	SOCKREDIR_FLOW_OPENED,
+	SOCKREDIR_FLOW_CLOSED,
+
+	/* Housekeeping. */
+	SOCKREDIR_RECOUNTED,	/* the budget was counted anew; bytes: found to be free */
+	SOCKREDIR_EVENT_LOST,	/* trace event without room in the ring */
+	SOCKREDIR_STALE_PEER,	/* the record of a socket that no longer is */
+	SOCKREDIR_REASONS = 32, /* size of `counters`, with room to grow */
+};
+
+/* Value of `counters` (one per reason and CPU). */
+struct sockredir_count {
+	__u64 events;
+	__u64 bytes;
+};
+
+/* One end of a flow and the direction that begins there. One cache line. */
+struct sockredir_side {
+	__u64 cookie;	   /* socket cookie; 0: no such socket (any more) */
+	__u64 sk;	   /* its kernel address: only ever probed, never trusted */
+	__u64 since_empty; /* bytes redirected since the peer was last seen to have read all */
+	__u64 charge;	   /* bytes held against the budget */
+	__u64 messages;	   /* redirected */
+	__u64 bytes;	   /* redirected */
+	__u32 state;	   /* enum sockredir_reason: what its next message meets */
+	__u32 run;	   /* small messages in a row without the peer sending */
+	__u32 flags;	   /* SOCKREDIR_SIDE_... */
+	__u32 zero;
+};
+
+#define SOCKREDIR_SIDE_SERVER	1 /* this end accepted the connection */
+#define SOCKREDIR_SIDE_RTT_CB	2 /* the RTT callback is on because of us */
+#define SOCKREDIR_SIDE_STATE_CB 4 /* so is the state callback */
+
+/* Value of `flows`: side[0] is the key's local end. */
+struct sockredir_flow {
+	__u64 owners; /* creator's cookie << 2 | one bit for each side present */
+	__u64 opened; /* CLOCK_MONOTONIC, ns */
+	struct sockredir_side side[2];
+};
+
+enum sockredir_mode {
+	SOCKREDIR_MODE_UNSET,
+	SOCKREDIR_MODE_ENFORCE,
+	SOCKREDIR_MODE_OBSERVE, /* decide and count, redirect nothing */
+	SOCKREDIR_MODE_DRAIN,	/* no new flows, live ones go back to TCP */
+};
+
+struct sockredir_ports {
+	__u16 low; /* both included */
+	__u16 high;
+};
+
+struct sockredir_cidr {
+	struct sockredir_addr addr;
+	__u32 bits; /* of the v4-mapped form: 10.0.0.0/8 has 104 */
+};
+
+#define SOCKREDIR_CROSS_NETNS 1
+
+/*
+ * The one value of `settings`. Writers bracket a change: generation odd (nothing else changed),
+ * the new contents (still odd), generation even. A socket established meanwhile stays on TCP.
+ */
+struct sockredir_settings {
+	__u32 version; /* SOCKREDIR_LAYOUT */
+	__u32 size;    /* of this struct */
+	__u32 mode;
+	__u32 flags;
+	__u64 budget;	    /* bytes, whole host */
+	__u64 trace_until;  /* CLOCK_MONOTONIC, ns: events are written until then */
+	__u32 demote_below; /* bytes; 0: never demote */
+	__u32 demote_after; /* messages */
+	__u32 generation;
+	__u32 n_include; /* 0: all server ports */
+	__u32 n_exclude;
+	__u32 n_cidrs;
+	struct sockredir_ports include[SOCKREDIR_MAX_PORTS];
+	struct sockredir_ports exclude[SOCKREDIR_MAX_PORTS];
+	struct sockredir_cidr cidrs[SOCKREDIR_MAX_CIDRS];
+};
+
+/* The one value of `pressure`: what the whole host holds. */
+struct sockredir_pressure {
+	__u64 used;	 /* bytes charged */
+	__u64 recounted; /* CLOCK_MONOTONIC, ns: not before this again */
+};
+
+/* What `events` carries: one socket put in the map. */
+struct sockredir_event {
+	__u64 time; /* CLOCK_MONOTONIC, ns */
+	__u32 cpu;
+	__u32 pid; /* of the thread that ran; for op 5 often the client's or a kernel thread */
+	char comm[16];
+	__u32 op;     /* 4: connected, 5: accepted (BPF_SOCK_OPS_..._ESTABLISHED_CB) */
+	__u32 family; /* 4 or 6; a v4-mapped socket has 4 */
+	struct sockredir_addr local;
+	struct sockredir_addr remote;
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 zero;
+};
+
+#endif /* SOCKREDIR_H */
