@@ -1,0 +1,206 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""systemd: the unit that restores at boot, drop-ins that move services, and asking who runs where."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+
+from ..errors import SockredirError
+from . import files
+
+UNIT = "sockredir.service"
+UNIT_DIR = "/etc/systemd/system"
+DROP_IN = "50-sockredir.conf"
+_RUNNING = "/run/systemd/system"  # sd_booted(3)
+_SERVICE = re.compile(r"[A-Za-z0-9:_.@\\-]+\.service$")
+_TIMEOUT = 120
+
+_UNIT_TEXT = """\
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Made by the Ansible collection ebpf.sockredir; goes when it is disabled.
+[Unit]
+Description=Redirection of local TCP connections
+DefaultDependencies=no
+RequiresMountsFor={paths}
+Wants=network-pre.target{slice}
+After=local-fs.target{slice}
+Before=network-pre.target network.target shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={launcher} restore
+TimeoutStartSec=90
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_DROP_IN_TEXT = """\
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Made by the Ansible collection ebpf.sockredir; goes when the service is no longer listed there.
+[Unit]
+After={unit}
+
+[Service]
+Slice={slice}
+"""
+
+
+def booted() -> bool:
+    """Whether systemd runs this host."""
+    return os.path.isdir(_RUNNING)
+
+
+def unit_files(unit_dir: str, launcher: str, state_dir: str, slice_name: Optional[str]) -> Dict[str, files.File]:
+    """The unit and the symlink that enables it, by path.
+
+    It runs before the network is set up, so that no service has a connection yet; hence without the usual
+    dependencies, which would make a cycle with services that set up the network early (cloud-init does).
+
+    :param slice_name: str, the slice whose cgroup is accelerated: it is started, so that systemd keeps its cgroup.
+    """
+    text = _UNIT_TEXT.format(
+        launcher=launcher,
+        paths=" ".join(sorted({os.path.dirname(launcher), state_dir})),
+        slice=f" {slice_name}" if slice_name else "",
+    )
+    return {
+        os.path.join(unit_dir, UNIT): files.File(text),
+        wants_link(unit_dir): files.symlink(os.path.join(unit_dir, UNIT)),
+    }
+
+
+def wants_link(unit_dir: str) -> str:
+    """The symlink that ``systemctl enable`` would make."""
+    return os.path.join(unit_dir, "multi-user.target.wants", UNIT)
+
+
+def drop_in_path(unit_dir: str, service: str) -> str:
+    return os.path.join(unit_dir, service + ".d", DROP_IN)
+
+
+def drop_in(slice_name: str) -> files.File:
+    """What puts a service in a slice, from its next start on."""
+    return files.File(_DROP_IN_TEXT.format(unit=UNIT, slice=slice_name))
+
+
+def drop_ins(unit_dir: str) -> List[str]:
+    """The services that have a drop-in of ours."""
+    try:
+        names = os.listdir(unit_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    services = [name[:-2] for name in names if name.endswith(".service.d")]
+    return sorted(service for service in services if os.path.lexists(drop_in_path(unit_dir, service)))
+
+
+def service_name(name: str) -> str:
+    """The full name of a service; ``redis`` is ``redis.service``.
+
+    :raises SockredirError: it can be no service's name.
+    """
+    full = name if name.endswith(".service") else name + ".service"
+    if not _SERVICE.match(full):
+        raise SockredirError(f"services: {name!r} is no service's name", "give names as systemctl shows them")
+    return full
+
+
+def slice_of(cgroup: str) -> Optional[str]:
+    """The slice unit that has a cgroup; None where it is no slice's.
+
+    :param cgroup: str, relative to the cgroup2 mount; ``a.slice/a-b.slice`` is the cgroup of ``a-b.slice``
+        (systemd.slice(5)).
+    """
+    parts = [part for part in cgroup.split("/") if part]
+    name = parts[-1] if parts else ""
+    stem = name[: -len(".slice")]
+    if not name.endswith(".slice") or not stem:
+        return None
+    words = stem.split("-")
+    expected = ["-".join(words[: count + 1]) + ".slice" for count in range(len(words))]
+    return name if parts == expected else None
+
+
+class Service(NamedTuple):
+    """A service as systemd has it now.
+
+    :param cgroup: str, where its processes are, relative to the cgroup2 mount; empty when it does not run.
+    """
+
+    name: str
+    known: bool
+    cgroup: str
+
+    def inside(self, cgroup: str) -> bool:
+        return (self.cgroup + "/").startswith("/" + cgroup.strip("/") + "/")
+
+
+def services(names: Sequence[str]) -> List[Service]:
+    """What systemd says of services; it is not asked when there are none.
+
+    :raises SockredirError: systemd does not answer.
+    """
+    if not names:
+        return []
+    shown = systemctl(["show", "--property=Id,LoadState,ControlGroup", "--", *names])
+    blocks = [_properties(block) for block in re.split(r"\n\n+", shown.strip())]
+    if len(blocks) != len(names):
+        raise SockredirError(f"systemctl show answered for {len(blocks)} of {len(names)} services", detail=shown)
+    return [
+        Service(name, block.get("LoadState") not in ("not-found", None), block.get("ControlGroup", ""))
+        for name, block in zip(names, blocks)
+    ]
+
+
+def waiting(found: Iterable[Service], listed: Sequence[str], cgroup: str) -> List[str]:
+    """The running services that are not where their next start will put them."""
+    return sorted(
+        service.name for service in found if service.cgroup and service.inside(cgroup) != (service.name in listed)
+    )
+
+
+def reload() -> None:
+    """Make systemd read unit files again."""
+    systemctl(["daemon-reload"])
+
+
+def start_slice(name: str) -> None:
+    """Start a slice, so that systemd keeps its cgroup while nothing is in it."""
+    systemctl(["start", "--", name])
+
+
+def restart(names: Sequence[str]) -> None:
+    """Restart services; waits until they have started.
+
+    :raises SockredirError: one of them failed to.
+    """
+    if names:
+        systemctl(["restart", "--", *names])
+
+
+def systemctl(arguments: Sequence[str]) -> str:
+    """Run systemctl, bounded in time.
+
+    :raises SockredirError: it failed; its words are in the detail.
+    """
+    command = ["systemctl", "--no-ask-password", "--no-pager", *arguments]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SockredirError(f"{' '.join(command)}: {error}") from error
+    errors = done.stderr.decode("utf-8", "replace").strip()
+    if done.returncode:
+        said = errors.splitlines()[0] if errors else f"exit code {done.returncode}"
+        raise SockredirError(f"{' '.join(command)}: {said}", "look at journalctl -xe", errors)
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _properties(block: str) -> Dict[str, str]:
+    return dict(line.split("=", 1) for line in block.splitlines() if "=" in line)

@@ -1,0 +1,115 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+import os
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+from ansible_collections.ebpf.sockredir.plugins.module_utils.host import files, systemd
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "name"),
+    [
+        ("sockredir.slice", "sockredir.slice"),
+        ("/sockredir.slice/", "sockredir.slice"),
+        ("a.slice/a-b.slice", "a-b.slice"),
+        ("a.slice/a-b.slice/a-b-c.slice", "a-b-c.slice"),
+        ("a-b.slice", None),
+        ("b.slice/a-b.slice", None),
+        ("x/sockredir.slice", None),
+        ("system.slice/redis.service", None),
+        (".slice", None),
+        ("plain", None),
+        ("/", None),
+        ("", None),
+    ],
+)
+def test_which_slice_has_a_cgroup(cgroup, name):
+    assert systemd.slice_of(cgroup) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [("redis", "redis.service"), ("redis.service", "redis.service"), ("pg@15-main", "pg@15-main.service")],
+)
+def test_service_names(name, full):
+    assert systemd.service_name(name) == full
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "x/y.service", "redis.socket/"])
+def test_no_service_names(name):
+    with pytest.raises(SockredirError, match="services"):
+        systemd.service_name(name)
+
+
+def test_the_unit_is_enabled_by_its_symlink_and_runs_before_the_network(tmp_path):
+    made = systemd.unit_files(str(tmp_path), "/opt/sbin/sockredirctl", "/srv/state", "my.slice")
+    unit = made[str(tmp_path / "sockredir.service")].text
+    assert "ExecStart=/opt/sbin/sockredirctl restore\n" in unit
+    assert "RequiresMountsFor=/opt/sbin /srv/state\n" in unit
+    assert "Before=network-pre.target " in unit
+    assert "Wants=network-pre.target my.slice\n" in unit
+    link = made[str(tmp_path / "multi-user.target.wants" / "sockredir.service")]
+    assert link == files.symlink(str(tmp_path / "sockredir.service"))
+
+
+def test_drop_ins_are_found_and_only_ours(tmp_path):
+    files.replace(systemd.drop_in_path(str(tmp_path), "b.service"), systemd.drop_in("my.slice"))
+    files.replace(systemd.drop_in_path(str(tmp_path), "a.service"), systemd.drop_in("my.slice"))
+    files.replace(str(tmp_path / "c.service.d" / "other.conf"), files.File(""))
+    assert systemd.drop_ins(str(tmp_path)) == ["a.service", "b.service"]
+    assert systemd.drop_ins(str(tmp_path / "missing")) == []
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "listed", "waits"),
+    [
+        ("/system.slice/a.service", True, True),
+        ("/my.slice/a.service", True, False),
+        ("/my.slice/a.service", False, True),
+        ("/my.slice", True, False),
+        ("/my.slice2/a.service", True, True),
+        ("/system.slice/a.service", False, False),
+        ("", True, False),
+        ("", False, False),
+    ],
+)
+def test_who_waits_for_a_restart(cgroup, listed, waits):
+    found = [systemd.Service("a.service", True, cgroup)]
+    assert systemd.waiting(found, ["a.service"] if listed else [], "my.slice") == (["a.service"] if waits else [])
+
+
+@pytest.fixture
+def systemctl(tmp_path, monkeypatch):
+    """A systemctl that answers with a file and keeps its arguments."""
+    command = tmp_path / "bin" / "systemctl"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ncat {tmp_path}/answer\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_services_as_systemd_shows_them(systemctl):
+    (systemctl / "answer").write_text(
+        "ControlGroup=/system.slice/a.service\nId=a.service\nLoadState=loaded\n\n"
+        "ControlGroup=\nId=b.service\nLoadState=not-found\n"
+    )
+    assert systemd.services(["a.service", "b.service"]) == [
+        systemd.Service("a.service", True, "/system.slice/a.service"),
+        systemd.Service("b.service", False, ""),
+    ]
+    assert (systemctl / "calls").read_text().startswith("--no-ask-password --no-pager show ")
+
+
+def test_systemd_is_not_asked_of_no_service(systemctl):
+    assert systemd.services([]) == []
+    assert not (systemctl / "calls").exists()
+
+
+def test_an_answer_with_holes_is_refused(systemctl):
+    (systemctl / "answer").write_text("Id=a.service\nLoadState=loaded\n")
+    with pytest.raises(SockredirError, match="1 of 2"):
+        systemd.services(["a.service", "b.service"])
