@@ -6,11 +6,16 @@
 ``current`` and ``previous`` are symbolic links to ``manifests/<number>.json``; each change writes a new file and moves
 the link in one step. While a change is under way ``committed`` is false and ``previous`` is the last committed one:
 what a rollback goes back to. Keys that this version does not know are kept.
+
+Each file has a checksum of itself, so that a change by hand shows. Who acts on a manifest's word alone (restore,
+roll-back) reads it with :func:`current` and stops at damage; who brings wishes of its own and repairs reads what can
+be understood with :func:`known`, and its next :func:`edit` writes a sound one.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import re
@@ -25,6 +30,11 @@ PREVIOUS = "previous"
 DIRECTORY = "manifests"
 
 Manifest = Dict[str, Any]
+
+
+class Damaged(SockredirError):
+    """A manifest that is not as it was written."""
+
 
 _FILE = re.compile(r"(\d{8})\.json")
 _SECTIONS = {
@@ -85,6 +95,29 @@ def previous(state_dir: str) -> Optional[Manifest]:
     return _read(state_dir, PREVIOUS)
 
 
+def known(state_dir: str) -> Optional[Manifest]:
+    """Like :func:`current`, but of a damaged manifest what can be understood, and None where that is nothing.
+
+    :raises SockredirError: it cannot be read at all, or is of another version.
+    """
+    try:
+        return _read(state_dir, CURRENT, verify=False)
+    except Damaged:
+        return None
+
+
+def damage(state_dir: str) -> Optional[str]:
+    """What is wrong with the current manifest, in one line; None where nothing is.
+
+    :raises SockredirError: it cannot be read at all, or is of another version.
+    """
+    try:
+        current(state_dir)
+    except Damaged as error:
+        return str(error)
+    return None
+
+
 def ids_valid(document: Manifest) -> bool:
     """Whether the kernel ids in it are of this boot."""
     return document.get("boot_id") == boot_id()
@@ -94,16 +127,20 @@ def edit(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
     """Change the current manifest, or a new one, and return the result; the caller holds the lock.
 
     Nothing is written where ``change`` changes nothing. The first change to a committed manifest keeps that one as
-    ``previous``; a change of kernel ids alone leaves ``committed`` and ``previous`` as they are.
+    ``previous``; a change of kernel ids alone leaves ``committed`` and ``previous`` as they are. A damaged manifest is
+    replaced by what :func:`known` makes of it, and never becomes ``previous``.
 
     :param change: is given a copy to change in place; ids of an earlier boot are gone from it.
-    :raises SockredirError: the old manifest is damaged, or the new one cannot be written; the old one stays current.
+    :raises SockredirError: the new manifest cannot be written; the old one stays current.
     """
-    before = current(state_dir)
+    before = known(state_dir)
     document = empty() if before is None else copy.deepcopy(before)
     if not ids_valid(document):
         forget_ids(document)
     change(document)
+    if damage(state_dir):
+        _write(state_dir, dict(document, committed=False))
+        return current(state_dir) or document
     if document == before:
         return document
     if before is None or _wants(document) != _wants(before):
@@ -124,6 +161,49 @@ def commit(state_dir: str) -> None:
         raise SockredirError(f"there is no manifest in {state_dir} to commit")
     if not document.get("committed"):
         _write(state_dir, dict(document, committed=True))
+
+
+def amend(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
+    """Change the current manifest as if it had always been so: neither ``previous`` nor ``committed`` is touched.
+
+    :raises SockredirError: there is none, it is damaged, or the new one cannot be written; the old one stays current.
+    """
+    before = current(state_dir)
+    if before is None:
+        raise SockredirError(f"there is no manifest in {state_dir} to change")
+    document = copy.deepcopy(before)
+    change(document)
+    if document != before:
+        _write(state_dir, document)
+    return document
+
+
+def swap(state_dir: str) -> None:
+    """Make ``previous`` the current one; the caller holds the lock.
+
+    A committed current one becomes ``previous`` in turn; an unfinished one is dropped, and then there is none.
+
+    :raises SockredirError: there is no previous one, either is damaged, or the disk is full.
+    """
+    now, before = current(state_dir), previous(state_dir)
+    if before is None:
+        raise SockredirError(f"there is no previous manifest in {state_dir} to go back to")
+    here, there = (os.readlink(_at(state_dir, name)) for name in (CURRENT, PREVIOUS))
+    files.link(_at(state_dir, CURRENT), there)
+    if now and now["committed"]:
+        files.link(_at(state_dir, PREVIOUS), here)
+    else:
+        files.remove(_at(state_dir, PREVIOUS))
+    _drop_unused(state_dir)
+
+
+def forget_previous(state_dir: str) -> None:
+    """Give up what a rollback would go back to; the caller holds the lock.
+
+    :raises SockredirError: it cannot be removed.
+    """
+    files.remove(_at(state_dir, PREVIOUS))
+    _drop_unused(state_dir)
 
 
 def forget_ids(document: Manifest) -> None:
@@ -148,7 +228,7 @@ def _wants(document: Manifest) -> Manifest:
     return wants
 
 
-def _read(state_dir: str, name: str) -> Optional[Manifest]:
+def _read(state_dir: str, name: str, verify: bool = True) -> Optional[Manifest]:
     path = _at(state_dir, name)
     try:
         with open(path, "rb") as stream:
@@ -164,7 +244,14 @@ def _read(state_dir: str, name: str) -> Optional[Manifest]:
     except ValueError as error:
         raise _damaged(path, str(error)) from error
     _check(path, document)
+    checksum = document.pop("checksum", None)
+    if verify and checksum != _checksum(document):
+        raise _damaged(path, "it was changed by hand, its checksum is another")
     return document
+
+
+def _checksum(document: Manifest) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def _check(path: str, document: Any) -> None:
@@ -183,10 +270,10 @@ def _check(path: str, document: Any) -> None:
         raise _damaged(path, "an entry of programs or attachments is not a dict")
 
 
-def _damaged(path: str, reason: str) -> SockredirError:
-    return SockredirError(
+def _damaged(path: str, reason: str) -> Damaged:
+    return Damaged(
         f"the manifest {path} is damaged: {reason}",
-        f"remove {path} and run the role again: it keeps what is loaded and writes the manifest anew",
+        "run the role again: it keeps what is loaded and writes the manifest anew",
     )
 
 
@@ -195,7 +282,8 @@ def _write(state_dir: str, document: Manifest) -> None:
     files.make_directory(state_dir)
     files.make_directory(directory)
     name = _next_name(directory)
-    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    whole = dict(document, checksum=_checksum(document))
+    text = json.dumps(whole, indent=1, sort_keys=True) + "\n"
     files.write(os.path.join(directory, name), text.encode("utf-8"))
     files.link(_at(state_dir, CURRENT), os.path.join(DIRECTORY, name))
     _drop_unused(state_dir)

@@ -143,13 +143,19 @@ def test_a_damaged_manifest_names_the_file_and_the_cure(state, text, reason):
     manifest.edit(state, want("v1"))
     with open(os.path.join(state, manifest.CURRENT), "wb") as stream:
         stream.write(text.encode("utf-8", "surrogateescape"))
-    for use in (manifest.current, manifest.commit, lambda where: manifest.edit(where, want("v2"))):
+    for use in (manifest.current, manifest.commit, lambda where: manifest.amend(where, want("v2"))):
         with pytest.raises(SockredirError) as caught:
             use(state)
         line = str(caught.value)
         assert line.startswith(f"the manifest {state}/current is damaged: ")
         assert reason in line
-        assert f"remove {state}/current and run the role again" in line
+        assert "run the role again" in line
+        assert manifest.damage(state) == line
+    assert manifest.known(state) is None
+    manifest.edit(state, want("v2"))
+    assert manifest.damage(state) is None
+    assert digests(state) == ["v2", None]
+    assert manifest.current(state)["committed"] is False
 
 
 @pytest.mark.parametrize(
@@ -196,3 +202,72 @@ def test_a_failed_write_leaves_the_old_manifest(state, monkeypatch, failing):
 def test_nothing_to_commit(tmp_path):
     with pytest.raises(SockredirError, match="no manifest"):
         manifest.commit(str(tmp_path))
+
+
+def test_a_change_by_hand_is_damage_until_the_next_edit(state):
+    manifest.edit(state, want("v1"))
+    manifest.commit(state)
+    damage(state, json.dumps(dict(read(state, manifest.CURRENT), wanted={"mode": "drain"})))
+    with pytest.raises(manifest.Damaged, match="changed by hand"):
+        manifest.current(state)
+    assert manifest.known(state)["wanted"] == {"mode": "drain"}
+    manifest.edit(state, lambda document: None)
+    assert manifest.damage(state) is None
+    assert manifest.current(state)["committed"] is False
+    assert manifest.previous(state) is None
+
+
+def test_a_change_of_form_alone_is_none(state):
+    manifest.edit(state, want("v1"))
+    damage(state, json.dumps(read(state, manifest.CURRENT)))
+    assert manifest.damage(state) is None
+
+
+def test_an_amendment_leaves_previous_and_committed_alone(state):
+    manifest.edit(state, want("v1"))
+    manifest.commit(state)
+    manifest.edit(state, want("v2"))
+    manifest.commit(state)
+    manifest.amend(state, lambda document: document["settings"].update(mode="drain"))
+    assert manifest.current(state)["settings"] == {"mode": "drain"}
+    assert manifest.current(state)["committed"] is True
+    assert digests(state) == ["v2", "v1"]
+
+
+def test_swapping_twice_is_back(state):
+    manifest.edit(state, want("v1"))
+    manifest.commit(state)
+    manifest.edit(state, want("v2"))
+    manifest.commit(state)
+    manifest.swap(state)
+    assert digests(state) == ["v1", "v2"]
+    manifest.swap(state)
+    assert digests(state) == ["v2", "v1"]
+
+
+def test_swapping_drops_an_unfinished_change(state):
+    manifest.edit(state, want("v1"))
+    manifest.commit(state)
+    manifest.edit(state, want("v2"))
+    manifest.swap(state)
+    assert digests(state) == ["v1", None]
+    assert len(os.listdir(os.path.join(state, manifest.DIRECTORY))) == 1
+    with pytest.raises(SockredirError, match="no previous manifest"):
+        manifest.swap(state)
+
+
+def test_a_damaged_previous_is_no_way_back(state):
+    manifest.edit(state, want("v1"))
+    manifest.commit(state)
+    manifest.edit(state, want("v2"))
+    with open(os.path.join(state, manifest.PREVIOUS), "w", encoding="utf-8") as stream:
+        stream.write("{}")
+    with pytest.raises(manifest.Damaged, match="previous is damaged"):
+        manifest.swap(state)
+    assert digests_now(state) == "v2"
+    manifest.forget_previous(state)
+    assert digests(state) == ["v2", None]
+
+
+def digests_now(state):
+    return manifest.current(state)["programs"]["pair"]["digest"]
