@@ -1,0 +1,204 @@
+# SPDX-FileCopyrightText: sockredir contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The command line of `molecule/shared/vm`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import List, Sequence
+
+from . import image as images
+from .accel import decide
+from .errors import VmError
+from .layout import cache_dir, state_dir
+from .machine import Machine
+from .shell import say
+from .suites import SUITES
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+EPILOG = """environment:
+  XDG_CACHE_HOME        images, state and logs are kept under $XDG_CACHE_HOME/sockredir-vm
+  SOCKREDIR_VM_ACCEL    kvm or tcg, instead of the trial boot's outcome
+  SOCKREDIR_VM_PORTS    FROM-TO, the loopback ports to choose from
+  SOCKREDIR_VM_MIRROR   package mirrors for mmdebstrap, instead of its default
+
+examples:
+  vm run bookworm -- uname -r
+  vm run trixie --with clang,libbpf-dev --copy bpf:/root/bpf -- 'cd bpf && clang -O2 -g -target bpf -c sockredir.bpf.c'
+  vm up sid --name newest; vm ssh newest; vm down newest
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one subcommand; the exit code is 1 for an error of ours, else the guest command's."""
+    options = _parser().parse_args(argv)
+    # A plain `kill` unwinds like Ctrl-C, so that the machine goes with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return options.run(options)
+    except VmError as error:
+        if error.detail:
+            print(error.detail, file=sys.stderr)
+        print(f"vm: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vm", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    build = verbs.add_parser("build", help="build an image into the cache, or find it there")
+    _image_options(build)
+    build.add_argument("--fresh", action="store_true", help="build it anew")
+    build.set_defaults(run=_build)
+
+    up = verbs.add_parser("up", help="boot a machine and wait for ssh")
+    _image_options(up)
+    _machine_options(up)
+    up.add_argument("--name", help="default: the suite")
+    up.set_defaults(run=_up)
+
+    run = verbs.add_parser("run", help="boot a machine, run one command in it, destroy it")
+    _image_options(run)
+    _machine_options(run)
+    run.add_argument("--copy", action="append", default=[], metavar="LOCAL:REMOTE", help="copy a file or a directory in first")
+    run.add_argument("command", nargs=argparse.REMAINDER, help="-- and a shell command line")
+    run.set_defaults(run=_run)
+
+    ssh = verbs.add_parser("ssh", help="a shell, or a command, in a running machine")
+    ssh.add_argument("name")
+    ssh.add_argument("command", nargs=argparse.REMAINDER)
+    ssh.set_defaults(run=_ssh)
+
+    copy = verbs.add_parser("copy", help="copy a file or a directory into a running machine")
+    copy.add_argument("name")
+    copy.add_argument("local", type=Path)
+    copy.add_argument("remote")
+    copy.set_defaults(run=_copy)
+
+    down = verbs.add_parser("down", help="destroy machines of the group, all of them by default")
+    down.add_argument("names", nargs="*")
+    down.set_defaults(run=_down)
+
+    listing = verbs.add_parser("list", help="this checkout's machines")
+    listing.set_defaults(run=_list)
+
+    accelerator = verbs.add_parser("accelerator", help="tell whether KVM works here")
+    accelerator.set_defaults(run=_accelerator)
+
+    clean = verbs.add_parser("clean", help="remove the cached images")
+    clean.set_defaults(run=_clean)
+
+    for verb in (up, run, ssh, copy, down):
+        verb.add_argument("--group", default="adhoc", help="a molecule scenario's name (default: adhoc)")
+    return parser
+
+
+def _image_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="IMAGE", help=f"{', '.join(SUITES)}, or the URL or path of a cloud image")
+    parser.add_argument("--with", dest="packages", default="", metavar="PACKAGES", help="packages that the built image has besides, separated by commas")
+
+
+def _machine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--memory", type=int, default=1024, metavar="MIB")
+    parser.add_argument("--cpus", type=int, default=2)
+
+
+def _image(options: argparse.Namespace, fresh: bool = False) -> images.Image:
+    cache = cache_dir()
+    if "/" in options.source:
+        return images.cloud(options.source, cache)
+    packages = [package for package in options.packages.split(",") if package]
+    return images.ensure(images.recipe(options.source, packages, cache), cache, fresh)
+
+
+def _machine(options: argparse.Namespace, name: str, **more: object) -> Machine:
+    return Machine(state_dir(PROJECT, options.group) / name, cache_dir(), **more)
+
+
+def _build(options: argparse.Namespace) -> int:
+    print(_image(options, options.fresh).disk)
+    return 0
+
+
+def _up(options: argparse.Namespace) -> int:
+    name = options.name or Path(options.source).name.split(".")[0]
+    machine = _machine(options, name, memory_mib=options.memory, cpus=options.cpus)
+    machine.start(_image(options))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise VmError("nothing to run: add -- and a command")
+    machine = _machine(options, f"run-{os.getpid()}", memory_mib=options.memory, cpus=options.cpus, tied_to_us=True)
+    _remove_dead(machine.directory.parent)
+    ended_well = False
+    try:
+        machine.start(_image(options))
+        for pair in options.copy:
+            local, _, remote = pair.partition(":")
+            machine.copy_in(Path(local), remote or Path(local).name)
+        code = machine.call(command, stdin=sys.stdin.buffer)
+        ended_well = True
+        return code
+    finally:
+        machine.stop(keep_log=not ended_well)
+
+
+def _remove_dead(group: Path) -> None:
+    """Removes what `vm run` left when it was killed."""
+    for directory in group.glob("run-*"):
+        if not Path(f"/proc/{directory.name[len('run-'):]}").exists():
+            Machine(directory, cache_dir()).stop()
+
+
+def _ssh(options: argparse.Namespace) -> int:
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    return _machine(options, options.name).call(command)
+
+
+def _copy(options: argparse.Namespace) -> int:
+    _machine(options, options.name).copy_in(options.local, options.remote)
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    group = state_dir(PROJECT, options.group)
+    names: List[str] = options.names or sorted(entry.name for entry in group.glob("*") if entry.is_dir())
+    for name in names:
+        machine = _machine(options, name)
+        known = machine.directory.exists()
+        machine.stop()
+        if known:
+            say(f"{name}: destroyed; its serial log: {machine.kept_log}")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    for directory in sorted(state_dir(PROJECT, "adhoc").parent.glob("*/*")):
+        machine = Machine(directory, cache_dir())
+        pid = machine.pid()
+        print(f"{machine.group}/{machine.name}: " + (f"pid {pid}, port {machine.port}" if pid else "not running"))
+    return 0
+
+
+def _accelerator(options: argparse.Namespace) -> int:
+    decision = decide(cache_dir())
+    print(f"{decision.accelerator}: {decision.reason}")
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    shutil.rmtree(cache_dir() / "images", ignore_errors=True)
+    return 0

@@ -1,0 +1,202 @@
+# SPDX-FileCopyrightText: sockredir contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Builds images with mmdebstrap and keeps them in the user's cache directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Dict, Iterator, Mapping, Optional, Sequence
+
+from . import guest_files
+from .errors import VmError
+from .shell import find, need, run, say
+from .suites import Recipe, suite_named
+
+DISK_SIZE = "8G"
+SPACE_TO_BUILD = 4 << 30
+# Distributions move on: an older image is built anew.
+MAX_AGE_S = 14 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a machine boots from: a disk, and for images built here the kernel and initrd outside of it."""
+
+    disk: Path
+    disk_format: str
+    kernel: Optional[Path] = None
+    initrd: Optional[Path] = None
+
+
+def ssh_key(cache: Path) -> Path:
+    """The private key that may log in to every machine of this user; made at first use."""
+    key = cache / "ssh_key"
+    with _lock(cache / "ssh_key.lock"):
+        if not key.exists():
+            need("ssh-keygen")
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "sockredir-vm", "-f", str(key)], f"cannot make {key}")
+    return key
+
+
+def recipe(suite: str, packages: Sequence[str], cache: Path, environ: Mapping[str, str] = os.environ) -> Recipe:
+    """The recipe of an image with these extra packages, under this host's apt settings."""
+    public = ssh_key(cache).with_suffix(".pub").read_text(encoding="ascii").strip()
+    chosen = suite_named(suite)
+    return Recipe(
+        suite=chosen,
+        packages=tuple(packages),
+        mirrors=tuple(environ.get("SOCKREDIR_VM_MIRROR", "").split()),
+        files=guest_files.all_files(public, environ),
+        ssh_key=public,
+    )
+
+
+def ensure(wanted: Recipe, cache: Path, fresh: bool = False) -> Image:
+    """The cached image of this recipe, built where it is missing, too old, or `fresh` is asked."""
+    images = cache / "images"
+    place = images / wanted.key
+    with _lock(images / f"{wanted.key}.lock"):
+        if fresh or not _is_good(place):
+            need("mmdebstrap", "mke2fs", *([] if os.geteuid() == 0 else ["fakeroot"]))
+            _build(wanted, images, place)
+    return Image(place / "disk.raw", "raw", place / "vmlinuz", place / "initrd.img")
+
+
+def _is_good(place: Path) -> bool:
+    try:
+        return time.time() - (place / "recipe.json").stat().st_mtime < MAX_AGE_S
+    except FileNotFoundError:
+        return False
+
+
+def _build(wanted: Recipe, images: Path, place: Path) -> None:
+    need_space(images, SPACE_TO_BUILD)
+    for stale in images.glob(f".{wanted.key}-*"):
+        # The lock is ours: what is there was left by a build that was killed.
+        shutil.rmtree(stale, ignore_errors=True)
+    say(f"building {place.name} ({len(wanted.all_packages)} packages and what they need)")
+    started = time.monotonic()
+    work = Path(tempfile.mkdtemp(prefix=f".{wanted.key}-", dir=images))
+    try:
+        _bootstrap(wanted, work)
+        _make_disk(work)
+        (work / "recipe.json").write_text(json.dumps(asdict(wanted), indent=2), encoding="utf-8")
+        work.chmod(0o755)
+        if place.exists():
+            shutil.rmtree(place)
+        work.rename(place)
+    except OSError as error:
+        raise VmError(f"cannot build {place.name} in {images}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    say(f"built {place.name} in {time.monotonic() - started:.0f} s")
+
+
+def _bootstrap(wanted: Recipe, work: Path) -> None:
+    """Runs mmdebstrap; leaves root.tar."""
+    files = work / "files.tar"
+    with tarfile.open(files, "w") as tar:
+        guest_files.add_to_tar(tar, wanted.files)
+    command = [find("mmdebstrap") or "", "--variant=minbase", f"--include={','.join(wanted.all_packages)}"]
+    # Package lists stay in the image: an installation inside needs no `apt-get update` first.
+    command += ["--skip=cleanup/apt/lists", f"--essential-hook=tar-in {files} /"]
+    if wanted.suite.main_archive_only:
+        command += ["""--setup-hook=sed -i -E '/(-security|-updates) /d' "$1"/etc/apt/sources.list"""]
+    if wanted.suite.ignore_validity_date:
+        # mmdebstrap leaves this setting in the image, where it is needed too.
+        command += ['--aptopt=Acquire::Check-Valid-Until "false"']
+    command += [wanted.suite.name, str(work / "root.tar"), *wanted.mirrors]
+    # mmdebstrap unpacks under TMPDIR: there is room beside the images, /tmp may be small.
+    env = {**os.environ, "TMPDIR": str(work)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env, check=False)
+    if done.returncode:
+        raise VmError(bootstrap_failure(wanted.suite.name, done.stdout), "\n".join(done.stdout.splitlines()[-30:]))
+
+
+def bootstrap_failure(suite: str, log: str) -> str:
+    """The one line that a person needs of mmdebstrap's log."""
+    lines = [line.strip() for line in log.splitlines()]
+    errors = [line[3:] for line in lines if line.startswith("E: ")]
+    full = next((line for line in lines if "No space left on device" in line), None)
+    if full:
+        return f"cannot build {suite}: no space left on the device of the cache directory; free some, or set XDG_CACHE_HOME"
+    fetch = next((line for line in lines if re.search(r"(Could not|Temporary failure) (resolve|connect)|Failed to fetch|Unable to connect", line)), None)
+    if fetch:
+        return f"cannot build {suite}: no package mirror answers ({fetch}); check the network and apt's proxy, or set SOCKREDIR_VM_MIRROR"
+    reason = errors[0] if errors else (lines[-1] if lines else "mmdebstrap said nothing")
+    return f"cannot build {suite}: {reason}"
+
+
+def _make_disk(work: Path) -> None:
+    """Turns root.tar into disk.raw, vmlinuz and initrd.img."""
+    script = """set -e
+        mkdir tree
+        tar -xpf root.tar -C tree --numeric-owner
+        rm root.tar files.tar
+        cp "$(ls tree/boot/vmlinuz-* | sort -V | tail -n 1)" vmlinuz
+        cp "$(ls tree/boot/initrd.img-* | sort -V | tail -n 1)" initrd.img
+        "$MKE2FS" -q -t ext4 -m 0 -L root -d tree disk.raw "$DISK_SIZE"
+        rm -rf tree
+        chmod 644 vmlinuz initrd.img disk.raw"""
+    as_root = [] if os.geteuid() == 0 else ["fakeroot"]
+    env = {**os.environ, "MKE2FS": find("mke2fs") or "", "DISK_SIZE": DISK_SIZE}
+    run([*as_root, "sh", "-c", script], "cannot make a disk image", cwd=work, env=env)
+
+
+def need_space(directory: Path, size: int) -> None:
+    """Raises VmError where less than `size` bytes are free."""
+    directory.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
+    if free < size:
+        raise VmError(f"no space: {directory} has {free / 2**30:.1f} GiB free, {size / 2**30:.0f} GiB needed; free some, or set XDG_CACHE_HOME")
+
+
+def cloud(source: str, cache: Path) -> Image:
+    """A distribution's cloud image (with cloud-init), from a path or a URL; a URL is fetched once."""
+    if not re.match(r"[a-z]+://", source):
+        path = Path(source).expanduser().resolve()
+        if not path.is_file():
+            raise VmError(f"no image at {path}")
+        return Image(path, _format(path))
+    from hashlib import sha256
+
+    place = cache / "images" / f"cloud-{sha256(source.encode()).hexdigest()[:16]}"
+    with _lock(place.with_suffix(".lock")):
+        if not place.exists():
+            need("curl")
+            need_space(place.parent, SPACE_TO_BUILD)
+            part = place.with_suffix(".part")
+            say(f"fetching {source}")
+            try:
+                run(["curl", "-fsSL", "--retry", "3", "-o", str(part), source], f"cannot fetch {source}", "check the address and the network")
+                part.rename(place)
+            finally:
+                part.unlink(missing_ok=True)
+    return Image(place, _format(place))
+
+
+def _format(disk: Path) -> str:
+    need("qemu-img")
+    told: Dict[str, str] = json.loads(run(["qemu-img", "info", "--output=json", str(disk)], f"{disk} is no disk image"))
+    return told["format"]
+
+
+@contextlib.contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    """Holds an exclusive lock; the kernel frees it when we die."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "w", encoding="ascii") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

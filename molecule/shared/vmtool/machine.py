@@ -1,0 +1,253 @@
+# SPDX-FileCopyrightText: sockredir contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One virtual machine: start, wait for ssh, run commands in it, stop.
+
+All that a machine has on disk is in its own directory: the overlay over the cached image, qemu's pid file, the ssh port, the serial log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, List, Optional, Sequence
+
+from . import accel, guest_files
+from .errors import VmError
+from .image import Image, need_space, ssh_key
+from .ports import DEFAULT_RANGE, free_ports, parse_range
+from .shell import find, need, run, say
+
+SPACE_TO_RUN = 2 << 30
+# Under emulation on a busy host; a machine that answers is used at once.
+BOOT_LIMIT_S = 420
+# Nobody waits longer for a test: a machine that its run forgot ends by itself.
+LIFETIME_S = 4 * 3600
+PORT_TAKEN = "Could not set up host forwarding rule"
+
+
+@dataclass
+class Machine:
+    """A machine by its directory; `cache` is the user's cache directory (ssh key, accelerator, logs)."""
+
+    directory: Path
+    cache: Path
+    memory_mib: int = 1024
+    cpus: int = 2
+    tied_to_us: bool = field(default=False)
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def group(self) -> str:
+        return self.directory.parent.name
+
+    @property
+    def serial_log(self) -> Path:
+        return self.directory / "serial.log"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.directory / "qemu.pid"
+
+    @property
+    def port(self) -> int:
+        """The loopback port of its sshd; raises VmError where the machine was never started."""
+        try:
+            return int((self.directory / "port").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            raise VmError(f"no machine {self.name!r} in {self.directory.parent}: start it first") from None
+
+    def pid(self) -> Optional[int]:
+        """Process id of this machine's qemu if it runs; never that of another process that got the number since."""
+        try:
+            pid = int(self.pid_file.read_text(encoding="ascii"))
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        ours = b"qemu" in os.path.basename(command[0]) and os.fsencode(self.pid_file) in command
+        return pid if ours else None
+
+    def start(self, image: Image) -> None:
+        """Boots the machine and waits until its sshd lets us in; on failure nothing of it stays but the serial log."""
+        need("qemu-system-x86_64", "qemu-img", "ssh", *([] if image.kernel else ["genisoimage"]))
+        if self.pid():
+            raise VmError(f"machine {self.name!r} runs already (pid {self.pid()}): destroy it first")
+        self.remove_files()
+        need_space(self.directory, SPACE_TO_RUN)
+        try:
+            self._make_overlay(image)
+            qemu = self._spawn(image)
+            self._wait_for_ssh(qemu)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, keep_log: bool = True) -> None:
+        """Ends this machine's qemu, and only that, and removes its files; the serial log may go to the log directory."""
+        pid = self.pid()
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if pid:
+                _kill(pid, sign)
+                _wait_until(lambda: self.pid() is None, 10)
+            pid = self.pid()
+        if pid:
+            raise VmError(f"qemu of {self.name!r} (pid {pid}) does not end: look at its state in /proc/{pid}/status")
+        if keep_log and self.serial_log.exists():
+            self.kept_log.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(str(self.serial_log), str(self.kept_log))
+        self.remove_files()
+
+    @property
+    def kept_log(self) -> Path:
+        """Where the serial log of the last run is kept."""
+        relative = self.directory.relative_to(self.cache / "run") if self.cache in self.directory.parents else Path(self.name)
+        return self.cache / "logs" / relative.with_name(f"{relative.name}.log")
+
+    def remove_files(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            # The group's directory goes with its last machine.
+            self.directory.parent.rmdir()
+
+    def ssh_command(self, *command: str, timeout_s: int = 20) -> List[str]:
+        """The ssh call for a command in the machine as root."""
+        options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
+        options += [f"ConnectTimeout={timeout_s}", "ServerAliveInterval=15", "ServerAliveCountMax=8", "ControlPath=none"]
+        flags = [part for option in options for part in ("-o", option)]
+        # No configuration of the user's has a say in this.
+        return [find("ssh") or "ssh", "-F", "none", *flags, "-i", str(ssh_key(self.cache)), "-p", str(self.port), "root@127.0.0.1", *command]
+
+    def call(self, command: Sequence[str], stdin: Optional[IO[bytes]] = None) -> int:
+        """Runs a shell command line in the machine on our standard streams and gives its exit code."""
+        return subprocess.run(self.ssh_command(*command), stdin=stdin, check=False).returncode
+
+    def copy_in(self, source: Path, target: str) -> None:
+        """Copies a file, or a directory's content, to `target` in the machine."""
+        if not source.exists():
+            raise VmError(f"cannot copy {source}: no such file or directory")
+        if source.is_dir():
+            pack = ["tar", "-C", str(source), "--exclude=.git", "-cf", "-", "."]
+            unpack = f"mkdir -p '{target}' && tar -C '{target}' --no-same-owner -xf -"
+        else:
+            pack = ["cat", str(source)]
+            unpack = f"mkdir -p \"$(dirname '{target}')\" && cat > '{target}' && chmod {source.stat().st_mode & 0o777:o} '{target}'"
+        with subprocess.Popen(pack, stdout=subprocess.PIPE) as packer:
+            code = self.call([unpack], stdin=packer.stdout)
+        if code or packer.returncode:
+            raise VmError(f"cannot copy {source} to {target} in {self.name!r}")
+
+    def _make_overlay(self, image: Image) -> None:
+        overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", image.disk_format, "-b", str(image.disk), str(self.directory / "disk.qcow2")]
+        run(overlay, f"cannot make an overlay over {image.disk}")
+        if not image.kernel:
+            self._make_seed()
+
+    def _make_seed(self) -> None:
+        """The cloud-init seed; its label is what the NoCloud data source looks for."""
+        public = ssh_key(self.cache).with_suffix(".pub").read_text(encoding="ascii").strip()
+        with tempfile.TemporaryDirectory(dir=self.directory) as place:
+            for name, text in guest_files.cloud_init(self.name, public).items():
+                (Path(place) / name).write_text(text, encoding="utf-8")
+            seed = ["genisoimage", "-quiet", "-output", str(self.directory / "seed.iso"), "-volid", "cidata", "-joliet", "-rock", place]
+            run(seed, "cannot make the cloud-init seed")
+
+    def _spawn(self, image: Image) -> subprocess.Popen:
+        """Starts qemu on the first port that it really gets."""
+        low, high = parse_range(os.environ["SOCKREDIR_VM_PORTS"]) if os.environ.get("SOCKREDIR_VM_PORTS") else DEFAULT_RANGE
+        accelerator = accel.decide(self.cache).accelerator
+        for port in free_ports(str(self.directory), low, high):
+            (self.directory / "port").write_text(f"{port}\n", encoding="ascii")
+            with open(self.directory / "qemu.log", "wb") as log:
+                qemu = subprocess.Popen(
+                    self._wrapped(self.qemu_command(image, accelerator, port)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            _wait_until(lambda process=qemu: self.pid() is not None or process.poll() is not None, 20)
+            if qemu.poll() is None:
+                say(f"{self.name}: booting with {accelerator}, ssh at 127.0.0.1:{port}")
+                return qemu
+            reason = self._qemu_says()
+            if PORT_TAKEN not in reason:
+                raise VmError(f"qemu does not start for {self.name!r}: {reason}")
+        raise AssertionError("free_ports ends by raising")
+
+    def _wrapped(self, command: List[str]) -> List[str]:
+        """Bounds qemu's life: in time always, and by ours where the machine must not outlive us."""
+        limited = ["timeout", "--kill-after=10", str(LIFETIME_S), *command]
+        return ["setpriv", "--pdeathsig", "TERM", *limited] if self.tied_to_us else limited
+
+    def qemu_command(self, image: Image, accelerator: str, port: int) -> List[str]:
+        """The whole command line of qemu."""
+        command = [find("qemu-system-x86_64") or "", "-name", f"sockredir-{self.name}", "-machine", "q35", *accel.arguments(accelerator)]
+        command += ["-smp", str(self.cpus), "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-display", "none"]
+        command += ["-serial", f"file:{self.serial_log}", "-pidfile", str(self.pid_file), "-device", "virtio-rng-pci"]
+        command += ["-drive", f"file={self.directory / 'disk.qcow2'},format=qcow2,if=virtio,cache=unsafe,discard=unmap"]
+        command += ["-netdev", f"user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=net0,romfile="]
+        if image.kernel:
+            command += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", self.kernel_arguments()]
+        else:
+            command += ["-drive", f"file={self.directory / 'seed.iso'},format=raw,if=virtio,readonly=on"]
+        return command
+
+    def kernel_arguments(self) -> str:
+        """Names of the machine and of its devices."""
+        machine_id = hashlib.md5(str(self.directory).encode(), usedforsecurity=False).hexdigest()
+        return f"root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=30 systemd.hostname={self.name} systemd.machine_id={machine_id}"
+
+    def _wait_for_ssh(self, qemu: subprocess.Popen) -> None:
+        started = time.monotonic()
+        while time.monotonic() - started < BOOT_LIMIT_S:
+            if qemu.poll() is not None:
+                raise VmError(f"qemu of {self.name!r} ended while booting: {self._qemu_says()}", self._serial_end())
+            # qemu itself accepts the connection: only sshd sends the greeting.
+            if _greets(self.port) and subprocess.run(self.ssh_command("true"), stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
+                say(f"{self.name}: up after {time.monotonic() - started:.0f} s")
+                return
+            time.sleep(0.5)
+        raise VmError(f"no ssh on {self.name!r} after {BOOT_LIMIT_S} s; serial log: {self.kept_log}", self._serial_end())
+
+    def _qemu_says(self) -> str:
+        text = (self.directory / "qemu.log").read_text(encoding="utf-8", errors="replace").strip()
+        return text.splitlines()[-1] if text else "no message"
+
+    def _serial_end(self) -> str:
+        if not self.serial_log.exists():
+            return ""
+        return "\n".join(self.serial_log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
+
+
+def _greets(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _kill(pid: int, sign: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, sign)
+
+
+def _wait_until(condition, limit_s: float) -> bool:
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
