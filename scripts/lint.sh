@@ -1,0 +1,71 @@
+# shellcheck shell=sh
+# SPDX-FileCopyrightText: sockredir contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Style, warnings and licences: every check runs, then the verdict.
+
+lint() {
+	need_packages shellcheck clang libbpf-dev
+	cd "$ROOT" || return
+	failed=
+	check ruff ruff check --quiet
+	check ruff-format ruff format --check --quiet
+	check yamllint yamllint --strict .
+	check ansible-lint lint_ansible
+	check shellcheck lint_shell
+	check c-warnings lint_c_warnings
+	check c-format lint_c_format
+	check licences lint_licences
+	check changelog antsibull-changelog lint
+	check build lint_build
+	[ -z "$failed" ] || {
+		warn "lint: failed:$failed"
+		return 1
+	}
+}
+
+# check NAME COMMAND...: says what failed and goes on.
+check() {
+	name=$1
+	shift
+	if output=$("$@" 2>&1); then
+		say "ok    $name"
+	else
+		say "FAIL  $name"
+		say "$output"
+		failed="$failed $name"
+	fi
+}
+
+lint_ansible() { NO_COLOR=1 ansible-lint --offline -q; }
+
+lint_shell() {
+	tracked_files | tr '\0' '\n' | grep -E '(^run|^\.ci/run|\.sh)$' | xargs shellcheck -x
+}
+
+c_files() { tracked_files | tr '\0' '\n' | grep -E "^(bpf|molecule|tests)/.*$1\$" || true; }
+
+# Sources in folders named "bad" are wrong on purpose.
+lint_c_warnings() {
+	status=0
+	for file in $(c_files '\.c' | grep -v /bad/); do
+		case $file in
+		*.bpf.c) set -- -target bpf -O2 -g -I"/usr/include/$(uname -m)-linux-gnu" -o /dev/null -c ;;
+		*) set -- -fsyntax-only ;;
+		esac
+		clang -Wall -Wextra -Werror -Ibpf "$@" "$file" || status=1
+	done
+	return $status
+}
+
+lint_c_format() {
+	files=$(c_files '\.[ch]')
+	# shellcheck disable=SC2086 # a list of names without spaces
+	[ -z "$files" ] || clang-format --dry-run --Werror $files
+}
+
+lint_licences() { reuse lint --lines; }
+
+# What would be published can be built.
+lint_build() {
+	ansible-galaxy collection build --force --output-path .cache/build
+}

@@ -1,0 +1,146 @@
+# shellcheck shell=sh
+# SPDX-FileCopyrightText: sockredir contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# ./run lint | unit | integration | test. A stage passes, fails, or says why this machine cannot run it.
+
+. "$ROOT/scripts/pythons.sh"
+. "$ROOT/scripts/sanity.sh"
+. "$ROOT/scripts/lint.sh"
+
+passed=0
+failures=0
+skipped=0
+summary=
+
+# stage NAME COMMAND...: runs it in a shell of its own and goes on whatever comes.
+stage() {
+	title=$1
+	shift
+	begin=$(date +%s)
+	printf '\n=== %s ===\n' "$title"
+	set +e # a condition would switch it off inside, too
+	(
+		set -e
+		"$@"
+	)
+	status=$?
+	set -e
+	if [ "$status" -eq 0 ]; then
+		verdict=passed
+		passed=$((passed + 1))
+	else
+		verdict=FAILED
+		failures=$((failures + 1))
+	fi
+	note "$verdict" "$title" "$(($(date +%s) - begin)) s"
+}
+
+# cannot NAME REASON: what this machine cannot run.
+cannot() {
+	skipped=$((skipped + 1))
+	printf '\n=== %s: not run: %s ===\n' "$1" "$2"
+	note 'not run' "$1" "$2"
+}
+
+note() {
+	summary="$summary$(printf '%-8s %-24s %s' "$1" "$2" "$3")
+"
+}
+
+finish() {
+	printf '\n=== summary ===\n%s\n%s passed, %s failed, %s skipped\n' "$summary" "$passed" "$failures" "$skipped"
+	[ "$failures" -eq 0 ]
+}
+
+unit() {
+	pytest "$ROOT/tests/unit" "$@"
+}
+
+# The same tests where a target's Python differs from the controller's. Modules need Ansible's target half, which runs there as it is.
+unit_on() {
+	version=$1
+	python=$2
+	shift 2
+	venv=$ROOT/.cache/unit/$version
+	half=$ROOT/.cache/unit/ansible
+	mkdir -p "$half"
+	ln -sfn "$(python -c 'import ansible, os; print(os.path.dirname(ansible.__file__))')" "$half/ansible"
+	if ! "$venv/bin/python" -c 'import pytest' 2>/dev/null; then
+		"$python" -m venv --clear "$venv"
+		pip_install "$venv" -r "$ROOT/requirements/unit.txt"
+	fi
+	PYTHONPATH=$half PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest -q -c "$ROOT/pyproject.toml" -o cache_dir="$venv/.pytest_cache" "$ROOT/tests/unit" "$@"
+}
+
+unit_everywhere() {
+	stage "unit" unit "$@"
+	for version in $TARGET_PYTHONS; do
+		if python=$(target_python "$version"); then
+			stage "unit, Python $version" unit_on "$version" "$python" "$@"
+		else
+			cannot "unit, Python $version" "no python$version on this machine"
+		fi
+	done
+}
+
+# What keeps effects on this kernel from being tested; nothing where they can be.
+no_effects() {
+	if [ "$(id -u)" -ne 0 ] && ! have sudo; then
+		say 'neither root nor sudo'
+	elif ! grep -q ' - cgroup2 ' /proc/self/mountinfo; then
+		say 'no cgroup2 is mounted'
+	elif ! can_mount_bpf; then
+		say 'no bpf file system can be mounted here (a container without privileges?)'
+	fi
+}
+
+can_mount_bpf() {
+	probe=$(mktemp -d)
+	mounted=0
+	as_root mount -t bpf bpf "$probe" 2>/dev/null || mounted=1
+	[ "$mounted" -ne 0 ] || as_root umount "$probe"
+	rmdir "$probe"
+	return $mounted
+}
+
+live() {
+	need_packages clang libbpf-dev libbpf1 iperf3 iproute2
+	as_root env PATH="$PATH" ANSIBLE_CONFIG="$ANSIBLE_CONFIG" pytest "$@"
+}
+
+live_stage() {
+	title=$1
+	shift
+	reason=$(no_effects)
+	if [ -n "$reason" ]; then
+		cannot "$title" "$reason"
+	else
+		stage "$title" live "$@"
+	fi
+}
+
+need_venv development
+need_collection
+
+# shellcheck disable=SC2154 # set by run
+case $command in
+lint) lint ;;
+unit)
+	unit_everywhere "$@"
+	finish
+	;;
+integration)
+	live_stage integration "$ROOT/tests/integration" "$@"
+	finish
+	;;
+test)
+	stage lint lint
+	stage 'ansible-test sanity' sanity
+	unit_everywhere
+	for suite in integration conformance fleet; do
+		[ ! -d "$ROOT/tests/$suite" ] || live_stage "$suite" "$ROOT/tests/$suite"
+	done
+	cannot molecule 'virtual machines take long: ./run molecule'
+	finish
+	;;
+esac
