@@ -56,7 +56,8 @@ unit() {
 	pytest "$ROOT/tests/unit" "$@"
 }
 
-# The same tests where a target's Python differs from the controller's. Modules need Ansible's target half, which runs there as it is.
+# The same tests where a target's Python differs from the controller's, but for those of what only the controller runs.
+# Modules need Ansible's target half, which runs there as it is.
 unit_on() {
 	version=$1
 	python=$2
@@ -69,7 +70,8 @@ unit_on() {
 		"$python" -m venv --clear "$venv"
 		pip_install "$venv" -r "$ROOT/requirements/unit.txt"
 	fi
-	PYTHONPATH=$half PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest -q -c "$ROOT/pyproject.toml" -o cache_dir="$venv/.pytest_cache" "$ROOT/tests/unit" "$@"
+	PYTHONPATH=$half PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest -q -c "$ROOT/pyproject.toml" \
+		-o cache_dir="$venv/.pytest_cache" --ignore "$ROOT/tests/unit/report" "$ROOT/tests/unit" "$@"
 }
 
 unit_everywhere() {
