@@ -53,7 +53,9 @@ def expected() -> dict:
             values[f"{name}.{member}"] = place
         values[name] = places[-1]
     head = offsets(layout.SETTINGS_HEAD)
-    names = "version size mode flags budget trace_until demote_below demote_after generation n_include n_exclude n_cidrs"
+    names = (
+        "version size mode flags budget trace_until demote_below demote_after generation n_include n_exclude n_cidrs"
+    )
     values.update({f"settings.{member}": place for member, place in zip(names.split(), head)})
     values["settings.include"] = head[-1]
     values["settings.exclude"] = head[-1] + layout.MAX_PORTS * layout.PORTS.size

@@ -458,9 +458,7 @@ def decode_settings(raw: bytes) -> Settings:
         cross_netns=bool(flags & CROSS_NETNS),
         include=tuple(PORTS.unpack_from(raw, ports + i * PORTS.size) for i in range(n_include)),
         exclude=tuple(PORTS.unpack_from(raw, excluded + i * PORTS.size) for i in range(n_exclude)),
-        cidrs=tuple(
-            _decode_cidr(raw[cidrs + i * CIDR.size : cidrs + (i + 1) * CIDR.size]) for i in range(n_cidrs)
-        ),
+        cidrs=tuple(_decode_cidr(raw[cidrs + i * CIDR.size : cidrs + (i + 1) * CIDR.size]) for i in range(n_cidrs)),
         demote_below=below,
         demote_after=after,
         trace_until=trace_until,

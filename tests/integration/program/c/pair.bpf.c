@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The smallest program pair with all that a loader has to handle: maps that they share, settings in .rodata, an identity. */
+/* The smallest program pair with all that a loader has to handle: maps that they share, settings in .rodata,
+ * an identity. */
 #include "pair.h"
 
 const volatile __u32 first_port = 1;
@@ -33,7 +34,7 @@ static __u64 opened;
 SEC("sockops/established")
 int sockops(struct bpf_sock_ops *ops)
 {
-	struct pair_key key = { .port = ops->local_port };
+	struct pair_key key = {.port = ops->local_port};
 	__u32 *event;
 
 	if (ops->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && ops->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
@@ -55,7 +56,7 @@ int sockops(struct bpf_sock_ops *ops)
 SEC("sk_msg")
 int verdict(struct sk_msg_md *msg)
 {
-	struct pair_key key = { .port = bpf_ntohl(msg->remote_port) };
+	struct pair_key key = {.port = bpf_ntohl(msg->remote_port)};
 
 	bpf_msg_redirect_hash(msg, &peers, &key, BPF_F_INGRESS);
 	return SK_PASS;
