@@ -32,11 +32,6 @@ def identify(number):
     return change
 
 
-def read(state, name):
-    with open(os.path.join(state, name), encoding="utf-8") as stream:
-        return json.load(stream)
-
-
 def damage(state, text):
     with open(os.path.realpath(os.path.join(state, manifest.CURRENT)), "w", encoding="utf-8") as stream:
         stream.write(text)
@@ -178,7 +173,7 @@ def test_another_schema_is_not_damage(state):
 def test_a_link_to_nothing_is_damage(state):
     manifest.edit(state, want("v1"))
     os.unlink(os.path.realpath(os.path.join(state, manifest.CURRENT)))
-    with pytest.raises(SockredirError, match="points to manifests/00000001.json, which is not there"):
+    with pytest.raises(SockredirError, match=r"points to manifests/00000001.json, which is not there"):
         manifest.current(state)
 
 

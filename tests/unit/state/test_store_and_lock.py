@@ -42,7 +42,7 @@ def test_a_damaged_object_is_refused_and_put_again(state):
 
 
 def test_a_missing_object_is_named(state):
-    with pytest.raises(SockredirError, match="cannot read the object .*No such file"):
+    with pytest.raises(SockredirError, match=r"cannot read the object .*No such file"):
         store.get(state, store.sha256(b"never stored"))
 
 
@@ -67,7 +67,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(SockredirError, match="cannot write .*file: No space left on device"):
+        with pytest.raises(SockredirError, match=r"cannot write .*file: No space left on device"):
             files.write(path, b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]

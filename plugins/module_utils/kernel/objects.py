@@ -1,0 +1,162 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Observe programs and maps in the kernel: by pin and by id, with the identity that the loader wrote into them.
+
+A program's identity is ``bpf_metadata_digest`` in its .rodata map; ``bpf_metadata_layout`` there is the version of the
+layout that its maps have. (The kernel's tag is no identity: it is blind to .rodata and to the attach type.)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+
+from ..errors import SockredirError
+from . import btf, libbpf
+
+METADATA = "bpf_metadata_"
+DIGEST = METADATA + "digest"
+LAYOUT = METADATA + "layout"
+RODATA = ".rodata"
+
+
+class Program(NamedTuple):
+    """A loaded program.
+
+    :ivar type: int, as in <linux/bpf.h>.
+    :ivar map_ids: the maps it uses, internal ones too.
+    :ivar digest: ``sha256:...`` as the loader wrote it; None where no loader of ours did.
+    :ivar layout: int, the version of its maps' layout; None where it does not say.
+    """
+
+    id: int
+    name: str
+    type: int
+    tag: str
+    load_time_ns: int
+    map_ids: Tuple[int, ...]
+    digest: Optional[str]
+    layout: Optional[int]
+
+
+class Pin(NamedTuple):
+    """What is pinned at a path.
+
+    :ivar kind: ``program``, ``map``, ``link`` or ``btf``; ``directory`` or ``symlink`` for what is no pin.
+    :ivar object: a :class:`Program`, a :class:`libbpf.MapInfo` or a :class:`libbpf.LinkInfo`; else None.
+    """
+
+    path: str
+    kind: str
+    object: Union[Program, libbpf.MapInfo, libbpf.LinkInfo, None]
+
+    @property
+    def id(self) -> int:
+        """The kernel's id of what is pinned; 0 for what is no pin."""
+        return self.object.id if self.object else 0
+
+
+def at(path: str) -> Optional[Pin]:
+    """What is at a path on a bpffs; None where there is nothing.
+
+    :raises BpfError: it cannot be opened (not root, not a bpffs).
+    """
+    if os.path.islink(path):
+        return Pin(path, "symlink", None)
+    if os.path.isdir(path):
+        return Pin(path, "directory", None)
+    try:
+        descriptor = libbpf.get(path)
+    except libbpf.BpfError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise
+    with descriptor:
+        kind = libbpf.kind(descriptor)
+        read = {"program": program, "map": libbpf.map_info, "link": libbpf.link_info}.get(kind)
+        return Pin(path, kind, read(descriptor) if read else None)
+
+
+def program(descriptor: libbpf.Descriptor) -> Program:
+    """A program with its identity."""
+    info = libbpf.program_info(descriptor)
+    found = metadata(info.map_ids)
+    digest, layout = found.get(DIGEST), found.get(LAYOUT)
+    return Program(
+        info.id,
+        info.name,
+        info.type,
+        info.tag,
+        info.load_time_ns,
+        info.map_ids,
+        digest if isinstance(digest, str) and digest else None,
+        layout if isinstance(layout, int) else None,
+    )
+
+
+def program_by_id(number: int) -> Optional[Program]:
+    """A program by its id; None where it is gone."""
+    try:
+        with libbpf.program_by_id(number) as descriptor:
+            return program(descriptor)
+    except libbpf.BpfError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+
+
+def alive(program_ids: Iterable[int]) -> List[int]:
+    """Those of these programs that the kernel still holds, for live connections or other users."""
+    running = set(libbpf.program_ids())
+    return [number for number in program_ids if number in running]
+
+
+def metadata(map_ids: Iterable[int]) -> Dict[str, Any]:
+    """The ``bpf_metadata_`` variables of a program with these maps, by name: text or whole numbers."""
+    for number in map_ids:
+        try:
+            with libbpf.Map.open_id(number) as found:
+                if found.info.name.endswith(RODATA) and found.info.btf_id:
+                    return variables(_btf(found.info.btf_id), found.lookup(bytes(4)) or b"")
+        except libbpf.BpfError as error:
+            if error.errno != errno.ENOENT:
+                raise
+    return {}
+
+
+def variables(types: btf.Btf, rodata: bytes) -> Dict[str, Any]:
+    """The ``bpf_metadata_`` variables in the bytes of .rodata."""
+    found = {}
+    for name, variable in types.variables(RODATA).items():
+        if name.startswith(METADATA):
+            raw = rodata[variable.offset : variable.offset + variable.size]
+            is_text = types.types[types.resolve(variable.type_id)].kind == btf.ARRAY
+            found[name] = raw.split(b"\0")[0].decode("utf-8", "replace") if is_text else int.from_bytes(raw, "little")
+    return found
+
+
+def layout(info: libbpf.MapInfo) -> Dict[str, List[btf.Field]]:
+    """The fields of a map's ``key`` and ``value``, where the kernel keeps their types; else empty."""
+    if not info.btf_id:
+        return {}
+    types = _btf(info.btf_id)
+    ids = {"key": info.btf_key_type_id, "value": info.btf_value_type_id}
+    return {side: types.fields(number) for side, number in ids.items() if number}
+
+
+_parsed: Dict[int, btf.Btf] = {}
+
+
+def _btf(number: int) -> btf.Btf:
+    if number not in _parsed:
+        with libbpf.btf_by_id(number) as descriptor:
+            _parsed[number] = btf.Btf(libbpf.btf_data(descriptor))
+    return _parsed[number]
+
+
+def need_root() -> None:
+    """:raises SockredirError: this process may not ask the kernel."""
+    if os.geteuid() != 0:
+        raise SockredirError("not root: the kernel shows and changes BPF objects only for root", "use become: true")
