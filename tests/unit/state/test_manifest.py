@@ -32,6 +32,11 @@ def identify(number):
     return change
 
 
+def read(state, name):
+    with open(os.path.join(state, name), encoding="utf-8") as stream:
+        return json.load(stream)
+
+
 def damage(state, text):
     with open(os.path.realpath(os.path.join(state, manifest.CURRENT)), "w", encoding="utf-8") as stream:
         stream.write(text)
