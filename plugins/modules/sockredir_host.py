@@ -71,11 +71,11 @@ options:
       - The default is 256 MiB, or half of the first figure of the target's C(net.ipv4.tcp_mem), the smaller.
     type: str
   demote_below:
-    description: Messages smaller than this, in bytes, count as small where a connection is judged one-way.
+    description: Messages of fewer bytes count as small where a connection is judged one-way; V(0) is never.
     type: int
     default: 30000
   demote_after:
-    description: So many small messages in a row without an answer send a connection back to TCP; V(0) is never.
+    description: So many small messages in a row without an answer send a connection back to TCP.
     type: int
     default: 32
   persist:

@@ -31,13 +31,5 @@ def test_no_sizes(text):
         memory.size(text, "memory_budget")
 
 
-@pytest.mark.parametrize(
-    ("tcp_mem", "budget"),
-    [("10496\t13997\t20992\n", 10496 * 4096 // 2), ("1000000 1 2", 256 * MIB), ("131072 1 2", 256 * MIB)],
-)
-def test_the_default_budget(tcp_mem, budget):
-    assert memory.default_budget(tcp_mem, 4096) == budget
-
-
 def test_the_default_budget_of_this_host():
     assert 0 < memory.default_budget() <= 256 * MIB

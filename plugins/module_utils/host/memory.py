@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Optional
 
+from ..datapath import layout
 from ..errors import SockredirError
 
-MOST = 256 * 1024 * 1024
 TCP_MEM = "/proc/sys/net/ipv4/tcp_mem"
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", 1):
@@ -30,15 +29,10 @@ def size(text: str, option: str) -> int:
     return int(match.group(1)) * factor
 
 
-def default_budget(tcp_mem: Optional[str] = None, page: int = os.sysconf("SC_PAGE_SIZE")) -> int:
-    """256 MiB, or half of where TCP's memory pressure ends on this host, the smaller; bytes.
-
-    :param tcp_mem: str, the text of ``net.ipv4.tcp_mem``: three numbers of pages (tcp(7)); read when not given.
-    """
-    if tcp_mem is None:
-        try:
-            with open(TCP_MEM, encoding="ascii") as figures:
-                tcp_mem = figures.read()
-        except OSError:
-            return MOST
-    return min(MOST, int(tcp_mem.split()[0]) * page // 2)
+def default_budget() -> int:
+    """The budget, in bytes, where the operator names none; see :func:`..datapath.layout.default_budget`."""
+    try:
+        with open(TCP_MEM, encoding="ascii") as figures:
+            return layout.default_budget(figures.read(), os.sysconf("SC_PAGE_SIZE"))
+    except OSError:
+        return layout.DEFAULT_BUDGET
