@@ -66,12 +66,14 @@ def try_boot(accelerator: str) -> Trial:
         disk.flush()
         command = [find("qemu-system-x86_64"), "-machine", "q35", *arguments(accelerator), "-smp", "2", "-m", "64"]
         command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-        command += ["-drive", f"file={disk.name},format=raw,if=none,id=disk,snapshot=on", "-device", "ide-hd,drive=disk"]
+        command += ["-drive", f"file={disk.name},format=raw,if=none,id=disk,snapshot=on"]
+        command += ["-device", "ide-hd,drive=disk"]
         command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
         started = time.monotonic()
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TRIAL_LIMIT_S, check=False)
-            code: Optional[int] = done.returncode
+            code: Optional[int] = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TRIAL_LIMIT_S, check=False
+            ).returncode
         except subprocess.TimeoutExpired:
             code = None
         return Trial(code, time.monotonic() - started)
@@ -84,7 +86,8 @@ def judge(kvm: Trial, tcg: Trial) -> Decision:
     if not kvm.booted:
         return Decision("tcg", f"qemu fails on {KVM_DEVICE} (exit code {kvm.exit_code})")
     if tcg.booted and kvm.seconds > tcg.seconds + SLACK_S:
-        return Decision("tcg", f"a guest on {KVM_DEVICE} is slower than emulation ({kvm.seconds:.1f} s against {tcg.seconds:.1f} s)")
+        times = f"{kvm.seconds:.1f} s against {tcg.seconds:.1f} s"
+        return Decision("tcg", f"a guest on {KVM_DEVICE} is slower than an emulated one ({times})")
     return Decision("kvm", f"trial boot took {kvm.seconds:.1f} s")
 
 

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, Sequence, Tuple
 
 from . import image as images
 from .accel import decide
@@ -23,6 +23,7 @@ from .suites import SUITES
 
 PROJECT = Path(__file__).resolve().parents[3]
 
+DESCRIPTION = "Boots, reaches and destroys the virtual machines that the molecule scenarios use."
 EPILOG = """environment:
   XDG_CACHE_HOME        images, state and logs are kept under $XDG_CACHE_HOME/sockredir-vm
   SOCKREDIR_VM_ACCEL    kvm or tcg, instead of the trial boot's outcome
@@ -32,13 +33,15 @@ EPILOG = """environment:
 examples:
   vm run bookworm -- uname -r
   vm run trixie --with clang,libbpf-dev --copy bpf:/root/bpf -- 'cd bpf && clang -O2 -g -target bpf -c sockredir.bpf.c'
-  vm up sid --name newest; vm ssh newest; vm down newest
+  vm up sid --name newest; vm ssh newest -- uname -r; vm down newest
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs one subcommand; the exit code is 1 for an error of ours, else the guest command's."""
-    options = _parser().parse_args(argv)
+    ours, command = _split(list(argv))
+    options = _parser().parse_args(ours)
+    options.command = command
     # A plain `kill` unwinds like Ctrl-C, so that the machine goes with us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -52,8 +55,17 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
+def _split(argv: List[str]) -> Tuple[List[str], List[str]]:
+    """Our options, and the guest's command line behind the first `--`."""
+    if "--" not in argv:
+        return argv, []
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vm", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="vm", description=DESCRIPTION, epilog=EPILOG, formatter_class=plain)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     build = verbs.add_parser("build", help="build an image into the cache, or find it there")
@@ -67,16 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--name", help="default: the suite")
     up.set_defaults(run=_up)
 
-    run = verbs.add_parser("run", help="boot a machine, run one command in it, destroy it")
+    run = verbs.add_parser("run", help="boot a machine, run the command behind -- in it, destroy it")
     _image_options(run)
     _machine_options(run)
-    run.add_argument("--copy", action="append", default=[], metavar="LOCAL:REMOTE", help="copy a file or a directory in first")
-    run.add_argument("command", nargs=argparse.REMAINDER, help="-- and a shell command line")
+    run.add_argument("--copy", action="append", default=[], metavar="LOCAL:REMOTE", help="copy this in first")
     run.set_defaults(run=_run)
 
-    ssh = verbs.add_parser("ssh", help="a shell, or a command, in a running machine")
+    ssh = verbs.add_parser("ssh", help="a shell, or the command behind --, in a running machine")
     ssh.add_argument("name")
-    ssh.add_argument("command", nargs=argparse.REMAINDER)
     ssh.set_defaults(run=_ssh)
 
     copy = verbs.add_parser("copy", help="copy a file or a directory into a running machine")
@@ -89,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("names", nargs="*")
     down.set_defaults(run=_down)
 
+    group = "a molecule scenario's name (default: adhoc)"
+    for verb in (up, run, ssh, copy, down):
+        verb.add_argument("--group", default="adhoc", help=group)
+
     listing = verbs.add_parser("list", help="this checkout's machines")
     listing.set_defaults(run=_list)
 
@@ -97,15 +111,13 @@ def _parser() -> argparse.ArgumentParser:
 
     clean = verbs.add_parser("clean", help="remove the cached images")
     clean.set_defaults(run=_clean)
-
-    for verb in (up, run, ssh, copy, down):
-        verb.add_argument("--group", default="adhoc", help="a molecule scenario's name (default: adhoc)")
     return parser
 
 
 def _image_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="IMAGE", help=f"{', '.join(SUITES)}, or the URL or path of a cloud image")
-    parser.add_argument("--with", dest="packages", default="", metavar="PACKAGES", help="packages that the built image has besides, separated by commas")
+    parser.add_argument("source", metavar="IMAGE", help=f"{', '.join(SUITES)}, or a cloud image's URL or path")
+    packages = "what the built image has besides its base: names separated by commas"
+    parser.add_argument("--with", dest="packages", default="", metavar="PACKAGES", help=packages)
 
 
 def _machine_options(parser: argparse.ArgumentParser) -> None:
@@ -138,8 +150,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    if not command:
+    if not options.command:
         raise VmError("nothing to run: add -- and a command")
     machine = _machine(options, f"run-{os.getpid()}", memory_mib=options.memory, cpus=options.cpus, tied_to_us=True)
     _remove_dead(machine.directory.parent)
@@ -149,7 +160,7 @@ def _run(options: argparse.Namespace) -> int:
         for pair in options.copy:
             local, _, remote = pair.partition(":")
             machine.copy_in(Path(local), remote or Path(local).name)
-        code = machine.call(command, stdin=sys.stdin.buffer)
+        code = machine.call(options.command, stdin=sys.stdin.buffer)
         ended_well = True
         return code
     finally:
@@ -159,13 +170,12 @@ def _run(options: argparse.Namespace) -> int:
 def _remove_dead(group: Path) -> None:
     """Removes what `vm run` left when it was killed."""
     for directory in group.glob("run-*"):
-        if not Path(f"/proc/{directory.name[len('run-'):]}").exists():
+        if not Path(f"/proc/{directory.name[len('run-') :]}").exists():
             Machine(directory, cache_dir()).stop()
 
 
 def _ssh(options: argparse.Namespace) -> int:
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    return _machine(options, options.name).call(command)
+    return _machine(options, options.name).call(options.command)
 
 
 def _copy(options: argparse.Namespace) -> int:

@@ -12,6 +12,10 @@ import subprocess
 import tarfile
 from pathlib import Path
 from typing import Dict, Mapping
+
+# ca-certificates adds what lies here to the trusted ones when it is installed.
+LOCAL_CERTIFICATES = "/usr/local/share/ca-certificates"
+
 # qemu's user-mode network is the same in every machine.
 NETWORK_UNIT = """[Unit]
 Description=Address in qemu's user-mode network
@@ -63,8 +67,9 @@ def all_files(public_key: str, environ: Mapping[str, str] = os.environ) -> Dict[
     proxies = apt_proxies(_apt_config(), environ)
     if proxies:
         files["/etc/apt/apt.conf.d/92vm-proxy"] = proxies
-    for certificate in sorted(Path("/usr/local/share/ca-certificates").glob("**/*.crt")):
-        files[f"/usr/local/share/ca-certificates/{certificate.name}"] = certificate.read_text(encoding="ascii", errors="replace")
+    for certificate in sorted(Path(LOCAL_CERTIFICATES).glob("**/*.crt")):
+        text = certificate.read_text(encoding="ascii", errors="replace")
+        files[f"{LOCAL_CERTIFICATES}/{certificate.name}"] = text
     return files
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -21,13 +21,14 @@ from typing import Dict, Iterator, Mapping, Optional, Sequence
 
 from . import guest_files
 from .errors import VmError
-from .shell import find, need, run, say
+from .shell import captured, find, need, run, say
 from .suites import Recipe, suite_named
 
 DISK_SIZE = "8G"
 SPACE_TO_BUILD = 4 << 30
 # Distributions move on: an older image is built anew.
 MAX_AGE_S = 14 * 24 * 3600
+NO_MIRROR = re.compile(r"Could not (resolve|connect)|Temporary failure resolving|Failed to fetch|Unable to connect")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def ssh_key(cache: Path) -> Path:
     with _lock(cache / "ssh_key.lock"):
         if not key.exists():
             need("ssh-keygen")
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "sockredir-vm", "-f", str(key)], f"cannot make {key}")
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "sockredir-vm", "-f", str(key)]
+            run(command, f"cannot make {key}")
     return key
 
 
@@ -59,7 +61,6 @@ def recipe(suite: str, packages: Sequence[str], cache: Path, environ: Mapping[st
         packages=tuple(packages),
         mirrors=tuple(environ.get("SOCKREDIR_VM_MIRROR", "").split()),
         files=guest_files.all_files(public, environ),
-        ssh_key=public,
     )
 
 
@@ -81,7 +82,15 @@ def _is_good(place: Path) -> bool:
         return False
 
 
+def _remove_old(images: Path) -> None:
+    """Removes images past their age; a machine that runs on one keeps its disk open."""
+    for recipe_file in images.glob("*/recipe.json"):
+        if not _is_good(recipe_file.parent):
+            shutil.rmtree(recipe_file.parent, ignore_errors=True)
+
+
 def _build(wanted: Recipe, images: Path, place: Path) -> None:
+    _remove_old(images)
     need_space(images, SPACE_TO_BUILD)
     for stale in images.glob(f".{wanted.key}-*"):
         # The lock is ours: what is there was left by a build that was killed.
@@ -109,7 +118,7 @@ def _bootstrap(wanted: Recipe, work: Path) -> None:
     files = work / "files.tar"
     with tarfile.open(files, "w") as tar:
         guest_files.add_to_tar(tar, wanted.files)
-    command = [find("mmdebstrap") or "", "--variant=minbase", f"--include={','.join(wanted.all_packages)}"]
+    command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(wanted.all_packages)}"]
     # Package lists stay in the image: an installation inside needs no `apt-get update` first.
     command += ["--skip=cleanup/apt/lists", f"--essential-hook=tar-in {files} /"]
     if wanted.suite.main_archive_only:
@@ -120,21 +129,21 @@ def _bootstrap(wanted: Recipe, work: Path) -> None:
     command += [wanted.suite.name, str(work / "root.tar"), *wanted.mirrors]
     # mmdebstrap unpacks under TMPDIR: there is room beside the images, /tmp may be small.
     env = {**os.environ, "TMPDIR": str(work)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env, check=False)
-    if done.returncode:
-        raise VmError(bootstrap_failure(wanted.suite.name, done.stdout), "\n".join(done.stdout.splitlines()[-30:]))
+    code, log = captured(command, env=env)
+    if code:
+        raise VmError(bootstrap_failure(wanted.suite.name, log), "\n".join(log.splitlines()[-30:]))
 
 
 def bootstrap_failure(suite: str, log: str) -> str:
     """The one line that a person needs of mmdebstrap's log."""
     lines = [line.strip() for line in log.splitlines()]
     errors = [line[3:] for line in lines if line.startswith("E: ")]
-    full = next((line for line in lines if "No space left on device" in line), None)
-    if full:
-        return f"cannot build {suite}: no space left on the device of the cache directory; free some, or set XDG_CACHE_HOME"
-    fetch = next((line for line in lines if re.search(r"(Could not|Temporary failure) (resolve|connect)|Failed to fetch|Unable to connect", line)), None)
+    if any("No space left on device" in line for line in lines):
+        return f"cannot build {suite}: no space left in the cache directory; free some, or set XDG_CACHE_HOME"
+    fetch = next((line for line in lines if NO_MIRROR.search(line)), None)
     if fetch:
-        return f"cannot build {suite}: no package mirror answers ({fetch}); check the network and apt's proxy, or set SOCKREDIR_VM_MIRROR"
+        cure = "check the network and apt's proxy, or set SOCKREDIR_VM_MIRROR"
+        return f"cannot build {suite}: no package mirror answers ({fetch}); {cure}"
     reason = errors[0] if errors else (lines[-1] if lines else "mmdebstrap said nothing")
     return f"cannot build {suite}: {reason}"
 
@@ -160,7 +169,8 @@ def need_space(directory: Path, size: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free
     if free < size:
-        raise VmError(f"no space: {directory} has {free / 2**30:.1f} GiB free, {size / 2**30:.0f} GiB needed; free some, or set XDG_CACHE_HOME")
+        have = f"{directory} has {free / 2**30:.1f} GiB free, {size / 2**30:.0f} GiB needed"
+        raise VmError(f"no space: {have}; free some, or set XDG_CACHE_HOME")
 
 
 def cloud(source: str, cache: Path) -> Image:
@@ -170,17 +180,16 @@ def cloud(source: str, cache: Path) -> Image:
         if not path.is_file():
             raise VmError(f"no image at {path}")
         return Image(path, _format(path))
-    from hashlib import sha256
-
-    place = cache / "images" / f"cloud-{sha256(source.encode()).hexdigest()[:16]}"
+    place = cache / "images" / f"cloud-{hashlib.sha256(source.encode()).hexdigest()[:16]}"
     with _lock(place.with_suffix(".lock")):
         if not place.exists():
             need("curl")
             need_space(place.parent, SPACE_TO_BUILD)
             part = place.with_suffix(".part")
             say(f"fetching {source}")
+            command = ["curl", "-fsSL", "--retry", "3", "-o", str(part), source]
             try:
-                run(["curl", "-fsSL", "--retry", "3", "-o", str(part), source], f"cannot fetch {source}", "check the address and the network")
+                run(command, f"cannot fetch {source}", "check the address and the network")
                 part.rename(place)
             finally:
                 part.unlink(missing_ok=True)

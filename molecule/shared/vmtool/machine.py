@@ -3,7 +3,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """One virtual machine: start, wait for ssh, run commands in it, stop.
 
-All that a machine has on disk is in its own directory: the overlay over the cached image, qemu's pid file, the ssh port, the serial log.
+All that a machine has on disk is in its own directory: the overlay over the cached image, qemu's pid file, the ssh
+port, the serial log.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -24,7 +26,7 @@ from typing import IO, List, Optional, Sequence
 from . import accel, guest_files
 from .errors import VmError
 from .image import Image, need_space, ssh_key
-from .ports import DEFAULT_RANGE, free_ports, parse_range
+from .ports import free_ports, port_range
 from .shell import find, need, run, say
 
 SPACE_TO_RUN = 2 << 30
@@ -32,6 +34,17 @@ SPACE_TO_RUN = 2 << 30
 BOOT_LIMIT_S = 420
 # Nobody waits longer for a test: a machine that its run forgot ends by itself.
 LIFETIME_S = 4 * 3600
+SSH_OPTIONS = (
+    "BatchMode=yes",
+    "StrictHostKeyChecking=no",
+    "UserKnownHostsFile=/dev/null",
+    "LogLevel=ERROR",
+    "IdentitiesOnly=yes",
+    "ControlPath=none",
+    "ConnectTimeout=20",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=8",
+)
 PORT_TAKEN = "Could not set up host forwarding rule"
 
 
@@ -60,6 +73,14 @@ class Machine:
     @property
     def pid_file(self) -> Path:
         return self.directory / "qemu.pid"
+
+    @property
+    def disk(self) -> Path:
+        return self.directory / "disk.qcow2"
+
+    @property
+    def seed(self) -> Path:
+        return self.directory / "seed.iso"
 
     @property
     def port(self) -> int:
@@ -95,7 +116,7 @@ class Machine:
             raise
 
     def stop(self, keep_log: bool = True) -> None:
-        """Ends this machine's qemu, and only that, and removes its files; the serial log may go to the log directory."""
+        """Ends this machine's qemu, and only that, and removes its files; the serial log may be kept."""
         pid = self.pid()
         for sign in (signal.SIGTERM, signal.SIGKILL):
             if pid:
@@ -112,22 +133,20 @@ class Machine:
     @property
     def kept_log(self) -> Path:
         """Where the serial log of the last run is kept."""
-        relative = self.directory.relative_to(self.cache / "run") if self.cache in self.directory.parents else Path(self.name)
+        relative = self.directory.relative_to(self.cache / "run")
         return self.cache / "logs" / relative.with_name(f"{relative.name}.log")
 
     def remove_files(self) -> None:
+        """Removes the machine's directory, and its group's when that is empty then."""
         shutil.rmtree(self.directory, ignore_errors=True)
         with contextlib.suppress(OSError):
-            # The group's directory goes with its last machine.
             self.directory.parent.rmdir()
 
-    def ssh_command(self, *command: str, timeout_s: int = 20) -> List[str]:
-        """The ssh call for a command in the machine as root."""
-        options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "IdentitiesOnly=yes"]
-        options += [f"ConnectTimeout={timeout_s}", "ServerAliveInterval=15", "ServerAliveCountMax=8", "ControlPath=none"]
-        flags = [part for option in options for part in ("-o", option)]
-        # No configuration of the user's has a say in this.
-        return [find("ssh") or "ssh", "-F", "none", *flags, "-i", str(ssh_key(self.cache)), "-p", str(self.port), "root@127.0.0.1", *command]
+    def ssh_command(self, *command: str) -> List[str]:
+        """The ssh call for a command in the machine as root; no ssh configuration of the user's has a say in it."""
+        ssh = [find("ssh") or "ssh", "-F", "none", "-i", str(ssh_key(self.cache)), "-p", str(self.port)]
+        ssh += [part for option in SSH_OPTIONS for part in ("-o", option)]
+        return [*ssh, "root@127.0.0.1", *command]
 
     def call(self, command: Sequence[str], stdin: Optional[IO[bytes]] = None) -> int:
         """Runs a shell command line in the machine on our standard streams and gives its exit code."""
@@ -137,35 +156,50 @@ class Machine:
         """Copies a file, or a directory's content, to `target` in the machine."""
         if not source.exists():
             raise VmError(f"cannot copy {source}: no such file or directory")
+        place = shlex.quote(target)
         if source.is_dir():
             pack = ["tar", "-C", str(source), "--exclude=.git", "-cf", "-", "."]
-            unpack = f"mkdir -p '{target}' && tar -C '{target}' --no-same-owner -xf -"
+            unpack = f"mkdir -p {place} && tar -C {place} --no-same-owner -xf -"
         else:
             pack = ["cat", str(source)]
-            unpack = f"mkdir -p \"$(dirname '{target}')\" && cat > '{target}' && chmod {source.stat().st_mode & 0o777:o} '{target}'"
+            mode = f"{source.stat().st_mode & 0o777:o}"
+            unpack = f'mkdir -p "$(dirname {place})" && cat > {place} && chmod {mode} {place}'
         with subprocess.Popen(pack, stdout=subprocess.PIPE) as packer:
             code = self.call([unpack], stdin=packer.stdout)
         if code or packer.returncode:
             raise VmError(f"cannot copy {source} to {target} in {self.name!r}")
 
     def _make_overlay(self, image: Image) -> None:
-        overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", image.disk_format, "-b", str(image.disk), str(self.directory / "disk.qcow2")]
-        run(overlay, f"cannot make an overlay over {image.disk}")
+        base = ["-F", image.disk_format, "-b", str(image.disk)]
+        run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", *base, str(self.disk)],
+            f"cannot make an overlay over {image.disk}",
+        )
         if not image.kernel:
             self._make_seed()
 
     def _make_seed(self) -> None:
-        """The cloud-init seed; its label is what the NoCloud data source looks for."""
+        """The cloud-init seed; the NoCloud data source finds it by its label."""
         public = ssh_key(self.cache).with_suffix(".pub").read_text(encoding="ascii").strip()
         with tempfile.TemporaryDirectory(dir=self.directory) as place:
             for name, text in guest_files.cloud_init(self.name, public).items():
                 (Path(place) / name).write_text(text, encoding="utf-8")
-            seed = ["genisoimage", "-quiet", "-output", str(self.directory / "seed.iso"), "-volid", "cidata", "-joliet", "-rock", place]
-            run(seed, "cannot make the cloud-init seed")
+            command = [
+                "genisoimage",
+                "-quiet",
+                "-volid",
+                "cidata",
+                "-joliet",
+                "-rock",
+                "-output",
+                str(self.seed),
+                place,
+            ]
+            run(command, "cannot make the cloud-init seed")
 
     def _spawn(self, image: Image) -> subprocess.Popen:
         """Starts qemu on the first port that it really gets."""
-        low, high = parse_range(os.environ["SOCKREDIR_VM_PORTS"]) if os.environ.get("SOCKREDIR_VM_PORTS") else DEFAULT_RANGE
+        low, high = port_range(os.environ)
         accelerator = accel.decide(self.cache).accelerator
         for port in free_ports(str(self.directory), low, high):
             (self.directory / "port").write_text(f"{port}\n", encoding="ascii")
@@ -193,21 +227,22 @@ class Machine:
 
     def qemu_command(self, image: Image, accelerator: str, port: int) -> List[str]:
         """The whole command line of qemu."""
-        command = [find("qemu-system-x86_64") or "", "-name", f"sockredir-{self.name}", "-machine", "q35", *accel.arguments(accelerator)]
-        command += ["-smp", str(self.cpus), "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-display", "none"]
-        command += ["-serial", f"file:{self.serial_log}", "-pidfile", str(self.pid_file), "-device", "virtio-rng-pci"]
-        command += ["-drive", f"file={self.directory / 'disk.qcow2'},format=qcow2,if=virtio,cache=unsafe,discard=unmap"]
-        command += ["-netdev", f"user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=net0,romfile="]
+        command = [find("qemu-system-x86_64") or "", "-name", f"sockredir-{self.name}", "-machine", "q35"]
+        command += [*accel.arguments(accelerator), "-smp", str(self.cpus), "-m", str(self.memory_mib)]
+        command += ["-nodefaults", "-no-user-config", "-display", "none", "-device", "virtio-rng-pci"]
+        command += ["-serial", f"file:{self.serial_log}", "-pidfile", str(self.pid_file)]
+        command += ["-drive", f"file={self.disk},format=qcow2,if=virtio,cache=unsafe,discard=unmap"]
+        command += ["-netdev", f"user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22"]
+        command += ["-device", "virtio-net-pci,netdev=net0,romfile="]
         if image.kernel:
-            command += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", self.kernel_arguments()]
-        else:
-            command += ["-drive", f"file={self.directory / 'seed.iso'},format=raw,if=virtio,readonly=on"]
-        return command
+            return [*command, "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", self.kernel_line()]
+        return [*command, "-drive", f"file={self.seed},format=raw,if=virtio,readonly=on"]
 
-    def kernel_arguments(self) -> str:
-        """Names of the machine and of its devices."""
-        machine_id = hashlib.md5(str(self.directory).encode(), usedforsecurity=False).hexdigest()
-        return f"root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=30 systemd.hostname={self.name} systemd.machine_id={machine_id}"
+    def kernel_line(self) -> str:
+        """The kernel's arguments; they give each machine its own name and machine id."""
+        machine_id = hashlib.sha256(str(self.directory).encode()).hexdigest()[:32]
+        names = f"systemd.hostname={self.name} systemd.machine_id={machine_id}"
+        return f"root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=30 {names}"
 
     def _wait_for_ssh(self, qemu: subprocess.Popen) -> None:
         started = time.monotonic()
@@ -215,11 +250,16 @@ class Machine:
             if qemu.poll() is not None:
                 raise VmError(f"qemu of {self.name!r} ended while booting: {self._qemu_says()}", self._serial_end())
             # qemu itself accepts the connection: only sshd sends the greeting.
-            if _greets(self.port) and subprocess.run(self.ssh_command("true"), stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
+            if _greets(self.port) and self._lets_in():
                 say(f"{self.name}: up after {time.monotonic() - started:.0f} s")
                 return
             time.sleep(0.5)
-        raise VmError(f"no ssh on {self.name!r} after {BOOT_LIMIT_S} s; serial log: {self.kept_log}", self._serial_end())
+        cure = f"read {self.kept_log}, or set SOCKREDIR_VM_ACCEL=tcg where KVM is at fault"
+        raise VmError(f"no ssh on {self.name!r} after {BOOT_LIMIT_S} s: {cure}", self._serial_end())
+
+    def _lets_in(self) -> bool:
+        knock = self.ssh_command("true")
+        return subprocess.run(knock, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
 
     def _qemu_says(self) -> str:
         text = (self.directory / "qemu.log").read_text(encoding="utf-8", errors="replace").strip()

@@ -8,15 +8,18 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-from typing import Callable, Iterator, Tuple
+from typing import Callable, Iterator, Mapping, Tuple
 
 from .errors import VmError
 
 DEFAULT_RANGE = (22000, 22999)
 
 
-def parse_range(text: str) -> Tuple[int, int]:
-    """`FROM-TO` as two ports; raises VmError for anything else."""
+def port_range(environ: Mapping[str, str]) -> Tuple[int, int]:
+    """First and last port to choose from; raises VmError where SOCKREDIR_VM_PORTS is not FROM-TO."""
+    text = environ.get("SOCKREDIR_VM_PORTS", "")
+    if not text:
+        return DEFAULT_RANGE
     match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text.strip())
     if match:
         low, high = int(match.group(1)), int(match.group(2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from typing import List, Sequence
+from typing import Any, Sequence, Tuple
 
 from .errors import VmError
 
@@ -44,12 +44,19 @@ def find(tool: str) -> str | None:
     return shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin")
 
 
-def run(argv: Sequence[str], failure: str, cure: str = "", **options: object) -> str:
+def captured(argv: Sequence[str], **options: Any) -> Tuple[int, str]:
+    """Runs a command; gives its exit code and all that it said."""
+    command = [find(argv[0]) or argv[0], *argv[1:]]
+    options = {"text": True, "errors": "replace", "check": False, **options}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    return done.returncode, done.stdout
+
+
+def run(argv: Sequence[str], failure: str, cure: str = "", **options: Any) -> str:
     """Runs a command and gives its output; raises VmError with `failure`, the command's last line and the cure."""
-    command: List[str] = [find(argv[0]) or argv[0], *argv[1:]]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False, **options)
-    if done.returncode:
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        reason = lines[-1] if lines else f"exit code {done.returncode}"
+    code, output = captured(argv, **options)
+    if code:
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        reason = lines[-1] if lines else f"exit code {code}"
         raise VmError(f"{failure}: {reason}" + (f"; {cure}" if cure else ""), "\n".join(lines[-30:]))
-    return done.stdout
+    return output

@@ -67,15 +67,14 @@ def suite_named(name: str) -> Suite:
 class Recipe:
     """All that decides an image's content.
 
-    Types: extra packages by name; mirrors as mmdebstrap takes them (none: its own default); `files` maps a path in the guest to its
-    text; the key is the public half of the ssh key that may log in as root.
+    Packages are those besides the base; mirrors as mmdebstrap takes them (none: its own default); `files` maps a
+    path in the guest to its text.
     """
 
     suite: Suite
     packages: Sequence[str] = ()
     mirrors: Sequence[str] = ()
     files: Dict[str, str] = field(default_factory=dict)
-    ssh_key: str = ""
     version: int = BUILDER_VERSION
 
     @property
