@@ -1,0 +1,26 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where things are kept on a host."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    STATE = r"""
+options:
+  state_dir:
+    description:
+      - Directory on the target with the manifest, which says what is loaded and attached, and the objects.
+      - It is made where it is missing, for root only.
+    type: path
+    default: /var/lib/sockredir
+"""
+
+    PINS = r"""
+options:
+  pin_dir:
+    description: Directory on a bpffs of the target with the pins.
+    type: path
+    default: /sys/fs/bpf/sockredir
+"""

@@ -1,0 +1,383 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Attach a program to a cgroup or a map, or take it off: observe, plan, apply."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence
+
+from .apply import Handler, Undo, Watch, apply
+from .errors import SockredirError
+from .host import cgroups, mounts
+from .kernel import attachments, libbpf, objects
+from .kernel.attachments import CGROUP, LEGACY, MAP, Attached
+from .plan import attachment as planning
+from .plan.attachment import Observed, Record, Wanted
+from .plan.model import Plan, Step
+from .state import lock, manifest
+
+
+class Result(NamedTuple):
+    """:ivar record: what the manifest says of the attachment now; None where it is absent.
+    :ivar foreign: programs on the same target that are not ours.
+    :ivar notes: what an operator should know, one line each.
+    """
+
+    steps: Plan
+    record: Optional[Record]
+    foreign: List[Attached]
+    notes: List[str]
+
+
+def ensure(wanted: Wanted, state_dir: str, watch: Optional[Watch] = None) -> Result:
+    """Make it so, or with ``wanted.pretend`` say what that takes.
+
+    :raises SockredirError: it cannot be had; the host is as it was.
+    """
+    if wanted.pretend:
+        return _result(wanted, observe(wanted, state_dir), None)
+    with lock.hold(state_dir) if _needs_lock(wanted, state_dir) else contextlib.nullcontext():
+        seen = observe(wanted, state_dir)
+        steps = planning.plan(wanted, seen)
+        apply(steps, handlers(wanted, state_dir), watch)
+        after = observe(wanted, state_dir) if steps else seen
+    return _result(wanted, after, steps)
+
+
+def _needs_lock(wanted: Wanted, state_dir: str) -> bool:
+    # Taking off what never was must not make a state directory.
+    return wanted.present or os.path.isdir(state_dir)
+
+
+def _result(wanted: Wanted, seen: Observed, steps: Optional[Plan]) -> Result:
+    notes = _notes(wanted, seen) if wanted.pretend else []
+    steps = planning.plan(wanted, seen) if steps is None else steps
+    entry = planning.record(wanted, seen) if wanted.present else None
+    return Result(steps, entry, planning.foreign(wanted, seen), notes)
+
+
+def _notes(wanted: Wanted, seen: Observed) -> List[str]:
+    notes = []
+    if wanted.present and seen.program_id is None:
+        notes.append(f"nothing is pinned at {wanted.program} yet; its type cannot be known")
+    if wanted.present and seen.target_id is None and not (wanted.kind == CGROUP and wanted.create_cgroup):
+        notes.append(f"{wanted.target} does not exist yet; an earlier task has to make it")
+    return notes
+
+
+# --- observe ---
+
+
+def cgroup(path: str) -> str:
+    """The target of an attachment to this cgroup; see :func:`.host.cgroups.resolve`."""
+    return cgroups.resolve(path, mounts.read())
+
+
+def observe(wanted: Wanted, state_dir: str, links: Optional[Sequence[libbpf.LinkInfo]] = None) -> Observed:
+    """What is there of an attachment; reads only, and does without libbpf where nothing is pinned or recorded.
+
+    :param links: of :func:`.kernel.attachments.links`, where the caller has them already.
+    :raises SockredirError: a pin is something else than it has to be, or the kernel does not let us look.
+    """
+    document = manifest.current(state_dir)
+    entry = _entry(document, wanted)
+    program_id = _program_id(wanted)
+    made = _made(document, wanted)
+    known = Observed(program_id=program_id, record=entry)
+    target_id = cgroups.cgroup_id(wanted.target) if wanted.kind == CGROUP else _map_id(wanted.target)
+    if wanted.kind == CGROUP and wanted.present and wanted.create_cgroup:
+        known = known._replace(missing=tuple(cgroups.missing(wanted.target)))
+    if not wanted.present:
+        known = known._replace(removable=tuple(cgroups.removable(made)))
+    pinned = attachments.pinned_link(wanted.kind, wanted.link_pin) if os.path.lexists(wanted.link_pin) else None
+    known = known._replace(target_id=target_id, pinned=pinned, ours=_ours(document, entry, program_id))
+    nothing = program_id is None and pinned is None and not known.ours
+    return known if nothing and not _has_libbpf() else _ask_kernel(wanted, known, links)
+
+
+def _has_libbpf() -> bool:
+    try:
+        libbpf.library()
+    except SockredirError:
+        return False
+    return True
+
+
+def _ask_kernel(wanted: Wanted, known: Observed, links: Optional[Sequence[libbpf.LinkInfo]]) -> Observed:
+    if wanted.present and (known.record is None or wanted.method != "auto"):
+        known = known._replace(links=attachments.has_links(wanted.kind))
+    if known.target_id is None:
+        return known
+    with attachments.opened(wanted.kind, wanted.target) as target:
+        every = attachments.links() if links is None else links
+        found, _flags = attachments.attached(wanted.kind, target, known.target_id, every)
+    if wanted.kind == MAP and not found:
+        found = _remembered(known)
+    blocking = _exclusive(wanted) if wanted.kind == CGROUP and wanted.present else None
+    lost = frozenset(each.program_id for each in found if _is_lost(wanted, known, each))
+    return known._replace(attached=tuple(found), exclusive=blocking, ours=known.ours | lost)
+
+
+def _is_lost(wanted: Wanted, known: Observed, each: Attached) -> bool:
+    """Whether an unknown attachment is an earlier version of ours, the manifest that knew it being gone.
+
+    It is when our loader wrote its digest, it has the wanted program's name, and it uses a map pinned beside it.
+    """
+    if each.method != LEGACY or each.program_id in known.ours:
+        return False
+    found = objects.program_by_id(each.program_id)
+    directory, name = os.path.split(wanted.program)
+    if (
+        not os.path.isdir(directory)
+        or found is None
+        or found.digest is None
+        or found.name != name[: attachments.NAME_CHARACTERS]
+    ):
+        return False
+    pins = (objects.at(os.path.join(directory, entry)) for entry in sorted(os.listdir(directory)))
+    return any(pin.kind == "map" and pin.id in found.map_ids for pin in pins if pin)
+
+
+def _remembered(known: Observed) -> List[Attached]:
+    """On kernels before 5.18, which do not say what a map holds: what we attached to this very map."""
+    entry = known.record
+    if (
+        entry
+        and entry["program_id"]
+        and entry["method"] == LEGACY
+        and entry["map_id"] == known.target_id
+        and not _maps_answer()
+    ):
+        return [Attached(entry["program_id"], LEGACY)]
+    return []
+
+
+def _maps_answer() -> bool:
+    with libbpf.create_map(libbpf.MAP_TYPE_SOCKHASH, "probe", 4, 8, 1) as probe:
+        try:
+            libbpf.query(probe, libbpf.ATTACH_SK_MSG_VERDICT)
+        except libbpf.BpfError as error:
+            if error.errno in (errno.EINVAL, errno.ENOTSUP):
+                return False
+            raise
+    return True
+
+
+def _exclusive(wanted: Wanted) -> Optional[str]:
+    mount = mounts.holding(wanted.target, mounts.read())
+    return attachments.exclusive(wanted.target, mount.point if mount else "/")
+
+
+def _program_id(wanted: Wanted) -> Optional[int]:
+    with _pin(wanted.program) as descriptor:
+        if descriptor is None:
+            return None
+        what = libbpf.kind(descriptor)
+        if what != "program":
+            raise SockredirError(f"program: {wanted.program} is a pin of a {what}", "name the pin of a program")
+        info = libbpf.program_info(descriptor)
+    needed = attachments.PROGRAM_TYPE[wanted.kind]
+    if info.type != needed and wanted.present:
+        raise SockredirError(
+            f"program: {wanted.program} is of type {libbpf.prog_type_name(info.type)}, but a {wanted.kind} takes"
+            f" {libbpf.prog_type_name(needed)}",
+            "sock_ops programs belong on a cgroup, sk_msg programs on a map",
+        )
+    return info.id if info.type == needed else None
+
+
+def _map_id(path: str) -> Optional[int]:
+    with _pin(path) as descriptor:
+        if descriptor is None:
+            return None
+        what = libbpf.kind(descriptor)
+        if what != "map":
+            raise SockredirError(f"map: {path} is a pin of a {what}", "name the pin of a sockhash or sockmap")
+        info = libbpf.map_info(descriptor)
+    if info.type not in attachments.MAP_TYPES:
+        raise SockredirError(
+            f"map: {path} is of type {libbpf.map_type_name(info.type)}, which holds no sockets",
+            "name the pin of a sockhash or sockmap",
+        )
+    return info.id
+
+
+@contextlib.contextmanager
+def _pin(path: str) -> Any:
+    """What is pinned at a path, or None where nothing is."""
+    if not os.path.lexists(path):
+        yield None
+        return
+    mount = mounts.bpffs_holding(path, mounts.read())
+    if mount is None:
+        raise SockredirError(
+            f"{path} is no pin: it is not on a bpffs", "name a path below a bpffs, such as /sys/fs/bpf"
+        )
+    if os.path.isdir(path):
+        raise SockredirError(f"{path} is a directory, not a pin", "name the pin in it")
+    with libbpf.get(path) as descriptor:
+        yield descriptor
+
+
+def _entry(document: Optional[manifest.Manifest], wanted: Wanted) -> Optional[Record]:
+    for entry in document["attachments"] if document else []:
+        if entry.get("program") == wanted.program and entry.get(wanted.kind) == wanted.target:
+            keys = planning.RECORD_KEYS
+            ids = entry if manifest.ids_valid(document) else {**entry, **dict.fromkeys(planning.RECORD_IDS)}
+            return {key: ids.get(key) for key in keys}
+    return None
+
+
+def _ours(document: Optional[manifest.Manifest], entry: Optional[Record], program_id: Optional[int]) -> FrozenSet[int]:
+    numbers = {program_id, entry["program_id"] if entry else None}
+    if document and manifest.ids_valid(document):
+        numbers |= {each.get("program_id") for each in document["draining"]}
+    return frozenset(number for number in numbers if number)
+
+
+def _made(document: Optional[manifest.Manifest], wanted: Wanted) -> List[str]:
+    """The cgroups that we made for this one and that no other attachment needs."""
+    if wanted.kind != CGROUP or not document:
+        return []
+    others = [
+        entry["cgroup"]
+        for entry in document["attachments"]
+        if entry.get("cgroup") and (entry["cgroup"], entry.get("program")) != (wanted.target, wanted.program)
+    ]
+    return [
+        path
+        for path in document.get("cgroups", [])
+        if _within(wanted.target, path) and not any(_within(other, path) for other in others)
+    ]
+
+
+def _within(path: str, ancestor: str) -> bool:
+    return path == ancestor or path.startswith(ancestor + "/")
+
+
+# --- apply ---
+
+
+def handlers(wanted: Wanted, state_dir: str) -> Dict[str, Handler]:
+    """The handler of each verb that :func:`.plan.attachment.plan` uses."""
+    own = _Handlers(wanted, state_dir)
+    return {
+        "create_cgroup": own.create_cgroup,
+        "remove_cgroup": own.remove_cgroup,
+        "attach_link": own.attach_link,
+        "attach_legacy": own.attach_legacy,
+        "replace_link": own.replace_link,
+        "replace_legacy": own.replace_legacy,
+        "detach_link": own.detach_link,
+        "detach_legacy": own.detach_legacy,
+        "unpin_link": own.unpin_link,
+        "record": own.record,
+    }
+
+
+class _Handlers:
+    def __init__(self, wanted: Wanted, state_dir: str) -> None:
+        self.wanted = wanted
+        self.state_dir = state_dir
+        self.kind, self.target, self.pin = wanted.kind, wanted.target, wanted.link_pin
+
+    def create_cgroup(self, step: Step) -> Undo:
+        # Known as ours before it is there: a run killed in between leaves nothing that is nobody's.
+        self._own(step.subject, True)
+        try:
+            cgroups.create(step.subject)
+        except SockredirError:
+            self._own(step.subject, False)
+            raise
+        return lambda: self._give_up(step.subject)
+
+    def _give_up(self, path: str) -> None:
+        cgroups.remove([path])
+        self._own(path, False)
+
+    def _own(self, path: str, ours: bool) -> None:
+        def change(document: manifest.Manifest) -> None:
+            kept = [each for each in document.get("cgroups", []) if each != path]
+            document["cgroups"] = kept + [path] if ours else kept
+
+        manifest.edit(self.state_dir, change)
+
+    def remove_cgroup(self, step: Step) -> Undo:
+        if cgroups.remove([step.subject]):
+            self._own(step.subject, False)
+        return lambda: self._restore(step.subject)
+
+    def _restore(self, path: str) -> None:
+        self._own(path, True)
+        cgroups.create(path)
+
+    def attach_link(self, step: Step) -> Undo:
+        attachments.attach_link(self.kind, self.target, step.data["program_id"], self.pin)
+        return lambda: self._drop_link(None)
+
+    def _drop_link(self, link_id: Optional[int]) -> None:
+        number = link_id or attachments.pinned_link(self.kind, self.pin).link_id
+        attachments.detach_link(number)
+        os.unlink(self.pin)
+
+    def attach_legacy(self, step: Step) -> Undo:
+        number = step.data["program_id"]
+        attachments.attach_legacy(self.kind, self.target, number)
+        return lambda: attachments.detach_legacy(self.kind, self.target, number)
+
+    def replace_link(self, step: Step) -> Undo:
+        new, old = step.data["program_id"], step.data["replaced_id"]
+        held = libbpf.program_by_id(old)
+        attachments.update_link(self.pin, new, old)
+        return _holding(held, lambda: attachments.update_link(self.pin, old, new))
+
+    def replace_legacy(self, step: Step) -> Undo:
+        new, old = step.data["program_id"], step.data["replaced_id"]
+        held = libbpf.program_by_id(old)
+        attachments.attach_legacy(self.kind, self.target, new, old)
+        return _holding(held, lambda: attachments.attach_legacy(self.kind, self.target, old, new))
+
+    def detach_link(self, step: Step) -> Undo:
+        number, link_pin = step.data["program_id"], step.data["link_pin"]
+        held = libbpf.program_by_id(number)
+        attachments.detach_link(step.data["link_id"])
+        if link_pin is None:  # nobody's: there is no pin to bring back
+            return None
+        os.unlink(link_pin)
+        return _holding(held, lambda: attachments.attach_link(self.kind, self.target, number, link_pin))
+
+    def detach_legacy(self, step: Step) -> Undo:
+        number = step.data["program_id"]
+        held = libbpf.program_by_id(number)
+        attachments.detach_legacy(self.kind, self.target, number)
+        return _holding(held, lambda: attachments.attach_legacy(self.kind, self.target, number))
+
+    def unpin_link(self, step: Step) -> Undo:
+        held = libbpf.get(step.subject)
+        os.unlink(step.subject)
+        return _holding(held, lambda: libbpf.pin(held, step.subject))
+
+    def record(self, _step: Step) -> Undo:
+        entry = planning.record(self.wanted, observe(self.wanted, self.state_dir)) if self.wanted.present else None
+        key = (self.wanted.program, self.target)
+
+        def change(document: manifest.Manifest) -> None:
+            others = [each for each in document["attachments"] if (each.get("program"), each.get(self.kind)) != key]
+            document["attachments"] = others + [entry] if entry else others
+
+        manifest.edit(self.state_dir, change)
+        return None
+
+
+def _holding(held: libbpf.Fd, undo: Callable[[], None]) -> Callable[[], None]:
+    """An undo that keeps a program or link alive until it is run or no longer wanted."""
+
+    def run() -> None:
+        undo()
+        held.close()
+
+    return run

@@ -1,0 +1,209 @@
+#!/usr/bin/python
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sockmap_attach
+short_description: Attach a pinned program to a cgroup or to a sockmap
+version_added: 1.0.0
+author:
+  - sockredir contributors (!UNKNOWN)
+description:
+  - Attaches a sock_ops program to a cgroup, or an sk_msg program to a sockhash or sockmap, and takes it off again.
+  - A program that has been loaded anew takes the old one's place in one step, so that no connection is missed.
+  - Attachments that it did not make stay as they are. A cgroup holds them beside ours, and RV(foreign) lists them; a
+    map holds only one program, so a foreign one there is an error.
+options:
+  program:
+    description: Path of the program's pin.
+    type: path
+    required: true
+  cgroup:
+    description:
+      - The cgroup, as a path or relative to the cgroup2 mount; V(/) is the root cgroup and means the whole host.
+      - Programs attached to a cgroup see the sockets of processes in it and in the cgroups below it.
+    type: str
+  create_cgroup:
+    description: Whether to make O(cgroup) where it is missing. O(state=absent) removes what was made, once it is empty.
+    type: bool
+    default: false
+  map:
+    description: Path of the pin of a sockhash or sockmap.
+    type: path
+  method:
+    description:
+      - V(link) keeps the attachment by a pinned link, V(legacy) attaches without one.
+      - V(auto) leaves an attachment as it is; a new one is by link on a cgroup where the kernel has such links
+        (Linux 5.7), else legacy.
+    type: str
+    choices: [auto, link, legacy]
+    default: auto
+  state:
+    description: Whether the program is to be attached.
+    type: str
+    choices: [present, absent]
+    default: present
+extends_documentation_fragment:
+  - ebpf.sockredir.attributes
+  - ebpf.sockredir.directories.state
+notes:
+  - Two runs at the same time take turns.
+  - In check mode, what an earlier task of the same play would have made may be missing; RV(notes) says what then cannot
+    be known.
+seealso:
+  - module: ebpf.sockredir.sockmap_program
+  - module: ebpf.sockredir.sockmap_info
+"""
+
+EXAMPLES = r"""
+- name: See the connections of a slice
+  ebpf.sockredir.sockmap_attach:
+    program: /sys/fs/bpf/sockredir/sockops
+    cgroup: sockredir.slice
+    create_cgroup: true
+
+- name: Decide on the messages of the sockets in a map
+  ebpf.sockredir.sockmap_attach:
+    program: /sys/fs/bpf/sockredir/verdict
+    map: /sys/fs/bpf/sockredir/peers
+
+- name: Take a program off
+  ebpf.sockredir.sockmap_attach:
+    program: /sys/fs/bpf/sockredir/sockops
+    cgroup: sockredir.slice
+    state: absent
+"""
+
+RETURN = r"""
+attachment:
+  description: The attachment as the manifest has it; V(null) where there is none. Ids are unknown in check mode.
+  returned: success
+  type: dict
+  contains:
+    program:
+      description: Path of the program's pin.
+      type: str
+    program_id:
+      description: The kernel's id of the program.
+      type: int
+    cgroup:
+      description: Absolute path of the cgroup.
+      type: str
+    cgroup_id:
+      description: The kernel's id of the cgroup.
+      type: int
+    map:
+      description: Path of the map's pin.
+      type: str
+    map_id:
+      description: The kernel's id of the map.
+      type: int
+    method:
+      description: V(link) or V(legacy).
+      type: str
+    link_pin:
+      description: Path of the link's pin.
+      type: str
+    link_id:
+      description: The kernel's id of the link.
+      type: int
+  sample:
+    program: /sys/fs/bpf/sockredir/sockops
+    program_id: 371
+    cgroup: /sys/fs/cgroup/sockredir.slice
+    cgroup_id: 4711
+    map: null
+    map_id: null
+    method: link
+    link_pin: /sys/fs/bpf/sockredir/link_sockops_7f3e21aa
+    link_id: 97
+foreign:
+  description: Programs of others on the same cgroup; they are never touched.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    program_id:
+      description: The kernel's id of the program.
+      type: int
+    method:
+      description: V(link) or V(legacy).
+      type: str
+    link_id:
+      description: The kernel's id of the link; V(null) for V(legacy).
+      type: int
+  sample: []
+notes:
+  description: What check mode cannot know yet.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+details:
+  description: More about a failure, such as what could not be undone.
+  returned: failure
+  type: str
+  sample: ''
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment
+from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.attachments import CGROUP, MAP
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Wanted
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import diff
+
+ARGUMENTS = {
+    "program": {"type": "path", "required": True},
+    "cgroup": {"type": "str"},
+    "create_cgroup": {"type": "bool", "default": False},
+    "map": {"type": "path"},
+    "method": {"type": "str", "choices": ["auto", "link", "legacy"], "default": "auto"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
+}
+
+
+def wanted(options, pretend):
+    """The attachment that a task asks for."""
+    on_cgroup = options["cgroup"] is not None
+    return Wanted(
+        program=os.path.realpath(options["program"]),
+        kind=CGROUP if on_cgroup else MAP,
+        target=attachment.cgroup(options["cgroup"]) if on_cgroup else os.path.realpath(options["map"]),
+        method=options["method"],
+        present=options["state"] == "present",
+        create_cgroup=options["create_cgroup"],
+        pretend=pretend,
+    )
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS,
+        mutually_exclusive=[("cgroup", "map")],
+        required_one_of=[("cgroup", "map")],
+        supports_check_mode=True,
+    )
+    try:
+        result = attachment.ensure(wanted(module.params, module.check_mode), module.params["state_dir"])
+    except SockredirError as error:
+        module.fail_json(msg=str(error), details=error.detail)
+    for note in result.notes:
+        module.warn(note)
+    module.exit_json(
+        changed=bool(result.steps),
+        diff=diff(result.steps),
+        attachment=result.record,
+        foreign=[each._asdict() for each in result.foreign],
+        notes=result.notes,
+    )
+
+
+if __name__ == "__main__":
+    main()

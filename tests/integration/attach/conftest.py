@@ -1,0 +1,82 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Small real programs and maps, pinned in a corner of the host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from dataclasses import dataclass
+from typing import Any, Dict, List
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
+from support.host import Corner
+from support.module import run_module
+
+# r0 = 1; exit
+RETURN_ONE = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
+
+
+@dataclass
+class Bench:
+    """A corner with programs, and the module run on it."""
+
+    corner: Corner
+    held: contextlib.ExitStack
+
+    @property
+    def cgroup(self) -> str:
+        return str(self.corner.cgroup)
+
+    def path(self, name: str) -> str:
+        self.corner.pin_dir.mkdir(exist_ok=True)
+        return str(self.corner.pin_dir / name)
+
+    def program(self, kind: str, name: str = "", pin: bool = True) -> int:
+        """Load a program for cgroups or maps, replace its pin in one step; its id. It lives as long as the test."""
+        program = self.held.enter_context(self.load(kind, name or kind))
+        if pin:
+            temporary = self.path((name or kind) + "_new")
+            libbpf.pin(program, temporary)
+            os.replace(temporary, self.path(name or kind))
+        return libbpf.program_info(program).id
+
+    @staticmethod
+    def load(kind: str, name: str) -> libbpf.Fd:
+        return libbpf.load_program(attachments.PROGRAM_TYPE[kind], name, RETURN_ONE, attachments.ATTACH_TYPE[kind])
+
+    def map(self, name: str = "peers", map_type: int = libbpf.MAP_TYPE_SOCKHASH) -> int:
+        with libbpf.create_map(map_type, name, 4, 8, 4) as created:
+            libbpf.pin(created, self.path(name))
+            return libbpf.map_info(created).id
+
+    def attach(self, check: bool = False, **options: Any) -> Dict[str, Any]:
+        """Run the module; the program is ``cgroup`` or ``map`` by its target unless given."""
+        kind = "cgroup" if "cgroup" in options else "map"
+        given = {"program": self.path(kind), "state_dir": str(self.corner.state_dir), **options}
+        return run_module("sockmap_attach", given, check=check)
+
+    def on(self, kind: str, path: str) -> List[attachments.Attached]:
+        """What the kernel says is attached."""
+        with attachments.opened(kind, path) as target:
+            number = os.fstat(target).st_ino if kind == "cgroup" else libbpf.map_info(target).id
+            return attachments.attached(kind, target, number, attachments.links())[0]
+
+    def manifest(self) -> Any:
+        return manifest.current(str(self.corner.state_dir))
+
+    def state(self) -> tuple:
+        """Everything that an attachment consists of, to compare before and after."""
+        pins = sorted(os.listdir(self.corner.pin_dir)) if self.corner.pin_dir.exists() else []
+        exists = os.path.isdir(self.cgroup)
+        return (pins, exists, exists and sorted(self.on("cgroup", self.cgroup)), self.manifest())
+
+
+@pytest.fixture
+def bench(host):
+    with contextlib.ExitStack() as held:
+        yield Bench(host, held)
