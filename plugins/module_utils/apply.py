@@ -21,27 +21,30 @@ Watch = Callable[[str, Step], None]
 def apply(steps: Iterable[Step], handlers: Dict[str, Handler], watch: Optional[Watch] = None) -> None:
     """Do the steps in order; when one fails, undo the ones before it, last first.
 
-    :param steps: the plan.
+    :param steps: the plan; one that is made while it is done (a generator) may look at what earlier steps have made.
     :param handlers: the handler of each verb in the plan.
     :raises SockredirError: the failing step's own error; an undo that fails too is named in its detail.
     """
     undos: List[Callable[[], None]] = []
-    for step in steps:
-        if watch:
-            watch("before", step)
-        try:
+    doing = "planning"
+    try:
+        for step in steps:
+            doing = describe(step)
+            if watch:
+                watch("before", step)
             undo = handlers[step.verb](step)
-        except Exception as error:
-            raise _rolled_back(step, error, undos) from error
-        if undo:
-            undos.append(undo)
-        if watch:
-            watch("after", step)
+            if undo:
+                undos.append(undo)
+            if watch:
+                watch("after", step)
+            doing = "planning"
+    except Exception as error:
+        raise _rolled_back(doing, error, undos) from error
 
 
-def _rolled_back(step: Step, error: Exception, undos: List[Callable[[], None]]) -> SockredirError:
+def _rolled_back(doing: str, error: Exception, undos: List[Callable[[], None]]) -> SockredirError:
     failed = [str(problem) for problem in map(_attempt, reversed(undos)) if problem]
-    known = error if isinstance(error, SockredirError) else SockredirError(f"{describe(step)} failed: {error}")
+    known = error if isinstance(error, SockredirError) else SockredirError(f"{doing} failed: {error}")
     if not failed:
         return known
     detail = "\n".join([known.detail, "could not be undone:"] + failed).strip()

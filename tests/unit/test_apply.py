@@ -112,3 +112,14 @@ def test_describe_is_one_line():
 )
 def test_an_error_is_one_line(error, line):
     assert str(error) == line
+
+
+def test_a_plan_made_on_the_way_that_fails_undoes_what_was_done():
+    def planned():
+        yield from steps("a", "b")
+        raise SockredirError("no way on")
+
+    host = Host()
+    with pytest.raises(SockredirError, match="no way on"):
+        apply(planned(), {"set": host.set})
+    assert host.log == ["did a", "did b", "undid b", "undid a"]

@@ -28,6 +28,7 @@ SCHEMA = 1
 CURRENT = "current"
 PREVIOUS = "previous"
 DIRECTORY = "manifests"
+ROLLING_BACK = "rolling_back"
 
 Manifest = Dict[str, Any]
 
@@ -159,7 +160,8 @@ def commit(state_dir: str) -> None:
     document = current(state_dir)
     if document is None:
         raise SockredirError(f"there is no manifest in {state_dir} to commit")
-    if not document.get("committed"):
+    if not document["committed"]:
+        document.pop(ROLLING_BACK, None)
         _write(state_dir, dict(document, committed=True))
 
 
@@ -178,23 +180,29 @@ def amend(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
     return document
 
 
-def swap(state_dir: str) -> None:
-    """Make ``previous`` the current one; the caller holds the lock.
+def begin_rollback(state_dir: str) -> Manifest:
+    """Make the previous manifest the current one, marked as on its way back; the caller holds the lock.
 
-    A committed current one becomes ``previous`` in turn; an unfinished one is dropped, and then there is none.
+    A committed current one becomes ``previous`` in turn; an unfinished one is dropped. Where a killed run has begun
+    already, that is gone on with. :func:`commit` ends it.
 
     :raises SockredirError: there is no previous one, either is damaged, or the disk is full.
     """
-    now, before = current(state_dir), previous(state_dir)
+    now = current(state_dir)
+    if now and now.get(ROLLING_BACK):
+        return now
+    before = previous(state_dir)
     if before is None:
         raise SockredirError(f"there is no previous manifest in {state_dir} to go back to")
-    here, there = (os.readlink(_at(state_dir, name)) for name in (CURRENT, PREVIOUS))
-    files.link(_at(state_dir, CURRENT), there)
-    if now and now["committed"]:
+    here = os.readlink(_at(state_dir, CURRENT)) if now and now["committed"] else None
+    document = {**before, "committed": False, ROLLING_BACK: True}
+    files.link(_at(state_dir, CURRENT), _write_file(state_dir, document))
+    if here:
         files.link(_at(state_dir, PREVIOUS), here)
     else:
         files.remove(_at(state_dir, PREVIOUS))
     _drop_unused(state_dir)
+    return document
 
 
 def forget_previous(state_dir: str) -> None:
@@ -278,6 +286,12 @@ def _damaged(path: str, reason: str) -> Damaged:
 
 
 def _write(state_dir: str, document: Manifest) -> None:
+    files.link(_at(state_dir, CURRENT), _write_file(state_dir, document))
+    _drop_unused(state_dir)
+
+
+def _write_file(state_dir: str, document: Manifest) -> str:
+    """Write a manifest that no link names yet; returns what the link is to say."""
     directory = _at(state_dir, DIRECTORY)
     files.make_directory(state_dir)
     files.make_directory(directory)
@@ -285,8 +299,7 @@ def _write(state_dir: str, document: Manifest) -> None:
     whole = dict(document, checksum=_checksum(document))
     text = json.dumps(whole, indent=1, sort_keys=True) + "\n"
     files.write(os.path.join(directory, name), text.encode("utf-8"))
-    files.link(_at(state_dir, CURRENT), os.path.join(DIRECTORY, name))
-    _drop_unused(state_dir)
+    return os.path.join(DIRECTORY, name)
 
 
 def _next_name(directory: str) -> str:

@@ -234,26 +234,47 @@ def test_an_amendment_leaves_previous_and_committed_alone(state):
     assert digests(state) == ["v2", "v1"]
 
 
-def test_swapping_twice_is_back(state):
+def rolled_back(state):
+    manifest.begin_rollback(state)
+    manifest.commit(state)
+
+
+def test_rolling_back_twice_is_back(state):
     manifest.edit(state, want("v1"))
     manifest.commit(state)
     manifest.edit(state, want("v2"))
     manifest.commit(state)
-    manifest.swap(state)
+    rolled_back(state)
     assert digests(state) == ["v1", "v2"]
-    manifest.swap(state)
+    rolled_back(state)
     assert digests(state) == ["v2", "v1"]
+    assert manifest.current(state)["committed"] is True
 
 
-def test_swapping_drops_an_unfinished_change(state):
+def test_a_rollback_that_was_killed_goes_on_and_not_back(state):
     manifest.edit(state, want("v1"))
     manifest.commit(state)
     manifest.edit(state, want("v2"))
-    manifest.swap(state)
+    manifest.commit(state)
+    manifest.begin_rollback(state)
+    assert manifest.current(state)["committed"] is False
+    manifest.begin_rollback(state)
+    manifest.edit(state, identify(7))
+    manifest.begin_rollback(state)
+    manifest.commit(state)
+    assert digests(state) == ["v1", "v2"]
+    assert manifest.ROLLING_BACK not in manifest.current(state)
+
+
+def test_rolling_back_drops_an_unfinished_change(state):
+    manifest.edit(state, want("v1"))
+    manifest.commit(state)
+    manifest.edit(state, want("v2"))
+    rolled_back(state)
     assert digests(state) == ["v1", None]
     assert len(os.listdir(os.path.join(state, manifest.DIRECTORY))) == 1
     with pytest.raises(SockredirError, match="no previous manifest"):
-        manifest.swap(state)
+        manifest.begin_rollback(state)
 
 
 def test_a_damaged_previous_is_no_way_back(state):
@@ -263,7 +284,7 @@ def test_a_damaged_previous_is_no_way_back(state):
     with open(os.path.join(state, manifest.PREVIOUS), "w", encoding="utf-8") as stream:
         stream.write("{}")
     with pytest.raises(manifest.Damaged, match="previous is damaged"):
-        manifest.swap(state)
+        manifest.begin_rollback(state)
     assert digests_now(state) == "v2"
     manifest.forget_previous(state)
     assert digests(state) == ["v2", None]
