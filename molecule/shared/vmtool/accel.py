@@ -1,6 +1,6 @@
-# SPDX-FileCopyrightText: sockredir contributors
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Decides between KVM and software emulation by a trial boot.
 
 `/dev/kvm` may exist and still be of no use: in nested set-ups qemu aborts on it, or the guest hangs or crawls.
@@ -30,6 +30,8 @@ TRIAL_EXIT_CODE = 2 * EXIT_VALUE + 1
 
 # mov dx, 0xf4; mov al, EXIT_VALUE; out dx, al; hlt; jmp to the hlt
 BOOT_SECTOR = bytes([0xBA, 0xF4, 0x00, 0xB0, EXIT_VALUE, 0xEE, 0xF4, 0xEB, 0xFD]).ljust(510, b"\0") + b"\x55\xaa"
+# Of smaller disks the firmware finds no geometry.
+DISK_SIZE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def try_boot(accelerator: str) -> Trial:
     """Boots a machine whose boot sector ends it at once."""
     with tempfile.NamedTemporaryFile(prefix="vm-trial-") as disk:
         disk.write(BOOT_SECTOR)
+        disk.truncate(DISK_SIZE)
         disk.flush()
         command = [find("qemu-system-x86_64"), "-machine", "q35", *arguments(accelerator), "-smp", "2", "-m", "64"]
         command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]

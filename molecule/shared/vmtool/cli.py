@@ -1,11 +1,12 @@
-# SPDX-FileCopyrightText: sockredir contributors
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The command line of `molecule/shared/vm`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import List, Sequence, Tuple
 
+from . import groups
 from . import image as images
 from .accel import decide
 from .errors import VmError
@@ -73,11 +75,17 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--fresh", action="store_true", help="build it anew")
     build.set_defaults(run=_build)
 
-    up = verbs.add_parser("up", help="boot a machine and wait for ssh")
+    up = verbs.add_parser("up", help="boot a machine, wait for ssh, print how to reach it")
     _image_options(up)
     _machine_options(up)
     up.add_argument("--name", help="default: the suite")
     up.set_defaults(run=_up)
+
+    create = verbs.add_parser("create", help="boot all machines of a group, print how to reach them")
+    create.add_argument(
+        "platforms", type=json.loads, metavar="JSON", help="list of {name, image, packages, memory, cpus}"
+    )
+    create.set_defaults(run=_create)
 
     run = verbs.add_parser("run", help="boot a machine, run the command behind -- in it, destroy it")
     _image_options(run)
@@ -100,8 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     down.set_defaults(run=_down)
 
     group = "a molecule scenario's name (default: adhoc)"
-    for verb in (up, run, ssh, copy, down):
+    for verb in (up, create, run, ssh, copy, down):
         verb.add_argument("--group", default="adhoc", help=group)
+
+    claim = "molecule's directory: refused where another checkout's machines use it"
+    for verb in (create, down):
+        verb.add_argument("--claim", type=Path, metavar="DIRECTORY", help=claim)
 
     listing = verbs.add_parser("list", help="this checkout's machines")
     listing.set_defaults(run=_list)
@@ -125,12 +137,15 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpus", type=int, default=2)
 
 
-def _image(options: argparse.Namespace, fresh: bool = False) -> images.Image:
+def _image(source: str, packages: Sequence[str], fresh: bool = False) -> images.Image:
     cache = cache_dir()
-    if "/" in options.source:
-        return images.cloud(options.source, cache)
-    packages = [package for package in options.packages.split(",") if package]
-    return images.ensure(images.recipe(options.source, packages, cache), cache, fresh)
+    if "/" in source:
+        return images.cloud(source, cache)
+    return images.ensure(images.recipe(source, packages, cache), cache, fresh)
+
+
+def _names(text: str) -> List[str]:
+    return [name for name in text.split(",") if name]
 
 
 def _machine(options: argparse.Namespace, name: str, **more: object) -> Machine:
@@ -138,14 +153,28 @@ def _machine(options: argparse.Namespace, name: str, **more: object) -> Machine:
 
 
 def _build(options: argparse.Namespace) -> int:
-    print(_image(options, options.fresh).disk)
+    print(_image(options.source, _names(options.packages), options.fresh).disk)
     return 0
 
 
 def _up(options: argparse.Namespace) -> int:
     name = options.name or Path(options.source).name.split(".")[0]
     machine = _machine(options, name, memory_mib=options.memory, cpus=options.cpus)
-    machine.start(_image(options))
+    machine.start(_image(options.source, _names(options.packages)))
+    print(json.dumps({"instance": name, **machine.address()}))
+    return 0
+
+
+def _create(options: argparse.Namespace) -> int:
+    addresses = []
+    _claim(options)
+    with groups.creating(state_dir(PROJECT, options.group)):
+        for platform in options.platforms:
+            size = {"memory_mib": platform.get("memory", 1024), "cpus": platform.get("cpus", 2)}
+            machine = _machine(options, platform["name"], **size)
+            machine.start(_image(platform["image"], platform.get("packages", [])))
+            addresses.append({"instance": machine.name, **machine.address()})
+    print(json.dumps(addresses))
     return 0
 
 
@@ -156,7 +185,7 @@ def _run(options: argparse.Namespace) -> int:
     _remove_dead(machine.directory.parent)
     ended_well = False
     try:
-        machine.start(_image(options))
+        machine.start(_image(options.source, _names(options.packages)))
         for pair in options.copy:
             local, _, remote = pair.partition(":")
             machine.copy_in(Path(local), remote or Path(local).name)
@@ -184,22 +213,27 @@ def _copy(options: argparse.Namespace) -> int:
 
 
 def _down(options: argparse.Namespace) -> int:
+    _claim(options)
     group = state_dir(PROJECT, options.group)
-    names: List[str] = options.names or sorted(entry.name for entry in group.glob("*") if entry.is_dir())
-    for name in names:
-        machine = _machine(options, name)
-        known = machine.directory.exists()
-        machine.stop()
-        if known:
-            say(f"{name}: destroyed; its serial log: {machine.kept_log}")
+    if not options.names:
+        groups.end_creation(group)
+    for machine in groups.machines(group):
+        if not options.names or machine.name in options.names:
+            machine.stop()
+            say(f"{machine.name}: destroyed; its serial log: {machine.kept_log}")
     return 0
 
 
+def _claim(options: argparse.Namespace) -> None:
+    if options.claim:
+        groups.claim(options.claim, PROJECT, options.group)
+
+
 def _list(options: argparse.Namespace) -> int:
-    for directory in sorted(state_dir(PROJECT, "adhoc").parent.glob("*/*")):
-        machine = Machine(directory, cache_dir())
-        pid = machine.pid()
-        print(f"{machine.group}/{machine.name}: " + (f"pid {pid}, port {machine.port}" if pid else "not running"))
+    for group in sorted(state_dir(PROJECT, "adhoc").parent.glob("*")):
+        for machine in groups.machines(group):
+            pid = machine.qemu.pid()
+            print(f"{group.name}/{machine.name}: " + (f"pid {pid}, port {machine.port}" if pid else "not running"))
     return 0
 
 

@@ -1,6 +1,6 @@
-# SPDX-FileCopyrightText: sockredir contributors
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Builds images with mmdebstrap and keeps them in the user's cache directory."""
 
 from __future__ import annotations
@@ -118,7 +118,15 @@ def _bootstrap(wanted: Recipe, work: Path) -> None:
     files = work / "files.tar"
     with tarfile.open(files, "w") as tar:
         guest_files.add_to_tar(tar, wanted.files)
-    command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(wanted.all_packages)}"]
+    # Where we are killed, it ends too, and cleans up.
+    command = [
+        "setpriv",
+        "--pdeathsig",
+        "TERM",
+        find("mmdebstrap") or "",
+        "--variant=minbase",
+        f"--include={','.join(wanted.all_packages)}",
+    ]
     # Package lists stay in the image: an installation inside needs no `apt-get update` first.
     command += ["--skip=cleanup/apt/lists", f"--essential-hook=tar-in {files} /"]
     if wanted.suite.main_archive_only:

@@ -1,6 +1,6 @@
-# SPDX-FileCopyrightText: sockredir contributors
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """One virtual machine: start, wait for ssh, run commands in it, stop.
 
 All that a machine has on disk is in its own directory: the overlay over the cached image, qemu's pid file, the ssh
@@ -14,26 +14,24 @@ import hashlib
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, List, Optional, Sequence
+from typing import IO, Dict, List, NoReturn, Optional, Sequence
 
 from . import accel, guest_files
 from .errors import VmError
 from .image import Image, need_space, ssh_key
 from .ports import free_ports, port_range
+from .process import Background
 from .shell import find, need, run, say
 
 SPACE_TO_RUN = 2 << 30
 # Under emulation on a busy host; a machine that answers is used at once.
 BOOT_LIMIT_S = 420
-# Nobody waits longer for a test: a machine that its run forgot ends by itself.
-LIFETIME_S = 4 * 3600
 SSH_OPTIONS = (
     "BatchMode=yes",
     "StrictHostKeyChecking=no",
@@ -46,6 +44,10 @@ SSH_OPTIONS = (
     "ServerAliveCountMax=8",
 )
 PORT_TAKEN = "Could not set up host forwarding rule"
+
+
+class PortTaken(VmError):
+    """Another process has got the port between our look and qemu's."""
 
 
 @dataclass
@@ -71,8 +73,8 @@ class Machine:
         return self.directory / "serial.log"
 
     @property
-    def pid_file(self) -> Path:
-        return self.directory / "qemu.pid"
+    def qemu_log(self) -> Path:
+        return self.directory / "qemu.log"
 
     @property
     def disk(self) -> Path:
@@ -90,41 +92,28 @@ class Machine:
         except (OSError, ValueError):
             raise VmError(f"no machine {self.name!r} in {self.directory.parent}: start it first") from None
 
-    def pid(self) -> Optional[int]:
-        """Process id of this machine's qemu if it runs; never that of another process that got the number since."""
-        try:
-            pid = int(self.pid_file.read_text(encoding="ascii"))
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except (OSError, ValueError):
-            return None
-        ours = b"qemu" in os.path.basename(command[0]) and os.fsencode(self.pid_file) in command
-        return pid if ours else None
+    @property
+    def qemu(self) -> Background:
+        return Background(self.directory / "qemu.pid")
 
     def start(self, image: Image) -> None:
         """Boots the machine and waits until its sshd lets us in; on failure nothing of it stays but the serial log."""
         need("qemu-system-x86_64", "qemu-img", "ssh", *([] if image.kernel else ["genisoimage"]))
-        if self.pid():
-            raise VmError(f"machine {self.name!r} runs already (pid {self.pid()}): destroy it first")
+        if self.qemu.pid():
+            raise VmError(f"machine {self.name!r} runs already (pid {self.qemu.pid()}): destroy it first")
         self.remove_files()
-        need_space(self.directory, SPACE_TO_RUN)
         try:
+            need_space(self.directory, SPACE_TO_RUN)
             self._make_overlay(image)
-            qemu = self._spawn(image)
-            self._wait_for_ssh(qemu)
+            self._boot(image)
         except BaseException:
             self.stop()
             raise
 
     def stop(self, keep_log: bool = True) -> None:
         """Ends this machine's qemu, and only that, and removes its files; the serial log may be kept."""
-        pid = self.pid()
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            if pid:
-                _kill(pid, sign)
-                _wait_until(lambda: self.pid() is None, 10)
-            pid = self.pid()
-        if pid:
-            raise VmError(f"qemu of {self.name!r} (pid {pid}) does not end: look at its state in /proc/{pid}/status")
+        if not self.qemu.end():
+            raise VmError(f"qemu of {self.name!r} (pid {self.qemu.pid()}) does not end, not even by force")
         if keep_log and self.serial_log.exists():
             self.kept_log.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(str(self.serial_log), str(self.kept_log))
@@ -141,6 +130,10 @@ class Machine:
         shutil.rmtree(self.directory, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.directory.parent.rmdir()
+
+    def address(self) -> Dict[str, object]:
+        """How ssh reaches it, in the words of molecule's instance configuration."""
+        return {"address": "127.0.0.1", "port": self.port, "user": "root", "identity_file": str(ssh_key(self.cache))}
 
     def ssh_command(self, *command: str) -> List[str]:
         """The ssh call for a command in the machine as root; no ssh configuration of the user's has a say in it."""
@@ -197,40 +190,24 @@ class Machine:
             ]
             run(command, "cannot make the cloud-init seed")
 
-    def _spawn(self, image: Image) -> subprocess.Popen:
-        """Starts qemu on the first port that it really gets."""
+    def _boot(self, image: Image) -> None:
+        """Boots on the first port that qemu really gets: another process may be quicker."""
         low, high = port_range(os.environ)
         accelerator = accel.decide(self.cache).accelerator
         for port in free_ports(str(self.directory), low, high):
             (self.directory / "port").write_text(f"{port}\n", encoding="ascii")
-            with open(self.directory / "qemu.log", "wb") as log:
-                qemu = subprocess.Popen(
-                    self._wrapped(self.qemu_command(image, accelerator, port)),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            _wait_until(lambda process=qemu: self.pid() is not None or process.poll() is not None, 20)
-            if qemu.poll() is None:
-                say(f"{self.name}: booting with {accelerator}, ssh at 127.0.0.1:{port}")
-                return qemu
-            reason = self._qemu_says()
-            if PORT_TAKEN not in reason:
-                raise VmError(f"qemu does not start for {self.name!r}: {reason}")
-        raise AssertionError("free_ports ends by raising")
-
-    def _wrapped(self, command: List[str]) -> List[str]:
-        """Bounds qemu's life: in time always, and by ours where the machine must not outlive us."""
-        limited = ["timeout", "--kill-after=10", str(LIFETIME_S), *command]
-        return ["setpriv", "--pdeathsig", "TERM", *limited] if self.tied_to_us else limited
+            say(f"{self.name}: booting with {accelerator}, ssh at 127.0.0.1:{port}")
+            process = self.qemu.spawn(self.qemu_command(image, accelerator, port), self.qemu_log, self.tied_to_us)
+            with contextlib.suppress(PortTaken):
+                self._wait_for_ssh(process)
+                return
 
     def qemu_command(self, image: Image, accelerator: str, port: int) -> List[str]:
         """The whole command line of qemu."""
         command = [find("qemu-system-x86_64") or "", "-name", f"sockredir-{self.name}", "-machine", "q35"]
         command += [*accel.arguments(accelerator), "-smp", str(self.cpus), "-m", str(self.memory_mib)]
         command += ["-nodefaults", "-no-user-config", "-display", "none", "-device", "virtio-rng-pci"]
-        command += ["-serial", f"file:{self.serial_log}", "-pidfile", str(self.pid_file)]
+        command += ["-serial", f"file:{self.serial_log}"]
         command += ["-drive", f"file={self.disk},format=qcow2,if=virtio,cache=unsafe,discard=unmap"]
         command += ["-netdev", f"user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:22"]
         command += ["-device", "virtio-net-pci,netdev=net0,romfile="]
@@ -244,31 +221,29 @@ class Machine:
         names = f"systemd.hostname={self.name} systemd.machine_id={machine_id}"
         return f"root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=30 {names}"
 
-    def _wait_for_ssh(self, qemu: subprocess.Popen) -> None:
+    def _wait_for_ssh(self, process: subprocess.Popen) -> None:
         started = time.monotonic()
         while time.monotonic() - started < BOOT_LIMIT_S:
-            if qemu.poll() is not None:
-                raise VmError(f"qemu of {self.name!r} ended while booting: {self._qemu_says()}", self._serial_end())
+            if process.poll() is not None:
+                self._explain_end()
             # qemu itself accepts the connection: only sshd sends the greeting.
             if _greets(self.port) and self._lets_in():
                 say(f"{self.name}: up after {time.monotonic() - started:.0f} s")
                 return
             time.sleep(0.5)
         cure = f"read {self.kept_log}, or set SOCKREDIR_VM_ACCEL=tcg where KVM is at fault"
-        raise VmError(f"no ssh on {self.name!r} after {BOOT_LIMIT_S} s: {cure}", self._serial_end())
+        raise VmError(f"no ssh on {self.name!r} after {BOOT_LIMIT_S} s: {cure}", _last_lines(self.serial_log))
+
+    def _explain_end(self) -> NoReturn:
+        said = _last_lines(self.qemu_log).splitlines()
+        reason = said[-1] if said else "it was killed"
+        if PORT_TAKEN in reason:
+            raise PortTaken(f"port {self.port} was taken: {reason}")
+        raise VmError(f"qemu of {self.name!r} ended: {reason}", _last_lines(self.serial_log))
 
     def _lets_in(self) -> bool:
         knock = self.ssh_command("true")
         return subprocess.run(knock, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
-
-    def _qemu_says(self) -> str:
-        text = (self.directory / "qemu.log").read_text(encoding="utf-8", errors="replace").strip()
-        return text.splitlines()[-1] if text else "no message"
-
-    def _serial_end(self) -> str:
-        if not self.serial_log.exists():
-            return ""
-        return "\n".join(self.serial_log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
 
 
 def _greets(port: int) -> bool:
@@ -279,15 +254,9 @@ def _greets(port: int) -> bool:
         return False
 
 
-def _kill(pid: int, sign: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, sign)
-
-
-def _wait_until(condition, limit_s: float) -> bool:
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
+def _last_lines(log: Path) -> str:
+    """The end of a log, for a person who wonders."""
+    try:
+        return "\n".join(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-30:])
+    except FileNotFoundError:
+        return ""

@@ -1,6 +1,6 @@
-# SPDX-FileCopyrightText: sockredir contributors
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Running the tools that build and boot machines."""
 
 from __future__ import annotations
