@@ -18,6 +18,7 @@
 #include "sockredir.h"
 #include "endpoint.h"
 #include "maps.h"
+#include "pressure.h"
 
 #define OWNER_BITS 3ULL
 
@@ -31,8 +32,9 @@ static __always_inline bool flow_join(struct sockredir_flow *flow, const struct 
 {
 	__u64 owners = *(volatile __u64 *)&flow->owners;
 
-	if (!(owners & OWNER_BITS))
-		return false; /* being deleted */
+	/* Being deleted, or our place is taken by a socket whose end nobody told us. */
+	if (!(owners & OWNER_BITS) || (owners & 1ULL << index))
+		return false;
 	if (flow_find(id) != flow)
 		return false;
 	return __sync_val_compare_and_swap(&flow->owners, owners, owners | 1ULL << index) == owners;
@@ -59,11 +61,16 @@ static __always_inline struct sockredir_flow *flow_enter(const struct sockredir_
 /* Our side is gone. Nothing of the record may be touched afterwards. */
 static __always_inline void flow_exit(struct sockredir_flow *flow, const struct sockredir_key *id, int index)
 {
+	struct sockredir_pressure *p = get_pressure();
 	__u64 mine = 1ULL << index;
 	__u64 before = __sync_fetch_and_and(&flow->owners, ~mine);
 
 	if ((before & OWNER_BITS) != mine)
 		return;
+	if (p) {
+		uncharge(p, &flow->side[0]);
+		uncharge(p, &flow->side[1]);
+	}
 	flow_delete(id);
 	count(SOCKREDIR_FLOW_CLOSED, 0);
 }

@@ -28,7 +28,12 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
-	void *sk_user_data;
+	struct {
+		struct {
+			int counter;
+		} rmem_alloc;
+	} sk_backlog;
+	void *sk_user_data; /* struct sk_psock, with flags in the lower bits */
 } __kernel_struct;
 
 struct inet_sock {
@@ -45,6 +50,19 @@ struct tcp_sock {
 	__u32 snd_una;
 	__u32 write_seq;
 	__u64 bytes_sent;
+} __kernel_struct;
+
+struct list_head {
+	struct list_head *next;
+} __kernel_struct;
+
+struct sk_psock {
+	struct list_head ingress_msg; /* redirected and not read */
+	struct {
+		struct {
+			int counter;
+		} refs;
+	} refcnt;
 } __kernel_struct;
 
 struct task_struct {

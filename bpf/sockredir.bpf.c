@@ -25,6 +25,9 @@
 #include "maps.h"
 #include "policy.h"
 #include "flow.h"
+#include "look.h"
+#include "pressure.h"
+#include "demotion.h"
 #include "trace.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -33,13 +36,27 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 const volatile char bpf_metadata_digest[72] SEC(".rodata") = "";
 
 /* Kinds of sockets that we keep away from whatever their addresses say. */
-static __always_inline bool odd_kind(struct tcp_sock *tp)
+static __always_inline bool odd_kind(const struct tcp_sock *tp)
 {
 	/*
 	 * With VRFs one namespace can have the same addresses and ports twice. MPTCP subflows
 	 * and kTLS sockets bring a protocol of their own.
 	 */
 	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_bound_dev_if || tp->inet_conn.icsk_ulp_ops;
+}
+
+/* Asks for callbacks and remembers which were not on before, for somebody else. */
+static __always_inline void ask_callbacks(struct bpf_sock_ops *ctx, struct sockredir_side *side)
+{
+	__u32 on = ctx->bpf_sock_ops_cb_flags;
+	__u64 ours = 0;
+
+	if (!(on & BPF_SOCK_OPS_STATE_CB_FLAG))
+		ours |= SOCKREDIR_SIDE_STATE_CB;
+	if (!(on & BPF_SOCK_OPS_RTT_CB_FLAG))
+		ours |= SOCKREDIR_SIDE_RTT_CB;
+	__sync_fetch_and_or(&side->flags, ours);
+	bpf_sock_ops_cb_flags_set(ctx, on | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 
 /* Puts the socket in the map. 0, or why not. */
@@ -51,12 +68,13 @@ static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_soc
 	struct sockredir_side *side;
 	struct sockredir_flow *flow;
 	__u64 cookie;
-	__u32 flags;
 	long err;
 
 	if (odd_kind(tp) || index < 0)
 		return SOCKREDIR_SKIP_KIND;
-
+	/* The client is established before its last ACK makes the server so. */
+	if (server && !flow_find(&id))
+		return SOCKREDIR_SKIP_ALONE;
 	cookie = bpf_get_socket_cookie(ctx);
 	flow = flow_enter(&id, index, cookie);
 	if (!flow)
@@ -66,20 +84,11 @@ static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_soc
 		flow_exit(flow, &id, index);
 		return err == -E2BIG ? SOCKREDIR_SKIP_FULL : SOCKREDIR_SKIP_FAILED;
 	}
-
-	flags = ctx->bpf_sock_ops_cb_flags;
 	side = &flow->side[index & 1];
 	side->sk = (__u64)tp;
-	side->state = SOCKREDIR_UNDECIDED;
-	side->run = 0;
-	side->since_empty = 0;
-	side->messages = 0;
-	side->bytes = 0;
-	side->flags = server ? SOCKREDIR_SIDE_SERVER : 0;
-	if (!(flags & BPF_SOCK_OPS_STATE_CB_FLAG)) {
-		side->flags |= SOCKREDIR_SIDE_STATE_CB;
-		bpf_sock_ops_cb_flags_set(ctx, flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-	}
+	if (server)
+		__sync_fetch_and_or(&side->flags, SOCKREDIR_SIDE_SERVER);
+	ask_callbacks(ctx, side);
 	/* From here on the other end may send to us. */
 	__sync_lock_test_and_set(&side->cookie, cookie);
 	return 0;
@@ -114,9 +123,39 @@ static __always_inline struct sockredir_flow *own_flow(struct sockredir_key *sel
 	return flow && flow->side[index & 1].cookie == cookie ? flow : NULL;
 }
 
-static __always_inline void closed(struct bpf_sock_ops *ctx, struct tcp_sock *tp)
+/* What happens to a socket of ours. */
+enum occasion {
+	OCCASION_ACKED,	   /* bytes that it sent by TCP */
+	OCCASION_SHUTDOWN, /* it will send no more */
+	OCCASION_CLOSED,
+};
+
+static __always_inline void closed(struct sockredir_flow *flow, const struct sockredir_key *id, int index)
+{
+	struct sockredir_pressure *p = get_pressure();
+
+	__sync_lock_test_and_set(&flow->side[index & 1].cookie, 0);
+	/* What we have not read is freed with us. */
+	if (p)
+		uncharge(p, &flow->side[!(index & 1)]);
+	flow_exit(flow, id, index);
+	count(SOCKREDIR_SOCKET_CLOSED, 0);
+}
+
+static __always_inline void try_leave(struct bpf_sock_ops *ctx, struct sockredir_key *self,
+				      struct sockredir_side *own, struct sockredir_side *peer)
+{
+	if (!leave(self, own, peer))
+		return;
+	if (own->flags & SOCKREDIR_SIDE_RTT_CB)
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
+	count(SOCKREDIR_SOCKET_LEFT, 0);
+}
+
+static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp, enum occasion occasion)
 {
 	struct sockredir_key self = self_key(tp, bpf_get_netns_cookie(ctx)), id;
+	struct sockredir_side *own, *peer;
 	int index = side_index(&self);
 	struct sockredir_flow *flow;
 
@@ -125,9 +164,26 @@ static __always_inline void closed(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 	flow = own_flow(&self, index, &id, bpf_get_socket_cookie(ctx));
 	if (!flow)
 		return;
-	flow->side[index & 1].cookie = 0;
-	flow_exit(flow, &id, index);
-	count(SOCKREDIR_SOCKET_CLOSED, 0);
+	own = &flow->side[index & 1];
+	peer = &flow->side[!(index & 1)];
+	if (occasion == OCCASION_CLOSED)
+		closed(flow, &id, index);
+	/*
+	 * A reader that blocks in a mapped socket gets EAGAIN when anything but data wakes it,
+	 * and after shutdown() the acknowledged FIN does: out before it can block.
+	 */
+	else if (occasion == OCCASION_SHUTDOWN || done_here(get_settings(), own, peer))
+		try_leave(ctx, &self, own, peer);
+}
+
+static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct tcp_sock *tp)
+{
+	__u32 state = ctx->args[1];
+
+	if (state == BPF_TCP_CLOSE)
+		follow(ctx, tp, OCCASION_CLOSED);
+	else if (state == BPF_TCP_FIN_WAIT1)
+		follow(ctx, tp, OCCASION_SHUTDOWN);
 }
 
 /* clang refuses a function of its section's name; the loader pins it without the underscore. */
@@ -145,15 +201,17 @@ int sockops_(struct bpf_sock_ops *ctx)
 		established(ctx, tp);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[1] == BPF_TCP_CLOSE)
-			closed(ctx, tp);
+		state_changed(ctx, tp);
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+		follow(ctx, tp, OCCASION_ACKED);
 		break;
 	}
 	return 1;
 }
 
 /* TCP carries this direction already, or is about to: redirected bytes would overtake them. */
-static __always_inline bool sent_by_tcp(struct tcp_sock *tp)
+static __always_inline bool sent_by_tcp(const struct tcp_sock *tp)
 {
 	return tp->bytes_sent || tp->write_seq != tp->snd_una;
 }
@@ -162,8 +220,8 @@ static __always_inline bool sent_by_tcp(struct tcp_sock *tp)
  * The rule of a direction: it is redirected from its first byte or never, and once it went to TCP
  * it stays there. Observing, WOULD_REDIRECT stands for REDIRECTED: the bytes are TCP's.
  */
-static __always_inline __u32 decide(struct tcp_sock *tp, struct sockredir_side *own,
-				    struct sockredir_side *peer, __u32 mode)
+static __always_inline __u32 decide(const struct tcp_sock *tp, const struct sockredir_side *own,
+				    const struct sockredir_side *peer, __u32 mode)
 {
 	bool observed = own->state == SOCKREDIR_WOULD_REDIRECT && mode == SOCKREDIR_MODE_OBSERVE;
 
@@ -180,33 +238,51 @@ static __always_inline __u32 decide(struct tcp_sock *tp, struct sockredir_side *
 	return mode == SOCKREDIR_MODE_OBSERVE ? SOCKREDIR_WOULD_REDIRECT : SOCKREDIR_REDIRECTED;
 }
 
-/* What becomes of this message: SOCKREDIR_REDIRECTED or why it goes by TCP. */
-static __always_inline __u32 handle(struct sk_msg_md *msg, struct tcp_sock *tp)
+/* Hands the message to the peer: SOCKREDIR_REDIRECTED or why that was not to be. */
+static __always_inline __u32 redirect(struct sk_msg_md *msg, const struct sockredir_key *self,
+				      struct sockredir_side *own, struct sockredir_side *other, __u32 size,
+				      __u64 budget)
 {
-	struct sockredir_key self = self_key(tp, bpf_get_netns_cookie(msg)), id, peer;
-	struct sockredir_side *own, *other;
+	struct sockredir_key peer = peer_key(self);
+
+	if (!admit(own, other, size, budget))
+		return SOCKREDIR_OVER_BUDGET;
+	if (__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_STARTED) & SOCKREDIR_SIDE_BARRED)
+		return SOCKREDIR_DEMOTED;
+	if (peers_redirect(msg, &peer) != SK_PASS)
+		return SOCKREDIR_REFUSED;
+	own->bytes += size;
+	return SOCKREDIR_REDIRECTED;
+}
+
+/* What becomes of this message: SOCKREDIR_REDIRECTED or why it goes by TCP. */
+static __always_inline __u32 handle(struct sk_msg_md *msg, const struct tcp_sock *tp, __u32 size)
+{
+	struct sockredir_key self = self_key(tp, bpf_get_netns_cookie(msg)), id;
+	struct sockredir_settings *s = get_settings();
+	struct sockredir_side *own, *peer;
 	int index = side_index(&self);
-	struct sockredir_settings *s;
 	struct sockredir_flow *flow;
 	__u32 why;
 
 	flow = own_flow(&self, index, &id, tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter);
-	if (!flow)
+	if (!flow || !s)
 		return SOCKREDIR_NO_FLOW;
 	own = &flow->side[index & 1];
-	other = &flow->side[!(index & 1)];
-	s = get_settings();
-	why = decide(tp, own, other, mode_of(s));
+	peer = &flow->side[!(index & 1)];
+	own->messages++;
+	why = decide(tp, own, peer, mode_of(s));
+	if (overrun(s, own, peer, size)) {
+		bar(peer);
+		if (why <= SOCKREDIR_WOULD_REDIRECT)
+			why = SOCKREDIR_DEMOTED;
+	}
 	if (why == SOCKREDIR_REDIRECTED) {
-		peer = peer_key(&self);
-		if (peers_redirect(msg, &peer) != SK_PASS)
-			why = SOCKREDIR_REFUSED;
+		why = redirect(msg, &self, own, peer, size, s->budget);
+		if (why != SOCKREDIR_REDIRECTED)
+			bar(peer);
 	}
 	own->state = why;
-	if (why == SOCKREDIR_REDIRECTED) {
-		own->messages++;
-		own->bytes += msg->size;
-	}
 	return why;
 }
 
@@ -215,9 +291,10 @@ int verdict(struct sk_msg_md *msg)
 {
 	struct bpf_sock *sk = msg->sk;
 	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
-	__u32 why = tp ? handle(msg, tp) : SOCKREDIR_NO_FLOW;
+	__u32 size = msg->size;
+	__u32 why = tp ? handle(msg, tp, size) : SOCKREDIR_NO_FLOW;
 
-	count(why, msg->size);
+	count(why, size);
 	return SK_PASS;
 }
 

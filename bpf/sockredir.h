@@ -63,6 +63,7 @@ enum sockredir_reason {
 	SOCKREDIR_SKIP_POLICY, /* server port excluded or not included */
 	SOCKREDIR_SKIP_MODE,   /* mode drain, or settings missing, changing or nonsense */
 	SOCKREDIR_SKIP_KIND,   /* bound to a device, MPTCP, another protocol on top */
+	SOCKREDIR_SKIP_ALONE,  /* accepted from a client that is not in the map */
 	SOCKREDIR_SKIP_FULL,   /* `flows` or `peers` is full */
 	SOCKREDIR_SKIP_FAILED, /* the kernel would not put it in `peers` */
 
@@ -83,23 +84,29 @@ struct sockredir_count {
 	__u64 bytes;
 };
 
-/* One end of a flow and the direction that begins there. One cache line. */
+/*
+ * One end of a flow and the direction that begins there. One cache line, written by its own
+ * socket's programs, but for `charge` and `flags`: those change by atomic operations only.
+ */
 struct sockredir_side {
-	__u64 cookie;	   /* socket cookie; 0: no such socket (any more) */
-	__u64 sk;	   /* its kernel address: only ever probed, never trusted */
-	__u64 since_empty; /* bytes redirected since the peer was last seen to have read all */
-	__u64 charge;	   /* bytes held against the budget */
-	__u64 messages;	   /* redirected */
-	__u64 bytes;	   /* redirected */
-	__u32 state;	   /* enum sockredir_reason: what its next message meets */
-	__u32 run;	   /* small messages in a row without the peer sending */
-	__u32 flags;	   /* SOCKREDIR_SIDE_... */
-	__u32 zero;
+	__u64 cookie;	/* socket cookie; 0: no such socket (any more) */
+	__u64 sk;	/* its kernel address: only ever probed, never trusted */
+	__u64 unread;	/* bytes, upper bound: redirected and maybe not read by the peer */
+	__u64 charge;	/* bytes held against the budget */
+	__u64 messages; /* seen by the verdict program */
+	__u64 bytes;	/* redirected */
+	__u32 state;	/* enum sockredir_reason: what its next message meets */
+	__u16 run;	/* messages that count against it, since the peer last sent */
+	__u16 heard;	/* the peer's messages at our last one (its lower bits) */
+	__u64 flags;	/* SOCKREDIR_SIDE_... (64 bits wide for the sake of atomics) */
 };
 
-#define SOCKREDIR_SIDE_SERVER	1 /* this end accepted the connection */
-#define SOCKREDIR_SIDE_RTT_CB	2 /* the RTT callback is on because of us */
-#define SOCKREDIR_SIDE_STATE_CB 4 /* so is the state callback */
+#define SOCKREDIR_SIDE_SERVER	1  /* this end accepted the connection */
+#define SOCKREDIR_SIDE_RTT_CB	2  /* the RTT callback is on because of us */
+#define SOCKREDIR_SIDE_STATE_CB 4  /* so is the state callback */
+#define SOCKREDIR_SIDE_STARTED	8  /* has redirected, or was about to */
+#define SOCKREDIR_SIDE_BARRED	16 /* must not redirect: the peer may leave the map */
+#define SOCKREDIR_SIDE_LEFT	32 /* left the map alive */
 
 /* Value of `flows`: side[0] is the key's local end. */
 struct sockredir_flow {
@@ -139,7 +146,7 @@ struct sockredir_settings {
 	__u64 budget;	    /* bytes, whole host */
 	__u64 trace_until;  /* CLOCK_MONOTONIC, ns: events are written until then */
 	__u32 demote_below; /* bytes; 0: never demote */
-	__u32 demote_after; /* messages */
+	__u32 demote_after; /* messages, at most 65535 */
 	__u32 generation;
 	__u32 n_include; /* 0: all server ports */
 	__u32 n_exclude;
@@ -151,8 +158,8 @@ struct sockredir_settings {
 
 /* The one value of `pressure`: what the whole host holds. */
 struct sockredir_pressure {
-	__u64 used;	 /* bytes charged */
-	__u64 recounted; /* CLOCK_MONOTONIC, ns: not before this again */
+	__u64 used;	  /* bytes charged */
+	__u64 recount_at; /* CLOCK_MONOTONIC, ns: not before this */
 };
 
 /* What `events` carries: one socket put in the map. */

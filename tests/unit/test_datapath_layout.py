@@ -28,8 +28,8 @@ HEADER = Path(__file__).resolve().parents[2] / "bpf" / "sockredir.h"
 STRUCTS = {
     "key": (layout.KEY, "netns local remote local_port remote_port zero"),
     "count": (layout.COUNT, "events bytes"),
-    "side": (layout.SIDE, "cookie sk since_empty charge messages bytes state run flags zero"),
-    "pressure": (layout.PRESSURE, "used recounted"),
+    "side": (layout.SIDE, "cookie sk unread charge messages bytes state run heard flags"),
+    "pressure": (layout.PRESSURE, "used recount_at"),
     "event": (
         layout.EVENT,
         "time cpu pid comm op family local remote local_port remote_port zero",
@@ -76,6 +76,9 @@ def expected() -> dict:
         SOCKREDIR_SIDE_SERVER=layout.SIDE_SERVER,
         SOCKREDIR_SIDE_RTT_CB=layout.SIDE_RTT_CB,
         SOCKREDIR_SIDE_STATE_CB=layout.SIDE_STATE_CB,
+        SOCKREDIR_SIDE_STARTED=layout.SIDE_STARTED,
+        SOCKREDIR_SIDE_BARRED=layout.SIDE_BARRED,
+        SOCKREDIR_SIDE_LEFT=layout.SIDE_LEFT,
     )
     return values
 
@@ -151,14 +154,15 @@ def test_impossible_keys(key):
 
 def test_flow_record():
     client = layout.SIDE.pack(11, 0xFFFF888800000000, 5, 4096, 3, 300, Reason.REDIRECTED, 2, 0, 0)
-    server = layout.SIDE.pack(12, 0, 0, 0, 0, 0, 99, 0, layout.SIDE_SERVER | layout.SIDE_RTT_CB, 0)
+    server = layout.SIDE.pack(12, 0, 0, 0, 0, 0, 99, 0, 0, layout.SIDE_SERVER | layout.SIDE_LEFT)
     flow = layout.decode_flow(layout.FLOW_HEAD.pack(11 << 2 | 3, 123) + client + server)
     assert isinstance(flow, Flow)
     assert flow.opened == 123
     first, second = flow.sides
     assert (first.cookie, first.state, first.messages, first.bytes, first.charge) == (11, "redirected", 3, 300, 4096)
-    assert not first.server
+    assert not (first.server or first.left)
     assert second.server
+    assert second.left
     assert second.state == "reason_99"
 
 

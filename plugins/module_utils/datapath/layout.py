@@ -29,7 +29,7 @@ MIN_BUDGET = 64 << 10
 
 KEY = struct.Struct("=Q16s16sHHI")
 COUNT = struct.Struct("=QQ")
-SIDE = struct.Struct("=QQQQQQIIII")
+SIDE = struct.Struct("=QQQQQQIHHQ")
 FLOW_HEAD = struct.Struct("=QQ")
 PRESSURE = struct.Struct("=QQ")
 EVENT = struct.Struct("=QII16sII16s16sHHI")
@@ -45,6 +45,9 @@ CROSS_NETNS = 1
 SIDE_SERVER = 1
 SIDE_RTT_CB = 2
 SIDE_STATE_CB = 4
+SIDE_STARTED = 8
+SIDE_BARRED = 16
+SIDE_LEFT = 32
 
 
 class LayoutError(SockredirError, ValueError):
@@ -90,13 +93,14 @@ class Reason(enum.IntEnum):
     SKIP_POLICY = 15
     SKIP_MODE = 16
     SKIP_KIND = 17
-    SKIP_FULL = 18
-    SKIP_FAILED = 19
-    FLOW_OPENED = 20
-    FLOW_CLOSED = 21
-    RECOUNTED = 22
-    EVENT_LOST = 23
-    STALE_PEER = 24
+    SKIP_ALONE = 18
+    SKIP_FULL = 19
+    SKIP_FAILED = 20
+    FLOW_OPENED = 21
+    FLOW_CLOSED = 22
+    RECOUNTED = 23
+    EVENT_LOST = 24
+    STALE_PEER = 25
 
     @property
     def label(self) -> str:
@@ -123,6 +127,7 @@ DESCRIPTIONS = {
     Reason.SKIP_POLICY: (Unit.SOCKET, "not in the map: the server port is excluded or not included"),
     Reason.SKIP_MODE: (Unit.SOCKET, "not in the map: mode drain, or settings missing, changing or nonsense"),
     Reason.SKIP_KIND: (Unit.SOCKET, "not in the map: bound to a device, MPTCP, or connected to itself"),
+    Reason.SKIP_ALONE: (Unit.SOCKET, "not in the map: accepted from a client that is not in it"),
     Reason.SKIP_FULL: (Unit.SOCKET, "not in the map: the map is full"),
     Reason.SKIP_FAILED: (Unit.SOCKET, "not in the map: the kernel would not take the socket"),
     Reason.FLOW_OPENED: (Unit.FLOW, "connections that got a record"),
@@ -199,16 +204,19 @@ class Side(NamedTuple):
     state: str
     """Label of the reason that its next message meets: redirected, undecided or why TCP."""
     messages: int
-    """Redirected."""
+    """Seen by the verdict program."""
     bytes: int
     """Redirected."""
     charge: int
     """Bytes held against the memory budget."""
-    since_empty: int
+    unread: int
+    """Bytes, upper bound: redirected and maybe not read by the peer."""
     run: int
+    """Messages that count towards demotion, since the peer last sent."""
     server: bool
     """This end accepted the connection."""
-    flags: int
+    left: bool
+    """The socket left the map alive: plain TCP."""
 
 
 class Flow(NamedTuple):
@@ -228,17 +236,17 @@ def reason_label(value: int) -> str:
 
 
 def _decode_side(raw: bytes) -> Side:
-    cookie, _sk, since_empty, charge, messages, size, state, run, flags, _zero = SIDE.unpack(raw)
+    cookie, _sk, unread, charge, messages, size, state, run, _heard, flags = SIDE.unpack(raw)
     return Side(
         cookie=cookie,
         state=reason_label(state),
         messages=messages,
         bytes=size,
         charge=charge,
-        since_empty=since_empty,
+        unread=unread,
         run=run,
         server=bool(flags & SIDE_SERVER),
-        flags=flags,
+        left=bool(flags & SIDE_LEFT),
     )
 
 
@@ -419,7 +427,7 @@ def encode_settings(settings: Settings) -> bytes:
         _number(settings.budget, MIN_BUDGET, 2**62, "budget"),
         _number(settings.trace_until, 0, 2**64 - 1, "trace_until"),
         _number(settings.demote_below, 0, 2**31, "demote_below"),
-        _number(settings.demote_after, 1, 2**31, "demote_after"),
+        _number(settings.demote_after, 1, 65535, "demote_after"),
         _number(settings.generation, 0, 2**32 - 1, "generation"),
         len(settings.include),
         len(settings.exclude),

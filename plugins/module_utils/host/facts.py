@@ -77,7 +77,7 @@ def observe(pin_dir: str) -> Facts:
         "cgroup_bpf": probe.cgroup_query(cgroup2.point) if cgroup2 else None,
         "pin_dir": os.path.realpath(pin_dir),
         "pin_mount": _pin_mount(pin_dir, mounted),
-        "bpffs_known": _bpffs_known(),
+        "bpffs_known": bpffs_known(),
         "btf": _size("/sys/kernel/btf/vmlinux"),
         "lockdown": lockdown(),
         "clang": _clang(),
@@ -129,7 +129,8 @@ def _pin_mount(pin_dir: str, mounted: Sequence[mounts.Mount]) -> Optional[Tuple[
     return (mount.point, mount.fstype, "ro" in mount.options.split(",")) if mount else None
 
 
-def _bpffs_known() -> bool:
+def bpffs_known() -> bool:
+    """Whether the kernel has bpffs to mount."""
     return "bpf" in _or(lambda: _text("/proc/filesystems"), "").split()
 
 

@@ -20,6 +20,7 @@ import os
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import SockredirError
+from ..host import distribution
 
 # Numbers of <linux/bpf.h>.
 PROG_TYPE_SOCK_OPS = 13
@@ -51,9 +52,12 @@ _LOG_BYTES = 16 << 20
 _MAX_IDS = 1 << 20
 
 LIBRARY = "libbpf.so.1"
-MISSING_CURE = "install it: libbpf1 on Debian, Ubuntu and SUSE, libbpf on Fedora and Enterprise Linux 9 or newer"
 
 Descriptor = Union["Fd", int]
+
+
+class Missing(SockredirError):
+    """The library is not on this host."""
 
 
 class BpfError(SockredirError):
@@ -168,6 +172,8 @@ _PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "bpf_map__value_size": (_U32, [_PTR]),
     "bpf_map__max_entries": (_U32, [_PTR]),
     "bpf_map__map_flags": (_U32, [_PTR]),
+    "bpf_map__btf_key_type_id": (_U32, [_PTR]),
+    "bpf_map__btf_value_type_id": (_U32, [_PTR]),
     "bpf_map__set_max_entries": (_INT, [_PTR, _U32]),
     "bpf_map__is_internal": (ctypes.c_bool, [_PTR]),
     "bpf_map__initial_value": (_PTR, [_PTR, _PTR]),
@@ -187,7 +193,8 @@ _loaded: List[ctypes.CDLL] = []
 def library() -> ctypes.CDLL:
     """The library itself, loaded at the first call.
 
-    :raises SockredirError: there is none, or only one that is too old.
+    :raises Missing: there is none.
+    :raises SockredirError: there is only one that is too old.
     """
     if not _loaded:
         _loaded.append(_load_library())
@@ -198,15 +205,19 @@ def _load_library() -> ctypes.CDLL:
     try:
         lib = ctypes.CDLL(LIBRARY, use_errno=True)
     except OSError as error:
-        raise SockredirError(f"{LIBRARY} is not on this host", MISSING_CURE, str(error)) from error
+        raise Missing(f"{LIBRARY} is not on this host", _install(), str(error)) from error
     for name, (result, arguments) in _PROTOTYPES.items():
         try:
             function = getattr(lib, name)
         except AttributeError as error:
-            raise SockredirError(f"{LIBRARY} on this host is older than 1.0: it has no {name}", MISSING_CURE) from error
+            raise SockredirError(f"{LIBRARY} on this host is older than 1.0: it has no {name}", _install()) from error
         function.restype, function.argtypes = result, arguments
     lib.libbpf_set_print(_capture)
     return lib
+
+
+def _install() -> str:
+    return "run: " + distribution.install("libbpf", distribution.read())
 
 
 @_PRINT
@@ -986,6 +997,16 @@ class ObjectMap:
     @property
     def flags(self) -> int:
         return library().bpf_map__map_flags(self._pointer)
+
+    @property
+    def key_type_id(self) -> int:
+        """In the object's BTF; 0 where the map was defined by sizes alone."""
+        return library().bpf_map__btf_key_type_id(self._pointer)
+
+    @property
+    def value_type_id(self) -> int:
+        """In the object's BTF; 0 where the map was defined by sizes alone."""
+        return library().bpf_map__btf_value_type_id(self._pointer)
 
     @property
     def internal(self) -> bool:

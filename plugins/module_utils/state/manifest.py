@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import re
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..errors import SockredirError
 from . import files
@@ -31,6 +31,7 @@ DIRECTORY = "manifests"
 ROLLING_BACK = "rolling_back"
 
 Manifest = Dict[str, Any]
+Snapshot = Dict[str, Optional[Tuple[str, bytes]]]
 
 
 class Damaged(SockredirError):
@@ -212,6 +213,35 @@ def forget_previous(state_dir: str) -> None:
     """
     files.remove(_at(state_dir, PREVIOUS))
     _drop_unused(state_dir)
+
+
+def snapshot(state_dir: str) -> Snapshot:
+    """The manifests as they are, damaged or not, for :func:`put_back`."""
+    return {name: _raw(_at(state_dir, name)) for name in (CURRENT, PREVIOUS)}
+
+
+def put_back(state_dir: str, saved: Snapshot) -> None:
+    """Undo every change since the snapshot; the caller has held the lock all the time.
+
+    :raises SockredirError: the disk is full.
+    """
+    for name, found in saved.items():
+        path = _at(state_dir, name)
+        if found is None:
+            files.remove(path)
+        else:
+            target, raw = found
+            files.write(_at(state_dir, target), raw)
+            files.link(path, target)
+    _drop_unused(state_dir)
+
+
+def _raw(link: str) -> Optional[Tuple[str, bytes]]:
+    try:
+        with open(link, "rb") as stream:
+            return os.readlink(link), stream.read()
+    except FileNotFoundError:
+        return None
 
 
 def forget_ids(document: Manifest) -> None:

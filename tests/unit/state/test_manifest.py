@@ -292,3 +292,21 @@ def test_a_damaged_previous_is_no_way_back(state):
 
 def digests_now(state):
     return manifest.current(state)["programs"]["pair"]["digest"]
+
+
+def test_put_back_undoes_all_since_the_snapshot(state):
+    bare = manifest.snapshot(state)
+    manifest.edit(state, want("v1"))
+    manifest.commit(state)
+    manifest.edit(state, want("v2"))
+    manifest.commit(state)
+    saved = manifest.snapshot(state)
+    for version in ("v3", "v4"):
+        manifest.edit(state, want(version))
+        manifest.commit(state)
+    manifest.put_back(state, saved)
+    assert digests(state) == ["v2", "v1"]
+    assert manifest.current(state)["committed"] is True
+    manifest.put_back(state, bare)
+    assert manifest.current(state) is manifest.previous(state) is None
+    assert os.listdir(os.path.join(state, manifest.DIRECTORY)) == []

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Looking at a socket other than the one a program runs for.
+ *
+ * Its address was stored when it was put in the map. The memory of TCP sockets serves TCP sockets
+ * only and stays while a BPF program runs (RCU, SLAB_TYPESAFE_BY_RCU); the same holds for a psock.
+ * The cookie, never used twice, tells before and after a look whether it is still the same socket.
+ * Reads are bpf_probe_read_kernel(): a wrong address fails, it does not fault.
+ */
+#ifndef SOCKREDIR_LOOK_H
+#define SOCKREDIR_LOOK_H
+
+#include "sockredir.h"
+#include "kernel.h"
+
+enum look {
+	LOOK_GONE,  /* the socket is not there any more, or cannot be read */
+	LOOK_EMPTY, /* it has read all that was redirected to it */
+	LOOK_SOME,  /* it has not */
+};
+
+struct glance {
+	enum look look;
+	__u64 unread; /* bytes; 0: this kernel does not count them */
+};
+
+static __always_inline bool still_there(const struct sockredir_side *side)
+{
+	struct sock *sk = (struct sock *)side->sk;
+	__u64 cookie = *(volatile __u64 *)&side->cookie;
+
+	return cookie && (__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) == cookie;
+}
+
+/* What sockmap keeps for a socket; NULL when it is in no map. */
+static __always_inline struct sk_psock *psock_of(const struct sockredir_side *side)
+{
+	struct sock *sk = (struct sock *)side->sk;
+
+	return (struct sk_psock *)((__u64)BPF_CORE_READ(sk, sk_user_data) & ~7ULL);
+}
+
+/* What has the socket not read of what was redirected to it? */
+static __always_inline struct glance look_at(const struct sockredir_side *side)
+{
+	struct sock *sk = (struct sock *)side->sk;
+	struct glance seen = {};
+	struct sk_psock *psock;
+	void *first = NULL;
+
+	if (!still_there(side))
+		return seen;
+	psock = psock_of(side);
+	if (!psock || bpf_core_read(&first, sizeof(first), &psock->ingress_msg.next) || !first)
+		return seen;
+	if (first == (void *)__builtin_preserve_access_index(&psock->ingress_msg)) {
+		seen.look = LOOK_EMPTY;
+	} else {
+		/* Counts redirected bytes from 6.13 on, and where 54f89b3178d5 was backported. */
+		seen.unread = BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
+		seen.look = LOOK_SOME;
+	}
+	if (!still_there(side))
+		seen.look = LOOK_GONE;
+	return seen;
+}
+
+#endif /* SOCKREDIR_LOOK_H */

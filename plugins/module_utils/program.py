@@ -1,0 +1,598 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Load and pin an object's programs and maps, or take them away: observe, plan and apply for ``sockmap_program``.
+
+The caller holds the host's lock unless it only asks (``check``).
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import os
+import re
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+
+from .apply import Handler, Watch, apply
+from .errors import SockredirError
+from .host import mounts
+from .kernel import compilers, elf, libbpf, objects
+from .kernel.loader import Loadable, spec
+from .plan import program as decide
+from .plan.model import Plan, Step
+from .state import files, manifest, store
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
+_SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_SOCKET_MAPS = (libbpf.MAP_TYPE_SOCKMAP, libbpf.MAP_TYPE_SOCKHASH)
+
+
+class Request(NamedTuple):
+    """What is asked for; the options of ``sockmap_program``.
+
+    :ivar src: a C file or an object on this host.
+    :ivar config: ``const volatile`` variable -> value.
+    :ivar max_entries: map -> number of entries.
+    :ivar checksum: sha256 that ``src`` must have, 64 hex digits, ``sha256:`` before them or not; empty for any.
+    :ivar recreate: whether pinned maps that do not fit may be replaced.
+    """
+
+    name: str
+    pin_dir: str
+    state_dir: str
+    src: str = ""
+    compiler: str = compilers.AUTO
+    defines: Dict[str, Any] = {}
+    config: Dict[str, Any] = {}
+    max_entries: Dict[str, Any] = {}
+    checksum: str = ""
+    recreate: bool = False
+
+
+class Result(NamedTuple):
+    """What came of it.
+
+    :ivar plan: the steps that were done, or would be.
+    :ivar programs: name -> ``id``, ``type``, ``tag``, ``pin``; id and tag None where only a run would tell.
+    :ivar maps: name -> ``id``, ``type``, ``pin``.
+    :ivar draining: programs that live connections still use: ``name``, ``program_id``, ``since``.
+    :ivar notes: what could not be known, or what the compiler said.
+    """
+
+    plan: Plan
+    programs: Dict[str, Dict[str, Any]] = {}
+    maps: Dict[str, Dict[str, Any]] = {}
+    digest: Optional[str] = None
+    compiler: Optional[str] = None
+    object: Optional[str] = None
+    draining: Tuple[Dict[str, Any], ...] = ()
+    notes: Tuple[str, ...] = ()
+
+
+class _Object(NamedTuple):
+    data: bytes
+    compiler: str
+    source_digest: str
+    notes: Tuple[str, ...] = ()
+
+
+class NotYet(SockredirError):
+    """Check mode cannot know more: an earlier task of the same play has only pretended."""
+
+
+def present(request: Request, check: bool = False, watch: Optional[Watch] = None) -> Result:
+    """Have the object loaded and its programs and maps pinned.
+
+    :param check: change nothing, say what a run would do.
+    :param watch: see :func:`apply.apply`.
+    :raises SockredirError: it cannot be; the host is as it was.
+    """
+    objects.need_root()
+    _check_names(request)
+    try:
+        _check_pin_dir(request.pin_dir, check)
+        found = _obtain(request, check)
+        return _load(request, found, check, watch)
+    except (NotYet, compilers.Missing, libbpf.Missing) as unknown:
+        if not check:
+            raise
+        return _pretended(request, str(unknown))
+
+
+def restore(name: str, pin_dir: str, state_dir: str, watch: Optional[Watch] = None) -> Result:
+    """Load and pin again what the manifest names, from the stored object: no compiler, no source.
+
+    :raises SockredirError: the manifest does not name it, or its object is damaged.
+    """
+    entry = ((manifest.known(state_dir) or {}).get("programs") or {}).get(name)
+    if not entry:
+        raise SockredirError(f"the manifest in {state_dir} has no program {name}")
+    kept = {key: entry[key] for key in ("src", "compiler", "defines", "config", "max_entries")}
+    request = Request(name, pin_dir, state_dir, **kept)
+    data = store.get(state_dir, entry["object_sha256"])
+    return _load(request, _Object(data, entry["compiler"], entry["source_digest"]), False, watch)
+
+
+def absent(name: str, pin_dir: str, state_dir: str, check: bool = False, watch: Optional[Watch] = None) -> Result:
+    """Have nothing of this name pinned or recorded. Live connections finish on what they have.
+
+    :raises SockredirError: a program is still attached.
+    """
+    objects.need_root()
+    document = manifest.known(state_dir)
+    entry = _entry(document, name)
+    if entry is None:
+        return Result([], draining=draining(document))
+    observed = _observe(entry, pin_dir, document, name)
+    observed = observed._replace(attached=_attached(observed.pins.values(), document))
+    notes: Tuple[str, ...] = ()
+    if check and observed.attached:  # an earlier task of the same play may have pretended to detach it
+        notes = (f"{name} is attached to {', '.join(observed.attached)}: detach it before removing it",)
+        observed = observed._replace(attached=())
+    plan = decide.absent(name, pin_dir, observed)
+    if not check:
+        apply(plan, _Work(state_dir).handlers(), watch)
+        _drop_objects(state_dir)
+    return Result(plan, draining=draining(manifest.known(state_dir)), notes=notes)
+
+
+def draining(document: Optional[manifest.Manifest]) -> Tuple[Dict[str, Any], ...]:
+    """The replaced or removed programs that live connections still use."""
+    if not document or not document["draining"] or not manifest.ids_valid(document):
+        return ()
+    return tuple(_alive(document["draining"]))
+
+
+def _alive(entries: Iterable[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    entries = list(entries)
+    alive = objects.alive([entry["program_id"] for entry in entries])
+    return [entry for entry in entries if entry["program_id"] in alive]
+
+
+# --- what is wanted ---
+
+
+def _check_names(request: Request) -> None:
+    if not _NAME.fullmatch(request.name):
+        raise SockredirError(f"name: {request.name!r} is not made of up to 32 letters, digits, - and _")
+    if request.checksum and not _SHA256.fullmatch(request.checksum):
+        raise SockredirError(f"checksum: {request.checksum!r} is not a sha256: 64 hex digits")
+
+
+def _check_pin_dir(pin_dir: str, check: bool) -> None:
+    """:raises SockredirError: pins cannot be there."""
+    if not os.path.isabs(pin_dir):
+        raise SockredirError(f"pin_dir: {pin_dir} is not an absolute path")
+    mounted = mounts.read()
+    bpffs = mounts.bpffs_holding(pin_dir, mounted)
+    if not bpffs:
+        if check and (not os.path.exists(pin_dir) or not os.listdir(pin_dir)):
+            raise NotYet(f"no bpffs is mounted for {pin_dir} yet")
+        other = mounts.holding(os.path.realpath(pin_dir), mounted)
+        raise SockredirError(
+            f"pin_dir: {pin_dir} is not on a bpffs but on {other.fstype if other else 'nothing'}",
+            "use a directory below /sys/fs/bpf, or mount a bpffs with bpffs_pin state=mounted",
+        )
+    if "." in os.path.realpath(pin_dir)[len(bpffs.point) :]:
+        raise SockredirError(f"pin_dir: {pin_dir} has a dot in a name, which a bpffs refuses")
+
+
+def _obtain(request: Request, check: bool) -> _Object:
+    """The object: stored by an earlier run of the same source, taken as it is, or compiled now."""
+    if not request.src:
+        raise SockredirError("src: a C file or an object is needed with state=present")
+    if check and not os.path.exists(request.src):
+        raise NotYet(f"{request.src} is not there yet")
+    data = compilers.read(request.src)
+    _verify(request, data)
+    if elf.is_elf(data):
+        return _Object(data, compilers.OBJECT, store.sha256(data))
+    if b"\0" in data[:4096]:
+        raise SockredirError(f"src: {request.src} is neither C nor an ELF file")
+    return _stored(request) or _compile(request)
+
+
+def _verify(request: Request, data: bytes) -> None:
+    wanted = _SHA256.fullmatch(request.checksum)
+    if wanted and store.sha256(data) != wanted[1]:
+        raise SockredirError(
+            f"checksum: {request.src} has the sha256 {store.sha256(data)}, not {wanted[1]}",
+            "look where the file comes from; if it is right, correct the checksum",
+        )
+
+
+def _stored(request: Request) -> Optional[_Object]:
+    entry = _entry(manifest.known(request.state_dir), request.name)
+    if not entry or entry["compiler"] == compilers.OBJECT:
+        return None
+    if request.compiler not in (compilers.AUTO, entry["compiler"]):
+        return None
+    digest = compilers.source_digest(request.src, request.defines, entry["compiler"])
+    if digest != entry["source_digest"]:
+        return None
+    try:
+        return _Object(store.get(request.state_dir, entry["object_sha256"]), entry["compiler"], digest)
+    except SockredirError:  # gone or damaged: compile again
+        return None
+
+
+def _compile(request: Request) -> _Object:
+    compiler = compilers.choose(request.compiler)
+    digest = compilers.source_digest(request.src, request.defines, compiler)
+    compiled = compilers.compile_source(request.src, request.defines, compiler)
+    return _Object(compiled.data, compiler, digest, (compiled.warnings,) if compiled.warnings else ())
+
+
+def _wanted(request: Request, found: _Object, loadable: Loadable) -> decide.Wanted:
+    sha256 = store.sha256(found.data)
+    types = {name: (program.prog_type, program.attach_type) for name, program in loadable.programs.items()}
+    entry = {
+        "object_sha256": sha256,
+        "source_digest": found.source_digest,
+        "digest": decide.digest(sha256, types, request.config, request.max_entries),
+        "compiler": found.compiler,
+        "src": request.src,
+        "defines": request.defines,
+        "config": request.config,
+        "max_entries": request.max_entries,
+        "layout_version": loadable.layout_version,
+        "pins": {name: decide.pin_path(request.pin_dir, name) for name in loadable.programs},
+        "map_pins": {name: decide.pin_path(request.pin_dir, name) for name in loadable.maps},
+    }
+    return decide.Wanted(request.name, request.pin_dir, entry, types, loadable.maps, request.recreate)
+
+
+# --- what is there ---
+
+
+def _entry(document: Optional[manifest.Manifest], name: str) -> Optional[Dict[str, Any]]:
+    """The program's section; without ids where they are of another boot."""
+    entry = ((document or {}).get("programs") or {}).get(name)
+    if entry and not manifest.ids_valid(document or {}):
+        return dict(entry, program_ids={}, program_tags={}, map_ids={})
+    return entry
+
+
+def _observe(
+    entry: Optional[Dict[str, Any]],
+    pin_dir: str,
+    document: Optional[manifest.Manifest],
+    name: str,
+    programs: Iterable[str] = (),
+    maps: Iterable[str] = (),
+) -> decide.Observed:
+    recorded = [path for key in ("pins", "map_pins") for path in (entry or {}).get(key, {}).values()]
+    wanted = [decide.pin_path(pin_dir, one) for one in [*programs, *maps]]
+    pins = {path: _known(pin, entry) for path in dict.fromkeys(wanted + recorded) for pin in [objects.at(path)] if pin}
+    pinned = {path: pin.object for path, pin in pins.items() if pin.kind == "map"}
+    loaded = [pin.object for path, pin in pins.items() if pin.kind == "program" and pin.object.digest]
+    layout = next((one.layout for one in loaded if one.layout is not None), (entry or {}).get("layout_version"))
+    names = _listing(pin_dir)
+    leftovers = tuple(path for path in names if path.endswith(decide.TEMPORARY) and _stem(path) in wanted + recorded)
+    running = _running(loaded, entry, [*maps] or list((entry or {}).get("map_pins", {})))
+    return decide.Observed(
+        pin_dir_exists=os.path.isdir(pin_dir),
+        pins=pins,
+        maps={path: decide.HostMap(info.id, spec(info, layout)) for path, info in pinned.items()},
+        running={one: decide.HostMap(info.id, spec(info, layout)) for one, info in running.items()},
+        entry=entry,
+        same_boot=bool(document and manifest.ids_valid(document)),
+        taken=_taken(document, name),
+        leftovers=leftovers,
+        others=tuple(path for path in names if path not in pins and path not in leftovers),
+    )
+
+
+def _known(pin: objects.Pin, entry: Optional[Dict[str, Any]]) -> objects.Pin:
+    """A program that has no place for our mark is known by its id."""
+    recorded = (entry or {}).get("program_ids", {}).values()
+    if pin.kind == "program" and pin.object.digest is None and pin.id in recorded:
+        return pin._replace(object=pin.object._replace(digest=(entry or {}).get("digest")))
+    return pin
+
+
+def _stem(path: str) -> str:
+    return path[: -len(decide.TEMPORARY)]
+
+
+def _listing(pin_dir: str) -> List[str]:
+    try:
+        return [os.path.join(pin_dir, name) for name in sorted(os.listdir(pin_dir))]
+    except FileNotFoundError:
+        return []
+
+
+def _running(
+    loaded: List[objects.Program], entry: Optional[Dict[str, Any]], names: List[str]
+) -> Dict[str, libbpf.MapInfo]:
+    """The maps behind our loaded programs, by name; the recorded ones where the programs do not use them themselves."""
+    used = [number for program in loaded for number in program.map_ids]
+    infos = {info.name: info for number in used for info in [_map_info(number)] if info}
+    found = {name: infos[_short(name)] for name in names if _short(name) in infos}
+    for name, number in ((entry or {}).get("map_ids") or {}).items():
+        info = None if name in found else _map_info(number)
+        if info and name in names:
+            found[name] = info
+    return found
+
+
+def _short(name: str) -> str:
+    return name[:15]  # BPF_OBJ_NAME_LEN, less the end
+
+
+def _map_info(number: int) -> Optional[libbpf.MapInfo]:
+    try:
+        with libbpf.map_by_id(number) as descriptor:
+            return libbpf.map_info(descriptor)
+    except libbpf.BpfError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+
+
+def _taken(document: Optional[manifest.Manifest], name: str) -> Dict[str, str]:
+    others = {other: entry for other, entry in ((document or {}).get("programs") or {}).items() if other != name}
+    return {
+        path: other
+        for other, entry in others.items()
+        for key in ("pins", "map_pins")
+        for path in entry.get(key, {}).values()
+    }
+
+
+def _attached(pins: Iterable[objects.Pin], document: Optional[manifest.Manifest]) -> Tuple[str, ...]:
+    """To what these pins' programs are attached: by links, to these pins' maps, and to cgroups as the manifest says."""
+    pins = list(pins)
+    programs = {pin.id for pin in pins if pin.kind == "program"}
+    found = [f"link {info.id}" for info in _links() if info.program_id in programs and not _is_dead(info)]
+    for pin in pins:
+        if pin.kind == "map" and pin.object.type in _SOCKET_MAPS and programs & set(_verdicts(pin.id)):
+            found.append(f"the map {pin.path}")
+    for attachment in (document or {}).get("attachments", []):
+        cgroup = attachment.get("cgroup")
+        if attachment.get("method") == "legacy" and cgroup and programs & set(_cgroup_programs(cgroup)):
+            found.append(cgroup)
+    return tuple(found)
+
+
+def _is_dead(info: libbpf.LinkInfo) -> bool:
+    """Whether the link's cgroup has gone: it holds its program, but that does not run."""
+    return info.type == libbpf.LINK_TYPE_CGROUP and info.cgroup_id == 0
+
+
+def _links() -> List[libbpf.LinkInfo]:
+    found = []
+    for number in libbpf.link_ids():
+        try:
+            with libbpf.link_by_id(number) as descriptor:
+                found.append(libbpf.link_info(descriptor))
+        except libbpf.BpfError as error:
+            if error.errno != errno.ENOENT:
+                raise
+    return found
+
+
+def _verdicts(map_id: int) -> List[int]:
+    try:
+        with libbpf.map_by_id(map_id) as descriptor:
+            return libbpf.query(descriptor, libbpf.ATTACH_SK_MSG_VERDICT).program_ids
+    except libbpf.BpfError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL):  # gone; a kernel before 5.18 cannot say
+            return []
+        raise
+
+
+def _cgroup_programs(cgroup: str) -> List[int]:
+    try:
+        number = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # gone, and its attachments with it
+        return []
+    with libbpf.Fd(number) as descriptor:
+        return libbpf.query(descriptor, libbpf.ATTACH_CGROUP_SOCK_OPS).program_ids
+
+
+# --- doing it ---
+
+
+def _load(request: Request, found: _Object, check: bool, watch: Optional[Watch]) -> Result:
+    where = request.src if found.compiler != compilers.OBJECT or os.path.exists(request.src) else request.name
+    with Loadable(found.data, request.name, where, request.config, request.max_entries) as loadable:
+        wanted = _wanted(request, found, loadable)
+        document = manifest.known(request.state_dir)
+        observed = _observe(
+            _entry(document, request.name), request.pin_dir, document, request.name, wanted.programs, wanted.maps
+        )
+        observed = observed._replace(
+            stored=_is_stored(request.state_dir, wanted.entry["object_sha256"]),
+            damage=manifest.damage(request.state_dir) or "",
+        )
+        plan = decide.present(wanted, observed)
+        if not check:
+            apply(plan, _Work(request.state_dir, found.data, loadable).handlers(), watch)
+            _drop_objects(request.state_dir)
+    programs, maps = _described(wanted, request.pin_dir)
+    return Result(
+        plan,
+        programs,
+        maps,
+        wanted.entry["digest"],
+        found.compiler,
+        store.path(request.state_dir, wanted.entry["object_sha256"]),
+        draining(manifest.known(request.state_dir)),
+        found.notes,
+    )
+
+
+def _is_stored(state_dir: str, digest: str) -> bool:
+    try:
+        store.get(state_dir, digest)
+    except SockredirError:
+        return False
+    return True
+
+
+def _drop_objects(state_dir: str) -> None:
+    """Keep on disk what the manifest, or a rollback, could load again."""
+    both = (manifest.known(state_dir), manifest.previous(state_dir))
+    store.keep_only(state_dir, [digest for document in both for digest in manifest.objects(document)])
+
+
+def _described(wanted: decide.Wanted, pin_dir: str) -> Tuple[Dict[str, Dict[str, Any]], Dict[str, Dict[str, Any]]]:
+    """What is pinned by now; in check mode what is not yet has no id."""
+    programs, maps = {}, {}
+    for name, types in wanted.types.items():
+        path = decide.pin_path(pin_dir, name)
+        pin = objects.at(path) if os.path.isdir(pin_dir) else None
+        is_ours = bool(pin and pin.kind == "program")
+        programs[name] = {
+            "id": pin.id if is_ours else None,
+            "tag": pin.object.tag if is_ours else None,
+            "type": libbpf.prog_type_name(types[0]),
+            "pin": path,
+        }
+    for name, one in wanted.maps.items():
+        path = decide.pin_path(pin_dir, name)
+        pin = objects.at(path) if os.path.isdir(pin_dir) else None
+        maps[name] = {"id": pin.id if pin and pin.kind == "map" else None, "type": one.type, "pin": path}
+    return programs, maps
+
+
+def _pretended(request: Request, reason: str) -> Result:
+    """Check mode with nothing to look at: it would be loaded, more is not known."""
+    try:
+        entry = _entry(manifest.known(request.state_dir), request.name) or {}
+    except SockredirError:
+        entry = {}
+    after = {"src": request.src, "config": request.config, "max_entries": request.max_entries}
+    step = Step("load", f"programs of {request.name}", entry.get("digest"), after)
+    return Result([step], notes=(f"{reason}: what a run would load cannot be known in full",))
+
+
+class _Work:
+    """The handlers of a plan's steps: each does its step and returns how to undo it."""
+
+    def __init__(self, state_dir: str, data: bytes = b"", loadable: Optional[Loadable] = None) -> None:
+        self._state_dir = state_dir
+        self._data = data
+        self._loadable = loadable
+
+    def handlers(self) -> Dict[str, Handler]:
+        """By verb."""
+        return {
+            "make_directory": self._make_directory,
+            "remove_directory": self._remove_directory,
+            "store": self._store,
+            "load": self._load,
+            "pin": self._pin,
+            "replace": self._replace,
+            "unpin": self._unpin,
+            "record": self._record,
+            "identify": self._identify,
+            "forget": self._forget,
+        }
+
+    def _make_directory(self, step: Step) -> Callable[[], None]:
+        try:
+            os.makedirs(step.subject, 0o700)
+        except OSError as error:
+            raise SockredirError(f"pin_dir: cannot make {step.subject}: {error.strerror}") from error
+        return lambda: os.rmdir(step.subject)
+
+    def _remove_directory(self, step: Step) -> Callable[[], None]:
+        os.rmdir(step.subject)
+        return lambda: os.mkdir(step.subject, 0o700)
+
+    def _store(self, _step: Step) -> Callable[[], None]:
+        digest = store.put(self._state_dir, self._data)
+        return lambda: files.remove(store.path(self._state_dir, digest))
+
+    def _load(self, step: Step) -> Callable[[], None]:
+        maps = {name: libbpf.map_by_id(number) for name, number in step.data["reuse"].items()}
+        self._loaded().load(maps)
+        for descriptor in maps.values():
+            descriptor.close()
+        return self._loaded().close
+
+    def _loaded(self) -> Loadable:
+        assert self._loadable is not None  # plans with these steps are made from an object only
+        return self._loadable
+
+    def _pin(self, step: Step) -> Callable[[], None]:
+        with self._target(step) as descriptor:
+            libbpf.pin(descriptor, step.subject)
+        return lambda: os.unlink(step.subject)
+
+    def _replace(self, step: Step) -> Callable[[], None]:
+        old = libbpf.get(step.subject)
+        with self._target(step) as descriptor:
+            _put(descriptor, step.subject)
+        return lambda: _put(old, step.subject)
+
+    def _target(self, step: Step) -> libbpf.Fd:
+        if step.data["kind"] == "map" and step.data["id"] is not None:
+            return libbpf.map_by_id(step.data["id"])
+        found = self._loaded().map if step.data["kind"] == "map" else self._loaded().program
+        return libbpf.Fd(os.dup(found(step.data["name"]).fileno()))
+
+    def _unpin(self, step: Step) -> Callable[[], None]:
+        old = libbpf.get(step.subject)
+        os.unlink(step.subject)
+        return lambda: libbpf.pin(old, step.subject)
+
+    def _record(self, step: Step) -> Callable[[], None]:
+        def change(document: manifest.Manifest) -> None:
+            ids = {key: document["programs"].get(step.data["name"], {}).get(key, {}) for key in decide.IDS}
+            document["programs"][step.data["name"]] = dict(step.data["entry"], **ids)
+            pins = [*step.data["entry"]["pins"].values(), *step.data["entry"]["map_pins"].values()]
+            document["pin_dir"] = document["pin_dir"] or os.path.dirname(pins[0])
+
+        return self._edit(change)
+
+    def _identify(self, step: Step) -> Callable[[], None]:
+        def change(document: manifest.Manifest) -> None:
+            entry = document["programs"][step.data["name"]]
+            before = dict(entry["program_ids"])
+            programs = {name: objects.at(path) for name, path in entry["pins"].items()}
+            entry["program_ids"] = {name: pin.id for name, pin in programs.items() if pin}
+            entry["program_tags"] = {name: pin.object.tag for name, pin in programs.items() if pin}
+            maps = {name: objects.at(path) for name, path in entry["map_pins"].items()}
+            entry["map_ids"] = {name: pin.id for name, pin in maps.items() if pin}
+            gone = {name: number for name, number in before.items() if number != entry["program_ids"].get(name)}
+            _note_draining(document, dict(gone, **step.data["replaced"]))
+
+        return self._edit(change)
+
+    def _forget(self, step: Step) -> Callable[[], None]:
+        def change(document: manifest.Manifest) -> None:
+            entry = document["programs"].pop(step.data["name"])
+            _note_draining(document, entry.get("program_ids", {}))
+
+        return self._edit(change)
+
+    def _edit(self, change: Callable[[manifest.Manifest], None]) -> Callable[[], None]:
+        saved = manifest.snapshot(self._state_dir)
+        manifest.edit(self._state_dir, change)
+        return lambda: manifest.put_back(self._state_dir, saved)
+
+
+def _put(descriptor: libbpf.Descriptor, path: str) -> None:
+    """Pin in the place of what is pinned there, in one step."""
+    temporary = path + decide.TEMPORARY
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    libbpf.pin(descriptor, temporary)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def _note_draining(document: manifest.Manifest, programs: Dict[str, int]) -> None:
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    known = {entry["program_id"] for entry in document["draining"]}
+    fresh = [
+        {"name": name, "program_id": number, "since": now} for name, number in programs.items() if number not in known
+    ]
+    document["draining"] = _alive(document["draining"] + fresh)

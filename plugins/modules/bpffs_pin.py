@@ -1,0 +1,181 @@
+#!/usr/bin/python
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bpffs_pin
+short_description: Mount a bpffs, and keep directories and pins on it
+version_added: 1.0.0
+author:
+  - sockredir contributors (!UNKNOWN)
+description:
+  - A pin keeps a BPF program, map or link alive, under a path on a bpffs. This module mounts a bpffs, makes directories
+    on it, pins what is loaded, and takes directories and pins away.
+  - A bpffs is never mounted where there is one already, because the new one would hide everybody's pins.
+  - A pin is replaced in one step. Whoever opens it finds the old object or the new one, never none.
+options:
+  path:
+    description: The mount point, directory or pin.
+    type: path
+    required: true
+  source:
+    description:
+      - What to pin, as the kernel's id or the path of another pin; needed for O(state=present).
+      - An id needs O(kind).
+    type: str
+  kind:
+    description:
+      - What O(source) is. With O(state=absent), only a pin of this kind is removed.
+    type: str
+    choices: [program, map, link]
+  owner:
+    description: Name or id of the user that is to own O(path).
+    type: str
+  group:
+    description: Name or id of the group that is to own O(path).
+    type: str
+  mode:
+    description:
+      - The permissions of O(path), in octal, such as V('0700').
+      - What is made gets V('0700') as bpffs or directory and V('0600') as pin, unless told otherwise; what is there
+        stays as it is.
+    type: raw
+  state:
+    description:
+      - V(mounted) mounts a bpffs at O(path), unless O(path) is on one already. A mount that is there is left as it is.
+      - V(directory) makes a directory, and those above it, on a bpffs.
+      - V(present) pins O(source) at O(path).
+      - V(absent) removes a pin or an empty directory. It unmounts nothing.
+    type: str
+    choices: [mounted, directory, present, absent]
+    default: present
+extends_documentation_fragment:
+  - ebpf.sockredir.attributes
+notes:
+  - A bpffs lives in memory. Its pins are gone after a reboot.
+  - In check mode, what an earlier task of the same play would have made may be missing; RV(notes) says what then cannot
+    be known.
+seealso:
+  - module: ebpf.sockredir.sockmap_program
+  - module: ebpf.sockredir.sockmap_attach
+"""
+
+EXAMPLES = r"""
+- name: Have a bpffs
+  ebpf.sockredir.bpffs_pin:
+    path: /sys/fs/bpf
+    state: mounted
+
+- name: Have a directory for our pins
+  ebpf.sockredir.bpffs_pin:
+    path: /sys/fs/bpf/sockredir
+    state: directory
+    mode: '0700'
+
+- name: Pin a map once more, for another group to read
+  ebpf.sockredir.bpffs_pin:
+    path: /sys/fs/bpf/monitoring/counters
+    source: /sys/fs/bpf/sockredir/counters
+    kind: map
+    group: monitoring
+    mode: '0640'
+
+- name: Remove that pin
+  ebpf.sockredir.bpffs_pin:
+    path: /sys/fs/bpf/monitoring/counters
+    kind: map
+    state: absent
+"""
+
+RETURN = r"""
+path:
+  description: The path, with symbolic links above its last part resolved.
+  returned: success
+  type: str
+  sample: /sys/fs/bpf/sockredir
+kind:
+  description: What is there, V(directory), V(program), V(map) or V(link); V(null) for nothing. In check mode as before.
+  returned: success
+  type: str
+  sample: map
+id:
+  description: The kernel's id of what is pinned.
+  returned: success
+  type: int
+  sample: 42
+mount_point:
+  description: Mount point of the filesystem that O(path) is on.
+  returned: success
+  type: str
+  sample: /sys/fs/bpf
+notes:
+  description: What check mode cannot know yet, and bpffs stacked on bpffs.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+details:
+  description: More about a failure, such as what could not be undone.
+  returned: failure
+  type: str
+  sample: ''
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import pin
+from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import diff
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.pin import Access, Wanted
+
+ARGUMENTS = {
+    "path": {"type": "path", "required": True},
+    "source": {"type": "str"},
+    "kind": {"type": "str", "choices": ["program", "map", "link"]},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "mode": {"type": "raw"},
+    "state": {"type": "str", "choices": ["mounted", "directory", "present", "absent"], "default": "present"},
+}
+
+
+def wanted(options, pretend):
+    """The mount, directory or pin that a task asks for."""
+    source = options["source"]
+    if source is not None and source.isdigit() and options["kind"] is None:
+        raise SockredirError(f"source: {source} is an id, of what kind is unknown", "set kind to program, map or link")
+    if source is not None and not source.isdigit():
+        source = os.path.abspath(os.path.expanduser(source))
+    access = Access(pin.user_id(options["owner"]), pin.group_id(options["group"]), pin.permissions(options["mode"]))
+    return Wanted(pin.real_path(options["path"]), options["state"], options["kind"], source, access, pretend)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS, required_if=[("state", "present", ["source"])], supports_check_mode=True
+    )
+    try:
+        asked = wanted(module.params, module.check_mode)
+        result = pin.ensure(asked)
+    except SockredirError as error:
+        module.fail_json(msg=str(error), details=error.detail)
+    for note in result.notes:
+        module.warn(note)
+    here = result.seen.here
+    module.exit_json(
+        changed=bool(result.steps),
+        diff=diff(result.steps),
+        path=asked.path,
+        kind=here.kind if here else None,
+        id=here.number if here else None,
+        mount_point=result.seen.mount_point,
+        notes=result.notes,
+    )
+
+
+if __name__ == "__main__":
+    main()
