@@ -399,6 +399,7 @@ def _load(request: Request, found: _Object, check: bool, watch: Optional[Watch])
     where = request.src if found.compiler != compilers.OBJECT or os.path.exists(request.src) else request.name
     with Loadable(found.data, request.name, where, request.config, request.max_entries) as loadable:
         wanted = _wanted(request, found, loadable)
+        loadable.stamp(wanted.entry["digest"])
         document = manifest.known(request.state_dir)
         observed = _observe(
             _entry(document, request.name), request.pin_dir, document, request.name, wanted.programs, wanted.maps
