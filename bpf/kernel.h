@@ -12,6 +12,12 @@
 
 #define __kernel_struct __attribute__((preserve_access_index))
 
+struct net {
+	struct {
+		__u32 sysctl_tcp_rmem[3];
+	} ipv4;
+} __kernel_struct;
+
 struct sock_common {
 	__u16 skc_family;
 	__u16 skc_num;	  /* local port, host order */
@@ -24,6 +30,9 @@ struct sock_common {
 		long long counter;
 	} skc_cookie;
 	int skc_bound_dev_if;
+	struct {
+		struct net *net;
+	} skc_net;
 } __kernel_struct;
 
 struct sock {
@@ -42,6 +51,7 @@ struct inet_sock {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	__u32 icsk_rto_max;	  /* 6.15 */
 	const void *icsk_ulp_ops; /* what sits on top: kTLS, MPTCP, ... */
 } __kernel_struct;
 

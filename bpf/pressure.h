@@ -41,7 +41,7 @@ static __always_inline __u64 unread_bound(const struct sockredir_side *writer,
 	if (seen.look == LOOK_EMPTY)
 		return 0;
 	/* After a switch to TCP the figure includes TCP's own bytes, on all kernels: all or nothing. */
-	if (seen.look == LOOK_SOME && seen.unread && writer->state == SOCKREDIR_REDIRECTED &&
+	if (seen.look == LOOK_SOME && seen.unread && writer->state <= SOCKREDIR_REDIRECTED &&
 	    seen.unread < writer->unread)
 		return seen.unread;
 	return writer->unread;
@@ -132,9 +132,24 @@ static __always_inline bool recount(struct sockredir_pressure *p)
 	return true;
 }
 
+/*
+ * What one reader may have unread when its writer turns to TCP. Kernels that count redirected
+ * bytes as received ones then see the receive buffer overrun. From 6.14 on they advertise a zero
+ * window and a new one when the reader has caught up (8c670bdfa58e). Older ones drop what does
+ * not fit under tcp_rmem[2] and do not say so: the writer would wait for its retransmission
+ * timer long after the reader went on, and give up if it never does. icsk_rto_max came with 6.15
+ * and tells them apart.
+ */
+static __always_inline __u64 unread_limit(const struct tcp_sock *tp)
+{
+	if (bpf_core_field_exists(tp->inet_conn.icsk_rto_max))
+		return ~0ULL;
+	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ipv4.sysctl_tcp_rmem[2] / 2;
+}
+
 /* May `size` more bytes go from `writer` to `reader` without a window? Charges them if so. */
 static __always_inline bool admit(struct sockredir_side *writer, const struct sockredir_side *reader,
-				  __u32 size, __u64 budget)
+				  __u32 size, __u64 budget, __u64 limit)
 {
 	struct sockredir_pressure *p = get_pressure();
 	__u64 charge;
@@ -143,6 +158,8 @@ static __always_inline bool admit(struct sockredir_side *writer, const struct so
 		return false;
 	if (writer->unread + size > LOOK_ABOVE)
 		writer->unread = unread_bound(writer, reader);
+	if (writer->unread > limit)
+		return false;
 	charge = charge_for(writer->unread + size);
 	if (!recharge(p, writer, charge, budget) && !(recount(p) && recharge(p, writer, charge, budget)))
 		return false;

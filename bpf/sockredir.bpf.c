@@ -18,6 +18,7 @@
 
 #define AF_INET 2
 #define E2BIG	7
+#define SOL_TCP 6
 
 #include "kernel.h"
 #include "sockredir.h"
@@ -59,6 +60,19 @@ static __always_inline void ask_callbacks(struct bpf_sock_ops *ctx, struct sockr
 	bpf_sock_ops_cb_flags_set(ctx, on | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
 }
 
+/*
+ * A direction that turns to TCP may find its reader's buffer overrun by redirected bytes. What TCP
+ * sends then is dropped, but for one segment in an empty queue, and the window closes. With a first
+ * flight of just one segment nothing is dropped, so nothing has to wait for a retransmission: the
+ * reader comes to that segment after the redirected bytes, and reading it reopens the window.
+ */
+static __always_inline void begin_tcp_gently(struct bpf_sock_ops *ctx)
+{
+	int segments = 1;
+
+	bpf_setsockopt(ctx, SOL_TCP, TCP_BPF_IW, &segments, sizeof(segments));
+}
+
 /* Puts the socket in the map. 0, or why not. */
 static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 					struct sockredir_key *self, bool server)
@@ -89,6 +103,7 @@ static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_soc
 	if (server)
 		__sync_fetch_and_or(&side->flags, SOCKREDIR_SIDE_SERVER);
 	ask_callbacks(ctx, side);
+	begin_tcp_gently(ctx);
 	/* From here on the other end may send to us. */
 	__sync_lock_test_and_set(&side->cookie, cookie);
 	return 0;
@@ -239,13 +254,13 @@ static __always_inline __u32 decide(const struct tcp_sock *tp, const struct sock
 }
 
 /* Hands the message to the peer: SOCKREDIR_REDIRECTED or why that was not to be. */
-static __always_inline __u32 redirect(struct sk_msg_md *msg, const struct sockredir_key *self,
-				      struct sockredir_side *own, struct sockredir_side *other, __u32 size,
-				      __u64 budget)
+static __always_inline __u32 redirect(struct sk_msg_md *msg, const struct tcp_sock *tp,
+				      const struct sockredir_key *self, struct sockredir_side *own,
+				      struct sockredir_side *other, __u32 size, __u64 budget)
 {
 	struct sockredir_key peer = peer_key(self);
 
-	if (!admit(own, other, size, budget))
+	if (!admit(own, other, size, budget, unread_limit(tp)))
 		return SOCKREDIR_OVER_BUDGET;
 	if (__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_STARTED) & SOCKREDIR_SIDE_BARRED)
 		return SOCKREDIR_DEMOTED;
@@ -278,7 +293,7 @@ static __always_inline __u32 handle(struct sk_msg_md *msg, const struct tcp_sock
 			why = SOCKREDIR_DEMOTED;
 	}
 	if (why == SOCKREDIR_REDIRECTED) {
-		why = redirect(msg, &self, own, peer, size, s->budget);
+		why = redirect(msg, tp, &self, own, peer, size, s->budget);
 		if (why != SOCKREDIR_REDIRECTED)
 			bar(peer);
 	}
