@@ -201,9 +201,9 @@ static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct tcp_s
 		follow(ctx, tp, OCCASION_SHUTDOWN);
 }
 
-/* clang refuses a function of its section's name; the loader pins it without the underscore. */
-SEC("sockops")
-int sockops_(struct bpf_sock_ops *ctx)
+/* A bare "sockops" would be the name of two symbols. */
+SEC("sockops/tcp")
+int sockops(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;

@@ -83,7 +83,7 @@ def observe(wanted: Wanted, state_dir: str, links: Optional[Sequence[libbpf.Link
     :param links: of :func:`.kernel.attachments.links`, where the caller has them already.
     :raises SockredirError: a pin is something else than it has to be, or the kernel does not let us look.
     """
-    document = manifest.current(state_dir)
+    document = manifest.known(state_dir)
     entry = _entry(document, wanted)
     program_id = _program_id(wanted)
     made = _made(document, wanted)
@@ -302,7 +302,7 @@ class _Handlers:
     def _own(self, path: str, ours: bool) -> None:
         def change(document: manifest.Manifest) -> None:
             kept = [each for each in document.get("cgroups", []) if each != path]
-            document["cgroups"] = kept + [path] if ours else kept
+            document["cgroups"] = sorted([*kept, path]) if ours else kept
 
         manifest.edit(self.state_dir, change)
 
@@ -367,10 +367,15 @@ class _Handlers:
 
         def change(document: manifest.Manifest) -> None:
             others = [each for each in document["attachments"] if (each.get("program"), each.get(self.kind)) != key]
-            document["attachments"] = others + [entry] if entry else others
+            # In a certain order: the same attachments are the same wish.
+            document["attachments"] = sorted([*others, entry], key=_record_order) if entry else others
 
         manifest.edit(self.state_dir, change)
         return None
+
+
+def _record_order(entry: Record) -> List[str]:
+    return [str(entry.get(key)) for key in ("program", "cgroup", "map")]
 
 
 def _holding(held: libbpf.Fd, undo: Callable[[], None]) -> Callable[[], None]:

@@ -8,11 +8,12 @@ The caller holds the host's lock unless it only asks (``check``).
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import os
 import re
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from .apply import Handler, Watch, apply
 from .errors import SockredirError
@@ -100,18 +101,34 @@ def present(request: Request, check: bool = False, watch: Optional[Watch] = None
         return _pretended(request, str(unknown))
 
 
-def restore(name: str, pin_dir: str, state_dir: str, watch: Optional[Watch] = None) -> Result:
-    """Load and pin again what the manifest names, from the stored object: no compiler, no source.
+@contextlib.contextmanager
+def planned(name: str, document: manifest.Manifest, state_dir: str) -> Iterator[Tuple[Plan, Dict[str, Handler]]]:
+    """What it takes to load and pin what a manifest names, from the stored object: no compiler, no source.
 
-    :raises SockredirError: the manifest does not name it, or its object is damaged.
+    A pinned map that does not fit is replaced. The handlers are good while the context lasts.
+
+    :param document: the manifest with the wish; what is there is told from the current one.
+    :raises SockredirError: the object is damaged, or something foreign is in the way.
     """
-    entry = ((manifest.known(state_dir) or {}).get("programs") or {}).get(name)
-    if not entry:
-        raise SockredirError(f"the manifest in {state_dir} has no program {name}")
+    entry = document["programs"][name]
+    pin_dir = os.path.dirname(next(iter(entry["pins"].values())))
     kept = {key: entry[key] for key in ("src", "compiler", "defines", "config", "max_entries")}
-    request = Request(name, pin_dir, state_dir, **kept)
+    request = Request(name, pin_dir, state_dir, recreate=True, **kept)
     data = store.get(state_dir, entry["object_sha256"])
-    return _load(request, _Object(data, entry["compiler"], entry["source_digest"]), False, watch)
+    with _planned(request, _Object(data, entry["compiler"], entry["source_digest"])) as (_wanted, plan, work):
+        yield plan, work.handlers()
+
+
+def removal(name: str, document: Optional[manifest.Manifest], state_dir: str) -> Tuple[Plan, Dict[str, Handler]]:
+    """What it takes to have nothing of this name pinned or recorded, once it is detached.
+
+    :param document: the manifest that knows it.
+    """
+    entry = _entry(document, name)
+    if entry is None:
+        return [], {}
+    pin_dir = os.path.dirname(next(iter(entry["pins"].values())))
+    return decide.absent(name, pin_dir, _observe(entry, pin_dir, document, name)), _Work(state_dir).handlers()
 
 
 def absent(name: str, pin_dir: str, state_dir: str, check: bool = False, watch: Optional[Watch] = None) -> Result:
@@ -396,21 +413,9 @@ def _cgroup_programs(cgroup: str) -> List[int]:
 
 
 def _load(request: Request, found: _Object, check: bool, watch: Optional[Watch]) -> Result:
-    where = request.src if found.compiler != compilers.OBJECT or os.path.exists(request.src) else request.name
-    with Loadable(found.data, request.name, where, request.config, request.max_entries) as loadable:
-        wanted = _wanted(request, found, loadable)
-        loadable.stamp(wanted.entry["digest"])
-        document = manifest.known(request.state_dir)
-        observed = _observe(
-            _entry(document, request.name), request.pin_dir, document, request.name, wanted.programs, wanted.maps
-        )
-        observed = observed._replace(
-            stored=_is_stored(request.state_dir, wanted.entry["object_sha256"]),
-            damage=manifest.damage(request.state_dir) or "",
-        )
-        plan = decide.present(wanted, observed)
+    with _planned(request, found) as (wanted, plan, work):
         if not check:
-            apply(plan, _Work(request.state_dir, found.data, loadable).handlers(), watch)
+            apply(plan, work.handlers(), watch)
             _drop_objects(request.state_dir)
     programs, maps = _described(wanted, request.pin_dir)
     return Result(
@@ -425,6 +430,23 @@ def _load(request: Request, found: _Object, check: bool, watch: Optional[Watch])
     )
 
 
+@contextlib.contextmanager
+def _planned(request: Request, found: _Object) -> Iterator[Tuple[decide.Wanted, Plan, _Work]]:
+    where = request.src if found.compiler != compilers.OBJECT or os.path.exists(request.src) else request.name
+    with Loadable(found.data, request.name, where, request.config, request.max_entries) as loadable:
+        wanted = _wanted(request, found, loadable)
+        loadable.stamp(wanted.entry["digest"])
+        document = manifest.known(request.state_dir)
+        observed = _observe(
+            _entry(document, request.name), request.pin_dir, document, request.name, wanted.programs, wanted.maps
+        )
+        observed = observed._replace(
+            stored=_is_stored(request.state_dir, wanted.entry["object_sha256"]),
+            damage=manifest.damage(request.state_dir) or "",
+        )
+        yield wanted, decide.present(wanted, observed), _Work(request.state_dir, found.data, loadable)
+
+
 def _is_stored(state_dir: str, digest: str) -> bool:
     try:
         store.get(state_dir, digest)
@@ -434,8 +456,11 @@ def _is_stored(state_dir: str, digest: str) -> bool:
 
 
 def _drop_objects(state_dir: str) -> None:
-    """Keep on disk what the manifest, or a rollback, could load again."""
-    both = (manifest.known(state_dir), manifest.previous(state_dir))
+    """Keep on disk what the manifest, or a rollback, could load again; all where that cannot be known."""
+    try:
+        both = (manifest.known(state_dir), manifest.previous(state_dir))
+    except manifest.Damaged:
+        return
     store.keep_only(state_dir, [digest for document in both for digest in manifest.objects(document)])
 
 

@@ -178,10 +178,12 @@ settings:
   type: dict
   sample: {mode: enforce, budget: 268435456, ports: [], exclude_ports: [], cidrs: [], cross_netns: false}
 files:
-  description: The files on the host that belong to this collection, and the SHA-256 of each.
-  returned: success and O(state) is not V(absent)
+  description: Tool, library and unit, and the SHA-256 of each; of a symlink, where it leads.
+  returned: success and O(state) is V(present)
   type: dict
-  sample: {/usr/local/sbin/sockredirctl: 6bb0…}
+  sample:
+    /usr/local/sbin/sockredirctl: 6bb0f3d2c1c5d1f0f0c0e5b2a9a5f6b3f1c2d4e5f60718293a4b5c6d7e8f9012
+    /usr/local/lib/sockredir/sockredir: sha256:7fb6414e7ec16318e5ffff5f33757de3b2cb31de6bda6ee17c9ad02473a66771
 draining:
   description: Programs that live connections still use; they go with the last of them.
   returned: success
@@ -209,6 +211,11 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import hosting
+from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+
+# What is installed on the host is what travels with this module, and that is what it imports.
+from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import main as _tool  # noqa: F401
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "absent", "rolled_back"], "default": "present"},
@@ -234,9 +241,18 @@ ARGUMENTS = {
 }
 
 
+STATES = {"present": hosting.present, "absent": hosting.absent, "rolled_back": hosting.rolled_back}
+
+
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    module.fail_json(msg="sockredir_host: not built yet")
+    try:
+        outcome = STATES[module.params["state"]](module.params, module.check_mode)
+    except SockredirError as error:
+        module.fail_json(msg=str(error), details=error.detail)
+    for warning in outcome.warnings:
+        module.warn(warning)
+    module.exit_json(**hosting.returned(outcome))
 
 
 if __name__ == "__main__":

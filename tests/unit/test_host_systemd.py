@@ -63,22 +63,35 @@ def test_drop_ins_are_found_and_only_ours(tmp_path):
     assert systemd.drop_ins(str(tmp_path / "missing")) == []
 
 
+OURS, OTHER = "my.slice", "system.slice"
+
+
 @pytest.mark.parametrize(
-    ("cgroup", "listed", "waits"),
+    ("cgroup", "slice_name", "listed", "released", "waits"),
     [
-        ("/system.slice/a.service", True, True),
-        ("/my.slice/a.service", True, False),
-        ("/my.slice/a.service", False, True),
-        ("/my.slice", True, False),
-        ("/my.slice2/a.service", True, True),
-        ("/system.slice/a.service", False, False),
-        ("", True, False),
-        ("", False, False),
+        ("/system.slice/a.service", OURS, True, False, True),
+        ("/my.slice/a.service", OURS, True, False, False),
+        ("/my.slice", OURS, True, False, False),
+        ("/my.slice2/a.service", OURS, True, False, True),
+        ("", OURS, True, False, False),
+        ("/my.slice/a.service", OURS, False, True, True),
+        ("/my.slice/a.service", OTHER, False, False, True),
+        ("/my.slice/a.service", OURS, False, False, False),
+        ("/system.slice/a.service", OTHER, False, True, False),
+        ("", OTHER, False, True, False),
     ],
 )
-def test_who_waits_for_a_restart(cgroup, listed, waits):
-    found = [systemd.Service("a.service", True, cgroup)]
-    assert systemd.waiting(found, ["a.service"] if listed else [], "my.slice") == (["a.service"] if waits else [])
+def test_who_waits_for_a_restart(cgroup, slice_name, listed, released, waits):
+    found = [systemd.Service("a.service", True, cgroup, slice_name)]
+    names = ["a.service"]
+    assert systemd.waiting(found, names * listed, names * released, OURS) == names * waits
+
+
+def test_services_that_run_in_a_slice(tmp_path):
+    for name in ("b.service", "a@1.service", "user.slice", "x.scope"):
+        (tmp_path / name).mkdir()
+    assert systemd.running_in(str(tmp_path)) == ["a@1.service", "b.service"]
+    assert systemd.running_in(str(tmp_path / "missing")) == []
 
 
 @pytest.fixture
@@ -94,12 +107,12 @@ def systemctl(tmp_path, monkeypatch):
 
 def test_services_as_systemd_shows_them(systemctl):
     (systemctl / "answer").write_text(
-        "ControlGroup=/system.slice/a.service\nId=a.service\nLoadState=loaded\n\n"
+        "Slice=system.slice\nControlGroup=/system.slice/a.service\nId=a.service\nLoadState=loaded\n\n"
         "ControlGroup=\nId=b.service\nLoadState=not-found\n"
     )
     assert systemd.services(["a.service", "b.service"]) == [
-        systemd.Service("a.service", True, "/system.slice/a.service"),
-        systemd.Service("b.service", False, ""),
+        systemd.Service("a.service", True, "/system.slice/a.service", "system.slice"),
+        systemd.Service("b.service", False, "", ""),
     ]
     assert (systemctl / "calls").read_text().startswith("--no-ask-password --no-pager show ")
 

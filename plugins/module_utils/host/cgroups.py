@@ -14,6 +14,9 @@ from typing import List, Optional, Sequence
 from ..errors import SockredirError
 from .mounts import CGROUP2, Mount, cgroup2, holding
 
+#: The child of an accelerated cgroup for processes that it cannot take itself.
+LEAF = "sockredirctl"
+
 
 def resolve(path: str, mounts: Sequence[Mount]) -> str:
     """The absolute path of a cgroup, which need not exist.

@@ -31,7 +31,6 @@ _LAUNCHER = """\
 #!{python} -IS
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Made by the Ansible collection ebpf.sockredir; goes when it is disabled.
-import os
 import sys
 
 sys.path.insert(0, {library!r})
@@ -53,6 +52,11 @@ class Places(NamedTuple):
     def library(self) -> str:
         """The directory that holds the package, and nothing else."""
         return os.path.join(self.prefix, "lib", "sockredir")
+
+    @property
+    def keep(self) -> str:
+        """The directory above :attr:`library` that stays, also empty."""
+        return os.path.dirname(self.library)
 
     @property
     def package(self) -> str:
@@ -130,9 +134,9 @@ def install(places: Places, package: Dict[str, str]) -> Callable[[], None]:
         raise
 
     def undo() -> None:
-        files.change(places.package, before, places.prefix)
+        files.change(places.package, before, places.keep)
         shutil.rmtree(path, ignore_errors=True)
-        files.prune(places.library, places.prefix)
+        files.prune(places.library, places.keep)
 
     return undo
 
@@ -145,10 +149,10 @@ def remove_stale(places: Places) -> None:
 
 def remove(places: Places) -> None:
     """Remove the package, all its versions, and the directories that are empty then."""
-    files.remove(places.package, places.prefix)
+    files.remove(places.package, places.keep)
     for path in _versions(places):
         _remove_tree(path)
-    files.prune(places.library, places.prefix)
+    files.prune(places.library, places.keep)
 
 
 def _remove_tree(path: str) -> None:

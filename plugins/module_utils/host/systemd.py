@@ -131,14 +131,18 @@ def slice_of(cgroup: str) -> Optional[str]:
 class Service(NamedTuple):
     """A service as systemd has it now.
 
-    :param cgroup: str, where its processes are, relative to the cgroup2 mount; empty when it does not run.
+    :ivar known: whether there is such a unit.
+    :ivar cgroup: where its processes are, relative to the cgroup2 mount; empty when it does not run.
+    :ivar slice: where its next start puts it.
     """
 
     name: str
     known: bool
     cgroup: str
+    slice: str
 
     def inside(self, cgroup: str) -> bool:
+        """Whether it runs in a cgroup or below."""
         return (self.cgroup + "/").startswith("/" + cgroup.strip("/") + "/")
 
 
@@ -149,21 +153,49 @@ def services(names: Sequence[str]) -> List[Service]:
     """
     if not names:
         return []
-    shown = systemctl(["show", "--property=Id,LoadState,ControlGroup", "--", *names])
+    shown = systemctl(["show", "--property=Id,LoadState,ControlGroup,Slice", "--", *names])
     blocks = [_properties(block) for block in re.split(r"\n\n+", shown.strip())]
     if len(blocks) != len(names):
         raise SockredirError(f"systemctl show answered for {len(blocks)} of {len(names)} services", detail=shown)
-    return [
-        Service(name, block.get("LoadState") not in ("not-found", None), block.get("ControlGroup", ""))
-        for name, block in zip(names, blocks)
-    ]
+    return [_service(name, block) for name, block in zip(names, blocks)]
 
 
-def waiting(found: Iterable[Service], listed: Sequence[str], cgroup: str) -> List[str]:
-    """The running services that are not where their next start will put them."""
+def _service(name: str, shown: Dict[str, str]) -> Service:
+    known = shown.get("LoadState") not in ("not-found", None)
+    return Service(name, known, shown.get("ControlGroup", ""), shown.get("Slice", ""))
+
+
+def running_in(cgroup: str) -> List[str]:
+    """The services with processes in a slice, by the names of its cgroups.
+
+    :param cgroup: str, absolute.
+    """
+    try:
+        with os.scandir(cgroup) as entries:
+            names = [entry.name for entry in entries if _SERVICE.match(entry.name) and entry.is_dir()]
+    except OSError:
+        return []
+    return sorted(names)
+
+
+def waiting(found: Iterable[Service], listed: Sequence[str], released: Sequence[str], cgroup: str) -> List[str]:
+    """The running services that are not where their next start will put them.
+
+    :param listed: services that have, or are to have, a drop-in of ours.
+    :param released: services that lose theirs now.
+    :param cgroup: str, relative, of our slice.
+    """
+    ours = slice_of(cgroup)
     return sorted(
-        service.name for service in found if service.cgroup and service.inside(cgroup) != (service.name in listed)
+        service.name for service in found if service.cgroup and _moves(service, listed, released, cgroup, ours)
     )
+
+
+def _moves(service: Service, listed: Sequence[str], released: Sequence[str], cgroup: str, ours: Optional[str]) -> bool:
+    if service.name in listed:
+        return not service.inside(cgroup)
+    # Others may be there on their own unit's word, and stay.
+    return service.inside(cgroup) and (service.name in released or service.slice != ours)
 
 
 def reload() -> None:
@@ -174,6 +206,11 @@ def reload() -> None:
 def start_slice(name: str) -> None:
     """Start a slice, so that systemd keeps its cgroup while nothing is in it."""
     systemctl(["start", "--", name])
+
+
+def stop_slice(name: str) -> None:
+    """Stop a slice that nothing is in; one with something in it would take that along."""
+    systemctl(["stop", "--", name])
 
 
 def restart(names: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ be understood with :func:`known`, and its next :func:`edit` writes a sound one.
 from __future__ import annotations
 
 import copy
+import datetime
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ CURRENT = "current"
 PREVIOUS = "previous"
 DIRECTORY = "manifests"
 ROLLING_BACK = "rolling_back"
+LEAVING = "leaving"
 
 Manifest = Dict[str, Any]
 Snapshot = Dict[str, Optional[Tuple[str, bytes]]]
@@ -163,6 +165,8 @@ def commit(state_dir: str) -> None:
         raise SockredirError(f"there is no manifest in {state_dir} to commit")
     if not document["committed"]:
         document.pop(ROLLING_BACK, None)
+        for entry in [*document["programs"].values(), *document["attachments"]]:
+            entry.pop(LEAVING, None)  # it was wanted again before it had left
         _write(state_dir, dict(document, committed=True))
 
 
@@ -181,6 +185,44 @@ def amend(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
     return document
 
 
+def rollback_target(state_dir: str) -> Manifest:
+    """What :func:`begin_rollback` makes the current manifest.
+
+    What only the one that is left has is in it too, marked as ``leaving``. Files and unit stay as they are: the tool
+    that rolls back is one of them.
+
+    :raises SockredirError: there is no previous one, or either is damaged.
+    """
+    now = current(state_dir)
+    if now and now.get(ROLLING_BACK):
+        return now
+    before = previous(state_dir)
+    if before is None:
+        raise SockredirError(f"there is no previous manifest in {state_dir} to go back to", "nothing has changed since")
+    document = {**copy.deepcopy(before), "committed": False, ROLLING_BACK: True}
+    if not ids_valid(document):
+        forget_ids(document)
+    if now is None:
+        return document
+    document.update(files=now["files"], unit=now["unit"])
+    if ids_valid(now):
+        document["draining"] = now["draining"] + _giving_way(now)
+    for name, entry in now["programs"].items():
+        document["programs"].setdefault(name, {**entry, LEAVING: True})
+    staying = [_attachment_key(entry) for entry in document["attachments"]]
+    leaving = [entry for entry in now["attachments"] if _attachment_key(entry) not in staying]
+    document["attachments"] += [{**entry, LEAVING: True} for entry in leaving]
+    document["cgroups"] = sorted({*before.get("cgroups", []), *now.get("cgroups", [])})
+    return document
+
+
+def _giving_way(document: Manifest) -> List[Dict[str, Any]]:
+    """Its programs as entries of ``draining``."""
+    since = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ids = [(name, number) for entry in document["programs"].values() for name, number in entry["program_ids"].items()]
+    return [{"name": name, "program_id": number, "since": since} for name, number in ids]
+
+
 def begin_rollback(state_dir: str) -> Manifest:
     """Make the previous manifest the current one, marked as on its way back; the caller holds the lock.
 
@@ -189,14 +231,11 @@ def begin_rollback(state_dir: str) -> Manifest:
 
     :raises SockredirError: there is no previous one, either is damaged, or the disk is full.
     """
+    document = rollback_target(state_dir)
     now = current(state_dir)
     if now and now.get(ROLLING_BACK):
-        return now
-    before = previous(state_dir)
-    if before is None:
-        raise SockredirError(f"there is no previous manifest in {state_dir} to go back to")
+        return document
     here = os.readlink(_at(state_dir, CURRENT)) if now and now["committed"] else None
-    document = {**before, "committed": False, ROLLING_BACK: True}
     files.link(_at(state_dir, CURRENT), _write_file(state_dir, document))
     if here:
         files.link(_at(state_dir, PREVIOUS), here)
@@ -204,6 +243,10 @@ def begin_rollback(state_dir: str) -> Manifest:
         files.remove(_at(state_dir, PREVIOUS))
     _drop_unused(state_dir)
     return document
+
+
+def _attachment_key(entry: Dict[str, Any]) -> Any:
+    return entry.get("program"), entry.get("cgroup"), entry.get("map")
 
 
 def forget_previous(state_dir: str) -> None:

@@ -17,6 +17,7 @@ import time
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils import program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.apply import apply
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import compilers, libbpf, objects
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest, store
@@ -324,8 +325,10 @@ def test_the_stored_object_can_be_loaded_again_without_source_or_compiler(pair):
     for name in os.listdir(pair.host.pin_dir):
         os.unlink(pair.host.pin_dir / name)
     pair.src.unlink()
-    restored = program.restore("pair", str(pair.host.pin_dir), str(pair.host.state_dir))
-    assert restored.digest == digest
+    state_dir = str(pair.host.state_dir)
+    with program.planned("pair", manifest.current(state_dir), state_dir) as (plan, handlers):
+        apply(plan, handlers)
+    assert objects.at(str(pair.host.pin_dir / "verdict")).object.digest == digest
     assert set(pair.pins()) == PROGRAMS | MAPS
 
 
@@ -400,6 +403,7 @@ sys.path.insert(0, sys.argv[1])
 from support.collection import map_collection
 map_collection()
 from ansible_collections.ebpf.sockredir.plugins.module_utils import program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.apply import apply
 seen = []
 def watch(when, step):
     seen.append(when)

@@ -1,0 +1,60 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which steps take our files off a host, and the directories that held our state. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterable, Mapping, Optional, Set
+
+from ..datapath.layout import Mode
+from ..datapath.live import Found
+from ..host.files import File
+from . import settings as settings_form
+from .model import Plan, Step
+
+#: In each file that we write; one without it at the same place is somebody else's.
+MARK = "Made by the Ansible collection ebpf.sockredir"
+
+
+def drain(found: Optional[Found]) -> Plan:
+    """Have live connections go back to TCP, each direction behind what was redirected before."""
+    if found is None or found.settings is None or found.settings.mode is Mode.DRAIN:
+        return []
+    now = settings_form.from_layout(found.settings)
+    return [Step("drain", "settings", {"mode": now["mode"]}, {"mode": "drain"}, {"settings": {**now, "mode": "drain"}})]
+
+
+def remove_files(found: Mapping[str, Optional[File]], recorded: Iterable[str]) -> Plan:
+    """Remove those files that the manifest names, or that carry our mark; last made, first removed.
+
+    :param found: by path, all that may be ours.
+    """
+    known = set(recorded)
+    ours = {path: file for path, file in found.items() if file and (path in known or _is_ours(file, found))}
+    order = sorted(ours, key=lambda path: (not ours[path].link, path))  # a unit is disabled before it goes
+    return [Step("file", path, ours[path].show(), None, {"file": None}) for path in order]
+
+
+def _is_ours(file: File, found: Mapping[str, Optional[File]]) -> bool:
+    target = found.get(file.text) if file.link else file
+    return bool(target and not target.link and MARK in target.text)
+
+
+def remove_directory(pin_dir: str, names: Iterable[str], steps: Iterable[Step]) -> Plan:
+    """The pins' directory goes with the last pin; a plan in which it has gone already says so itself.
+
+    :param names: paths in it now.
+    :param steps: of the parts before.
+    """
+    steps = list(steps)
+    gone: Set[str] = {step.subject for step in steps if step.after is None}
+    gone |= {step.data["link_pin"] for step in steps if step.data.get("link_pin")}
+    if pin_dir in gone or set(names) - gone:
+        return []
+    return [Step("remove_directory", pin_dir, "directory", None)]
+
+
+def named(step: Step) -> Dict[str, Any]:
+    """What a step says in the result: removing is no drift."""
+    return {**step.data, "kind": "removed" if step.after is None else step.verb}

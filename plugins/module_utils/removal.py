@@ -1,0 +1,227 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take everything of ours off a host, and no byte from a live connection.
+
+First the programs are told to drain: from then on each direction goes on by TCP, behind what was redirected before.
+Then they are taken off, cgroups first, and the pins go. A live socket keeps the verdict that it was inserted with, and
+that keeps the maps with its unread data: both go when the last such socket closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from dataclasses import replace
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from . import attachment, discovery, lifecycle, program, setup
+from .apply import Handler, Undo, Watch, apply
+from .datapath import live
+from .host import cgroups, files, install, systemd
+from .kernel import objects
+from .plan import attachment as attachment_plan
+from .plan import removal as planning
+from .plan.model import Plan, Step
+from .state import files as state_files
+from .state import lock, manifest, store
+
+#: The kernel frees a program a moment after its last user has gone.
+_SETTLE_SECONDS = 2.0
+#: Everything that we ever put in a state directory, what is needed longest last.
+_STATE_DIRECTORIES = (store.DIRECTORY, manifest.DIRECTORY)
+_STATE_FILES = (manifest.PREVIOUS, manifest.CURRENT, "settings.lock", "trace.lock", lock.NAME)
+
+
+class Places(NamedTuple):
+    """Where things of ours may be.
+
+    :ivar cgroup: the accelerated cgroup, as the operator names it.
+    """
+
+    pin_dir: str
+    state_dir: str
+    unit_dir: str
+    prefix: str
+    cgroup: str
+
+
+class Result(NamedTuple):
+    """:ivar draining: programs that live connections still use.
+    :ivar remaining: what was left, with the reason, one line each.
+    """
+
+    steps: Plan
+    draining: List[Dict[str, Any]]
+    remaining: List[str]
+
+
+def preview(places: Places) -> Plan:
+    """What :func:`ensure` would do; reads only."""
+    work = _Work(places)
+    steps = list(work.steps())
+    names = _listing(places.pin_dir)
+    return steps + (planning.remove_directory(places.pin_dir, names, steps) if os.path.isdir(places.pin_dir) else [])
+
+
+def ensure(places: Places, wait_seconds: float, watch: Optional[Watch] = None) -> Result:
+    """Have nothing of ours on the host.
+
+    :raises SockredirError: something cannot be removed; the host is as it was.
+    """
+    if not preview(places):
+        return Result([], [], remaining(places, []))
+    with lock.hold(places.state_dir, wait_seconds):
+        saved = manifest.snapshot(places.state_dir)
+        work = _Work(places)
+        try:
+            work.adopt()
+            apply(work.steps(), work.handlers, watch)
+        except Exception:
+            manifest.put_back(places.state_dir, saved)
+            raise
+    return Result(work.done, _settle(work.programs), remaining(places, work.cgroups))
+
+
+class _Work:
+    """Steps that are planned while they are done."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        known = manifest.known(places.state_dir)
+        self.found = known is None or manifest.damage(places.state_dir) is not None
+        self.document = discovery.document(places.pin_dir, known) if self.found else known
+        self.handlers: Dict[str, Handler] = {}
+        self.done: Plan = []
+        self.programs = _programs(self.document)
+        self.cgroups: List[str] = list(self.document.get("cgroups", []))
+
+    def adopt(self) -> None:
+        """Write down what was found without a manifest: the steps keep book there, and a killed run finds it again."""
+        if self.found and (self.document["programs"] or self.document["attachments"]):
+            manifest.edit(self.places.state_dir, lambda document: document.update(self.document))
+
+    def steps(self) -> Iterator[Step]:
+        yield from self._part("settings", planning.drain(self._settings()), {"drain": self._drain})
+        yield from self._part("leaf", self._leaf_steps(), {"remove_leaf": _remove_leaf})
+        for entry in reversed(lifecycle.ordered(self.document)):
+            wanted = setup.entry_wish(entry)._replace(present=False)
+            steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.places.state_dir))
+            yield from self._part(wanted.target, steps, attachment.handlers(wanted, self.places.state_dir))
+        for name in self.document["programs"]:
+            steps, handlers = program.removal(name, self.document, self.places.state_dir)
+            yield from self._part(name, steps, handlers)
+        yield from self._part("files", self._file_steps(), {"file": self._file, "package": self._package})
+        yield from self._part("state", self._state_steps(), {"remove_state": self._remove_state})
+
+    def _part(self, name: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
+        self.handlers.update({f"{name} {verb}": handler for verb, handler in handlers.items()})
+        for step in steps:
+            told = replace(step, verb=f"{name} {step.verb}", data=planning.named(step))
+            self.done.append(told)
+            yield told
+
+    # What there is.
+
+    def _settings(self) -> Optional[live.Found]:
+        return live.read_settings(self.places.pin_dir)
+
+    def _leaf_steps(self) -> Plan:
+        leaves = [os.path.join(path, cgroups.LEAF) for path in self.cgroups]
+        return [Step("remove_leaf", leaf, "cgroup", None) for leaf in cgroups.removable(leaves)]
+
+    def _file_steps(self) -> Plan:
+        places = install.Places(self.places.prefix)
+        unit_dir = self.places.unit_dir
+        paths = {places.launcher, os.path.join(unit_dir, systemd.UNIT), systemd.wants_link(unit_dir)}
+        paths |= {systemd.drop_in_path(unit_dir, service) for service in systemd.drop_ins(unit_dir)}
+        recorded = [path for path in self.document["files"] if not path.startswith(places.package + "/")]
+        steps = planning.remove_files({path: files.read(path) for path in paths | set(recorded)}, recorded)
+        if os.path.lexists(places.package) or install.stale(places):
+            steps.append(
+                Step("package", places.package, install.summary(install.installed(places)) or "unfinished", None)
+            )
+        return steps
+
+    def _state_steps(self) -> Plan:
+        there = [name for name in _STATE_FILES + _STATE_DIRECTORIES if os.path.lexists(self._state(name))]
+        return [Step("remove_state", self.places.state_dir, "directory", None)] if there else []
+
+    def _state(self, name: str) -> str:
+        return os.path.join(self.places.state_dir, name)
+
+    # What is done.
+
+    def _drain(self, step: Step) -> Undo:
+        paths = setup.Paths(self.places.pin_dir, self.places.state_dir, self.places.unit_dir)
+        return setup.write_settings(paths, step.data["settings"])
+
+    def _file(self, step: Step) -> Undo:
+        return files.change(step.subject, None, setup.keep_of(step.subject, self.places.unit_dir))
+
+    def _package(self, _step: Step) -> Undo:
+        places = install.Places(self.places.prefix)
+        before = install.installed(places)
+        install.remove(places)
+        return lambda: install.install(places, before) if before else None
+
+    def _remove_state(self, _step: Step) -> Undo:
+        for name in _STATE_DIRECTORIES:
+            shutil.rmtree(self._state(name), ignore_errors=True)
+        for name in _STATE_FILES:
+            state_files.remove(self._state(name))
+        with contextlib.suppress(OSError):
+            os.rmdir(self.places.state_dir)
+        return None
+
+
+def _remove_leaf(step: Step) -> Undo:
+    cgroups.remove([step.subject])
+    return lambda: os.makedirs(step.subject, exist_ok=True)
+
+
+def _programs(document: manifest.Manifest) -> List[Dict[str, Any]]:
+    """Every program of ours that may be in the kernel, as entries of ``draining``."""
+    known = list(document["draining"]) if manifest.ids_valid(document) else []
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    for entry in document["programs"].values():
+        for name, path in entry["pins"].items():
+            pin = objects.at(path)
+            if pin and pin.kind == "program":
+                known.append({"name": name, "program_id": pin.id, "since": since})
+    return known
+
+
+def _settle(programs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Those that stay, when the others have had time to go."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        alive = set(objects.alive([entry["program_id"] for entry in programs])) if programs else set()
+        if not alive or time.monotonic() >= deadline:
+            return [entry for entry in programs if entry["program_id"] in alive]
+        time.sleep(0.05)
+
+
+def _listing(directory: str) -> List[str]:
+    try:
+        return [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remaining(places: Places, made: List[str]) -> List[str]:
+    """What is still there, in lines."""
+    lines = [
+        f"cgroup {path} is still in use: it goes with rmdir when its processes have ended"
+        for path in made
+        if os.path.isdir(path)
+    ]
+    pins = _listing(places.pin_dir)
+    if pins:
+        lines.append(f"{places.pin_dir} has pins of others: {', '.join(os.path.basename(path) for path in pins)}")
+    left = _listing(places.state_dir)
+    if left:
+        lines.append(f"{places.state_dir} has files of others: {', '.join(os.path.basename(path) for path in left)}")
+    return lines

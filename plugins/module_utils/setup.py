@@ -1,0 +1,177 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Put settings, library, launcher, unit and drop-ins on a host and commit the manifest: observe, plan, apply."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from . import attachment
+from .apply import Handler, Undo, Watch, apply
+from .datapath import live
+from .errors import SockredirError
+from .host import cgroups, files, install, mounts
+from .kernel.attachments import CGROUP, MAP
+from .plan import attachment as attachment_plan
+from .plan import settings as settings_form
+from .plan import setup as planning
+from .plan.model import Plan, Step
+from .plan.setup import Seen, Wanted
+from .state import lock, manifest, store
+
+
+class Paths(NamedTuple):
+    """Where things are on this host."""
+
+    pin_dir: str
+    state_dir: str
+    unit_dir: str
+
+
+def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Watch] = None) -> Plan:
+    """Make it so, or with ``wanted.pretend`` say what that takes.
+
+    :raises SockredirError: it cannot be had; the host is as it was.
+    """
+    if wanted.pretend:
+        return _plan(wanted, paths, {})
+    with lock.hold(paths.state_dir, wait_seconds):
+        saved = manifest.snapshot(paths.state_dir)
+        work = handlers(wanted, paths)
+        steps = _plan(wanted, paths, work)
+        try:
+            apply(steps, work, watch)
+        except Exception:
+            manifest.put_back(paths.state_dir, saved)
+            raise
+    return steps
+
+
+def _plan(wanted: Wanted, paths: Paths, work: Dict[str, Handler]) -> Plan:
+    """:param work: gets the handlers of the attachments' steps."""
+    seen = observe(wanted, paths)
+    steps: Plan = []
+    for entry in _moved_away(seen.document, wanted):
+        taken_off = entry_wish(entry)._replace(present=False)
+        prefix = f"{taken_off.target} "
+        own = attachment.handlers(taken_off, paths.state_dir)
+        work.update({prefix + verb: handler for verb, handler in own.items()})
+        planned = attachment_plan.plan(taken_off, attachment.observe(taken_off, paths.state_dir))
+        steps += [replace(step, verb=prefix + step.verb) for step in planned]
+    return steps + planning.plan(wanted, seen)
+
+
+def _moved_away(document: Optional[manifest.Manifest], wanted: Wanted) -> List[Dict[str, Any]]:
+    """The attachments to the cgroup that was accelerated before, where that is another now."""
+    before = document.get("cgroup") if document else None
+    if not before or before == wanted.cgroup:
+        return []
+    known = mounts.read()
+    old, new = cgroups.resolve(before, known), cgroups.resolve(wanted.cgroup, known)
+    return [entry for entry in document["attachments"] if entry["cgroup"] == old != new]
+
+
+def entry_wish(entry: Dict[str, Any]) -> attachment_plan.Wanted:
+    """A manifest's attachment as the plan takes it."""
+    on_cgroup = entry["cgroup"] is not None
+    return attachment_plan.Wanted(
+        program=entry["program"],
+        kind=CGROUP if on_cgroup else MAP,
+        target=entry["cgroup"] if on_cgroup else entry["map"],
+        present=not entry.get(manifest.LEAVING),
+        create_cgroup=on_cgroup,
+    )
+
+
+def observe(wanted: Wanted, paths: Paths) -> Seen:
+    """What is there of it; reads only."""
+    document = manifest.known(paths.state_dir)
+    known = set(wanted.files) | set(_old_files(document, wanted))
+    return Seen(
+        document=document,
+        damage=manifest.damage(paths.state_dir),
+        previous_damage=previous_damage(paths.state_dir),
+        settings=live.read_settings(paths.pin_dir),
+        package=install.installed(wanted.places),
+        stale=install.stale(wanted.places),
+        files={path: files.read(path) for path in sorted(known)},
+    )
+
+
+def _old_files(document: Optional[manifest.Manifest], wanted: Wanted) -> List[str]:
+    """What an earlier run has put on the host, the library apart."""
+    if document is None:
+        return []
+    old_package = document["unit"].get("package", wanted.places.package)
+    return [path for path in document["files"] if not path.startswith((old_package + "/", wanted.places.package + "/"))]
+
+
+def previous_damage(state_dir: str) -> Optional[str]:
+    """Why a roll-back could not be done; None where it could, or where there is nothing to go back to."""
+    try:
+        document = manifest.previous(state_dir)
+        for digest in manifest.objects(document):
+            store.get(state_dir, digest)
+    except SockredirError as error:
+        return error.message
+    return None
+
+
+def handlers(wanted: Wanted, paths: Paths) -> Dict[str, Handler]:
+    """The handler of each verb that :func:`.plan.setup.plan` uses."""
+    own = _Handlers(wanted, paths)
+    return {
+        "settings": own.settings,
+        "package": own.package,
+        "package_stale": own.package_stale,
+        "file": own.file,
+        "forget_previous": own.forget_previous,
+        "manifest": own.manifest,
+    }
+
+
+class _Handlers:
+    def __init__(self, wanted: Wanted, paths: Paths) -> None:
+        self.wanted = wanted
+        self.paths = paths
+
+    def settings(self, _step: Step) -> Undo:
+        return write_settings(self.paths, self.wanted.settings)
+
+    def package(self, step: Step) -> Undo:
+        return install.install(self.wanted.places, step.data["package"])
+
+    def package_stale(self, _step: Step) -> Undo:
+        install.remove_stale(self.wanted.places)
+        return None
+
+    def file(self, step: Step) -> Undo:
+        return files.change(step.subject, step.data["file"], self._keep(step.subject))
+
+    def _keep(self, path: str) -> str:
+        return keep_of(path, self.paths.unit_dir, self.wanted.places.prefix)
+
+    def forget_previous(self, _step: Step) -> Undo:
+        manifest.forget_previous(self.paths.state_dir)
+        return None
+
+    def manifest(self, _step: Step) -> Undo:
+        manifest.edit(self.paths.state_dir, lambda document: planning.document_after(self.wanted, document))
+        if self.wanted.commit:
+            manifest.commit(self.paths.state_dir)
+        return None
+
+
+def write_settings(paths: Paths, wanted: Dict[str, object]) -> Undo:
+    """Tell the programs what is wanted; returns what tells them the old."""
+    raw = live.write_settings(paths.pin_dir, paths.state_dir, settings_form.to_layout(wanted))
+    return lambda: live.restore_settings(paths.pin_dir, paths.state_dir, raw)
+
+
+def keep_of(path: str, *roots: str) -> str:
+    """The directory of ours or the host's that stays when a file below it goes: the nearest root, else its own."""
+    above = [root for root in roots if path.startswith(root.rstrip("/") + "/")]
+    return max(above, key=len, default=os.path.dirname(path))

@@ -1,0 +1,30 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``sockredirctl mode``, ``restore`` and ``rollback``: each says what it has done, a line for each step."""
+
+from __future__ import annotations
+
+from .. import lifecycle
+from ..plan.model import Plan, describe
+from . import context
+
+
+def mode(state_dir: str, wanted: str) -> int:
+    return _told(lifecycle.set_mode(state_dir, wanted), f"the mode is {wanted} already")
+
+
+def restore(state_dir: str) -> int:
+    return _told(lifecycle.restore(state_dir), "the host is as its manifest says")
+
+
+def rollback(state_dir: str) -> int:
+    return _told(lifecycle.rollback(state_dir), "the host was as its previous manifest says")
+
+
+def _told(steps: Plan, nothing: str) -> int:
+    for step in steps:
+        print(describe(step))
+    if not steps:
+        print(nothing)
+    return context.OK

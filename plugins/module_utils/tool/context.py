@@ -1,0 +1,60 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the verbs of ``sockredirctl`` have in common."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from .. import lifecycle
+from ..errors import SockredirError
+from ..state import manifest
+
+OK, DIFFERS, USAGE, FAILED, NOT_ENABLED = 0, 1, 2, 3, 4
+
+
+def enabled(state_dir: str) -> manifest.Manifest:
+    """What is known of this host, also where its manifest was changed by hand.
+
+    :raises SockredirError: nothing is.
+    """
+    document = manifest.known(state_dir)
+    if document is None:
+        damage = manifest.damage(state_dir)
+        raise SockredirError(damage) if damage else lifecycle.not_enabled(state_dir)
+    return document
+
+
+def accelerated(document: manifest.Manifest) -> str:
+    """The cgroup whose sockets are redirected.
+
+    :raises SockredirError: none is.
+    """
+    named = [document.get("cgroup")] + [entry.get("cgroup") for entry in document["attachments"]]
+    for cgroup in named:
+        if cgroup:
+            return cgroup
+    raise SockredirError("no cgroup is accelerated on this host", "run the role")
+
+
+def say(line: str) -> None:
+    """One line for people, beside the output."""
+    print(f"sockredirctl: {line}", file=sys.stderr)
+
+
+def show_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, sort_keys=True)
+    sys.stdout.write("\n")
+
+
+def size(count: int) -> str:
+    """Bytes as people read them: ``1.5 MiB``."""
+    amount, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"

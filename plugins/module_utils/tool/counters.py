@@ -1,0 +1,134 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``sockredirctl counters`` and ``flows``: what the programs have decided, and the connections they know."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Tuple
+
+from ..datapath import layout, live
+from ..errors import SockredirError
+from . import context
+
+Counters = Dict[str, layout.Count]
+Record = Tuple[layout.Key, layout.Flow]
+
+
+def show_counters(state_dir: str, form: str) -> int:
+    """:param form: ``text``, ``json`` or ``prometheus``."""
+    pin_dir = context.enabled(state_dir)["pin_dir"]
+    counts, used = live.counters(pin_dir), live.used(pin_dir)
+    if counts is None:
+        raise SockredirError(f"there is no counters map in {pin_dir}", "run: sockredirctl restore")
+    found = live.read_settings(pin_dir)
+    budget = found.settings.budget if found and found.settings else None
+    if form == "json":
+        context.show_json(as_json(counts, used, budget))
+    else:
+        print("\n".join(prometheus(counts, used, budget) if form == "prometheus" else text(counts, used, budget)))
+    return context.OK
+
+
+def as_json(counts: Counters, used: Optional[int], budget: Optional[int]) -> Dict[str, Any]:
+    """Counters by reason, and what they add up to now."""
+    return {
+        "counters": {name: {"messages": count.events, "bytes": count.bytes} for name, count in counts.items()},
+        "flows": layout.flows_now(counts),
+        "memory": {"used": used, "budget": budget},
+    }
+
+
+def text(counts: Counters, used: Optional[int], budget: Optional[int]) -> List[str]:
+    """A table of what has happened at least once."""
+    lines = [f"{'reason':<16} {'what':<8} {'count':>14} {'bytes':>12}  meaning"]
+    for reason, (unit, meaning) in layout.DESCRIPTIONS.items():
+        count = counts.get(reason.label)
+        if count and count.events:
+            size = context.size(count.bytes) if count.bytes else ""
+            lines.append(f"{reason.label:<16} {unit.value:<8} {count.events:>14} {size:>12}  {meaning}")
+    lines.append(f"connections now: {layout.flows_now(counts)}")
+    if used is not None and budget is not None:
+        lines.append(f"unread redirected data: {context.size(used)} of {context.size(budget)}")
+    return lines
+
+
+def prometheus(counts: Counters, used: Optional[int], budget: Optional[int]) -> List[str]:
+    """The text exposition format, for the node exporter's textfile collector."""
+    lines: List[str] = []
+    for unit in layout.Unit:
+        known = [reason for reason, (kind, _text) in layout.DESCRIPTIONS.items() if kind is unit and reason]
+        values = [
+            (f'reason="{reason.label}"', counts[reason.label].events) for reason in known if reason.label in counts
+        ]
+        lines += _metric(
+            f"sockredir_{unit.value}s_total", "counter", f"{unit.value.capitalize()}s by what became of them.", values
+        )
+    messages = [r for r, (kind, _text) in layout.DESCRIPTIONS.items() if kind is layout.Unit.MESSAGE and r]
+    values = [(f'reason="{reason.label}"', counts[reason.label].bytes) for reason in messages if reason.label in counts]
+    lines += _metric("sockredir_message_bytes_total", "counter", "Bytes of messages by what became of them.", values)
+    lines += _metric("sockredir_flows", "gauge", "Connections in the map.", [("", layout.flows_now(counts))])
+    if used is not None:
+        lines += _metric("sockredir_unread_bytes", "gauge", "Unread redirected data.", [("", used)])
+    if budget is not None:
+        lines += _metric("sockredir_budget_bytes", "gauge", "Limit of unread redirected data.", [("", budget)])
+    return lines
+
+
+def _metric(name: str, kind: str, meaning: str, values: List[Tuple[str, int]]) -> List[str]:
+    head = [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
+    return head + [f"{name}{{{labels}}} {value}" if labels else f"{name} {value}" for labels, value in values]
+
+
+def show_flows(state_dir: str, as_json_text: bool, limit: Optional[int]) -> int:
+    pin_dir = context.enabled(state_dir)["pin_dir"]
+    records = live.flows(pin_dir, limit)
+    if records is None:
+        raise SockredirError(f"there is no flows map in {pin_dir}", "run: sockredirctl restore")
+    if as_json_text:
+        context.show_json([flow_json(record) for record in records])
+        return context.OK
+    for record in records:
+        print("\n".join(flow_text(record)))
+    return context.OK
+
+
+def flow_json(record: Record) -> Dict[str, Any]:
+    """A connection with its two directions."""
+    key, flow = record
+    ends = ((key.local, key.local_port), (key.remote, key.remote_port))
+    return {
+        "netns": key.netns,
+        "opened_ns": flow.opened,
+        "sides": [
+            {
+                "address": address,
+                "port": port,
+                "server": side.server,
+                "alive": bool(side.cookie),
+                "cookie": side.cookie,
+                "state": side.state,
+                "messages": side.messages,
+                "bytes": side.bytes,
+                "unread": side.charge,
+            }
+            for (address, port), side in zip(ends, flow.sides)
+        ],
+    }
+
+
+def flow_text(record: Record) -> List[str]:
+    """One line for each direction of a connection, the client's first."""
+    shown = flow_json(record)["sides"]
+    pairs = [(shown[0], shown[1]), (shown[1], shown[0])]
+    pairs.sort(key=lambda pair: pair[0]["server"])
+    return [
+        f"{_end(source)} --> {_end(target)} {source['state'] if source['alive'] else 'closed'}"
+        f" {source['messages']} messages {context.size(source['bytes'])}"
+        for source, target in pairs
+    ]
+
+
+def _end(side: Dict[str, Any]) -> str:
+    address = f"[{side['address']}]" if ":" in side["address"] else side["address"]
+    return f"{address}:{side['port']}"

@@ -1,0 +1,126 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``sockredirctl``: the tool on the host. Verbs are in the other files of this package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import List, Optional
+
+from ..errors import SockredirError
+from ..lifecycle import NotEnabled
+from . import cgroup, change, context, counters, status, trace
+
+STATE_DIR = "/var/lib/sockredir"
+
+_EPILOG = """\
+exit codes: 0 done; 1 the host differs from its manifest (status); 2 wrong usage; 3 an error, in one line on standard
+error; 4 not enabled on this host; exec: the program's own, 126 and 127 where it cannot be started.
+"""
+
+
+def main(arguments: Optional[List[str]] = None, state_dir: str = STATE_DIR) -> int:
+    """Run one verb.
+
+    :param arguments: without the program's name; the process's own when not given.
+    :param state_dir: the default of ``--state-dir``.
+    :returns: the exit code.
+    """
+    options = parser(state_dir).parse_args(arguments)
+    try:
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
+    except SockredirError as error:
+        context.say(str(error))
+        if error.detail and options.verbose:
+            print(error.detail, file=sys.stderr)
+        if isinstance(error, NotEnabled):
+            return context.NOT_ENABLED
+    except BrokenPipeError:
+        # Nobody reads any more; Python must not find that out once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        context.say(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return context.FAILED
+
+
+def parser(state_dir: str = STATE_DIR) -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="sockredirctl",
+        description="Look at, use and steer the redirection of local TCP connections on this host.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--state-dir", default=state_dir, metavar="DIR", help="where the manifest is (%(default)s)")
+    top.add_argument("-v", "--verbose", action="store_true", help="with an error, the kernel's own log too")
+    verbs = top.add_subparsers(metavar="VERB", dest="verb", required=True)
+    _looking(verbs)
+    _steering(verbs)
+    return top
+
+
+def _looking(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("status", help="is the host as its manifest says; a line for each difference")
+    verb.add_argument("--json", action="store_true", help="as JSON")
+    verb.set_defaults(run=lambda options: status.show(options.state_dir, options.json))
+
+    verb = verbs.add_parser("counters", help="what was redirected, what was not, and why")
+    form = verb.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="as JSON")
+    form.add_argument("--prometheus", dest="form", action="store_const", const="prometheus", help="as metrics")
+    verb.set_defaults(form="text", run=lambda options: counters.show_counters(options.state_dir, options.form))
+
+    verb = verbs.add_parser("flows", help="the connections in the map, a line for each direction")
+    verb.add_argument("--json", action="store_true", help="as JSON")
+    verb.add_argument("--limit", type=_count, metavar="N", help="at most N connections")
+    verb.set_defaults(run=lambda options: counters.show_flows(options.state_dir, options.json, options.limit))
+
+    verb = verbs.add_parser("trace", help="a line for each socket as it is put in the map")
+    verb.add_argument("--seconds", type=_seconds, metavar="N", help="end after this time")
+    verb.add_argument("--count", type=_count, metavar="N", help="end after so many lines")
+    verb.set_defaults(run=lambda options: trace.trace(options.state_dir, options.seconds, options.count))
+
+
+def _steering(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("exec", help="run a program in the accelerated cgroup")
+    verb.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD ...", help="the program and its arguments")
+    verb.set_defaults(run=_execute)
+
+    verb = verbs.add_parser("mode", help="enforce: redirect; observe: only count; drain: back to TCP")
+    verb.add_argument("mode", choices=("enforce", "observe", "drain"))
+    verb.set_defaults(run=lambda options: change.mode(options.state_dir, options.mode))
+
+    verb = verbs.add_parser("restore", help="make the host what its manifest says; runs at boot")
+    verb.set_defaults(run=lambda options: change.restore(options.state_dir))
+
+    verb = verbs.add_parser("rollback", help="go back to what the host was before the last change")
+    verb.set_defaults(run=lambda options: change.rollback(options.state_dir))
+
+
+def _execute(options: argparse.Namespace) -> int:
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        parser().error("exec: which program?")
+    cgroup.enter(context.accelerated(context.enabled(options.state_dir)))
+    return cgroup.execute(command)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError(text)
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value

@@ -1,0 +1,108 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``sockredirctl status``: is this host as its manifest says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Optional
+
+from .. import lifecycle, program
+from ..datapath import live
+from ..errors import SockredirError
+from ..plan.host import drift
+from ..state import manifest
+from . import context
+
+
+def show(state_dir: str, as_json: bool) -> int:
+    """Print it; the exit code says it too."""
+    found = report(state_dir)
+    if as_json:
+        context.show_json(found)
+    else:
+        print("\n".join(lines(found)))
+    if not found["enabled"]:
+        return context.DIFFERS if found["drift"] else context.NOT_ENABLED
+    return context.DIFFERS if found["drift"] else context.OK
+
+
+def report(state_dir: str) -> Dict[str, Any]:
+    """All that the lines say, for machines.
+
+    :raises SockredirError: the kernel does not let us look.
+    """
+    compared = lifecycle.compare(state_dir)
+    document = compared.document
+    found: Dict[str, Any] = {
+        "enabled": document is not None,
+        "as_manifest": document is not None and not compared.steps,
+        "drift": drift(compared.steps),
+    }
+    if document is not None:
+        found.update(_document(document))
+        found["foreign"] = [
+            {"cgroup": cgroup, **each._asdict()} for cgroup, others in compared.foreign.items() for each in others
+        ]
+    return found
+
+
+def _document(document: manifest.Manifest) -> Dict[str, Any]:
+    return {
+        "committed": document["committed"],
+        "mode": _mode(document),
+        "cgroup": document.get("cgroup"),
+        "pin_dir": document["pin_dir"],
+        "programs": {
+            name: {key: entry.get(key) for key in ("digest", "program_ids", "map_ids", "pins")}
+            for name, entry in document["programs"].items()
+        },
+        "attachments": [
+            {key: entry.get(key) for key in ("program", "cgroup", "map", "method", "program_id", "link_id")}
+            for entry in document["attachments"]
+        ],
+        "draining": list(program.draining(document)),
+    }
+
+
+def _mode(document: manifest.Manifest) -> Optional[str]:
+    """What the programs follow now."""
+    try:
+        found = live.read_settings(document["pin_dir"])
+    except SockredirError:
+        return None
+    return found.settings.mode.name.lower() if found and found.settings else None
+
+
+def lines(found: Dict[str, Any]) -> List[str]:
+    """For people."""
+    if not found["enabled"] and not found["drift"]:
+        return ["not enabled on this host"]
+    said = [] if not found["enabled"] else _summary(found)
+    said += [_difference(each) for each in found["drift"]]
+    said.append("as its manifest says" if found["as_manifest"] else f"{len(found['drift'])} differences")
+    return said
+
+
+def _summary(found: Dict[str, Any]) -> List[str]:
+    said = [f"mode {found['mode'] or 'unknown'}, cgroup {found['cgroup'] or 'none'}"]
+    for name, entry in sorted(found["programs"].items()):
+        ids = ", ".join(f"{program_name} id {number}" for program_name, number in sorted(entry["program_ids"].items()))
+        said.append(f"program {name}: {ids or 'not loaded in this boot'}")
+    for entry in found["attachments"]:
+        said.append(f"attached: {entry['program']} to {entry['cgroup'] or entry['map']} ({entry['method']})")
+    for entry in found["draining"]:
+        said.append(f"draining: {entry['name']} id {entry['program_id']} since {entry['since']}")
+    for entry in found["foreign"]:
+        said.append(f"foreign: program id {entry['program_id']} on {entry['cgroup']} ({entry['method']}), left alone")
+    return said
+
+
+def _difference(each: Dict[str, Any]) -> str:
+    return f"{each['kind']}: {each['subject']}: {_short(each['before'])} -> {_short(each['after'])}"
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return " ".join(text.split())

@@ -1,0 +1,109 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``sockredirctl trace``: one line for each socket that is put in the map.
+
+The programs write events until a moment that this process keeps moving ahead: killed, it turns itself off. Any number
+of traces run side by side; the last to end turns it off at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from typing import Callable, Iterator, List, Optional
+
+from ..datapath import layout, live
+from ..errors import SockredirError
+from ..kernel import ring
+from . import context
+
+_LOOK_SECONDS = 0.05
+_RENEW_SECONDS = 1.0
+_AHEAD_NS = 4 * 10**9
+
+
+def trace(state_dir: str, seconds: Optional[float], count: Optional[int]) -> int:
+    """Print events until a time, a number of events, or a signal."""
+    pin_dir = context.enabled(state_dir)["pin_dir"]
+    deadline = None if seconds is None else time.monotonic() + seconds
+    with _among_others(pin_dir, state_dir), _stop_signals() as stopped:
+        _follow(pin_dir, state_dir, lambda: bool(stopped) or _over(deadline), count)
+    return context.OK
+
+
+def _over(deadline: Optional[float]) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def _follow(pin_dir: str, state_dir: str, over: Callable[[], bool], count: Optional[int]) -> None:
+    left = count
+    with _events(pin_dir) as reader:
+        maps = live.trace_until(pin_dir, state_dir, time.monotonic_ns() + _AHEAD_NS)
+        renewal = time.monotonic() + _RENEW_SECONDS
+        while not over() and left != 0:
+            left = _print(reader.read(), left)
+            time.sleep(_LOOK_SECONDS)
+            if time.monotonic() >= renewal:
+                renewal += _RENEW_SECONDS
+                if live.trace_until(pin_dir, state_dir, time.monotonic_ns() + _AHEAD_NS) != maps:
+                    raise SockredirError("the maps were made anew meanwhile", "start the trace again")
+        _print(reader.read(), left)
+
+
+def _events(pin_dir: str) -> ring.Reader:
+    found = live.open_map(pin_dir, "events")
+    if found is None:
+        raise SockredirError(f"there is no events map in {pin_dir}", "run: sockredirctl restore")
+    with found as events:
+        try:
+            return ring.Reader(events.fileno(), events.info.max_entries)
+        except OSError as error:
+            raise SockredirError(f"the events map in {pin_dir} cannot be mapped: {error.strerror}") from error
+
+
+def _print(batch: ring.Batch, left: Optional[int]) -> Optional[int]:
+    """:returns: how many events are still wanted; None: all."""
+    if batch.lost:
+        context.say(f"{batch.lost} bytes of events came faster than they could be shown")
+    records = batch.records if left is None else batch.records[:left]
+    if records:
+        lines = (layout.format_event(layout.decode_event(record)) for record in records)
+        sys.stdout.write("".join(line + "\n" for line in lines))
+        sys.stdout.flush()
+    return None if left is None else left - len(records)
+
+
+@contextlib.contextmanager
+def _among_others(pin_dir: str, state_dir: str) -> Iterator[None]:
+    """Stop the events at the end, unless somebody else still wants them."""
+    number = os.open(
+        os.path.join(state_dir, "trace.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BlockingIOError, SockredirError):
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                live.trace_until(pin_dir, state_dir, 0)
+    finally:
+        os.close(number)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[List[int]]:
+    """The signals that have asked to end, so that what has happened until then is still shown."""
+    seen: List[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda which, _frame: seen.append(which)) for number in numbers}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
