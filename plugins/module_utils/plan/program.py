@@ -250,7 +250,7 @@ def _record(wanted: Wanted, observed: Observed) -> List[Step]:
     if known == wanted.entry and observed.same_boot and not observed.damage:
         return []
     changed = [key for key, value in wanted.entry.items() if known.get(key) != value]
-    before = {key: known.get(key) for key in changed} if observed.entry else None
+    before: Any = {key: known.get(key) for key in changed} if observed.entry else observed.damage or None
     after = {key: wanted.entry[key] for key in changed}
     if not changed:
         before, after = observed.damage or "of another boot", "of this boot"
