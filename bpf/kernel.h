@@ -42,6 +42,8 @@ struct sock {
 			int counter;
 		} rmem_alloc;
 	} sk_backlog;
+	int sk_rcvbuf;
+	__u32 sk_userlocks : 4;
 	void *sk_user_data; /* struct sk_psock, with flags in the lower bits */
 } __kernel_struct;
 

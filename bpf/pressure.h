@@ -47,8 +47,56 @@ static __always_inline __u64 unread_bound(const struct sockredir_side *writer,
 	return writer->unread;
 }
 
-static __always_inline __u64 charge_for(__u64 unread)
+/*
+ * How full a reader may be when its writer turns to TCP.
+ *
+ * Kernels that count redirected bytes as received ones (see look_at()) find the receive buffer
+ * overrun then. Well below the buffer's most, `top`, it grows and TCP goes on as usual. Above,
+ * kernels from 6.14 on take one segment, which comes when the reader has come to it, and close the
+ * window until then (8c670bdfa58e); older ones drop all and the writer waits for its timer, long
+ * after the reader went on, and gives up if it never does. In between, all kernels take the first
+ * segments and drop the next.
+ *
+ * So a direction stops `below`, or has room to pass `top` before it goes on.
+ */
+struct brim {
+	__u64 below;
+	__u64 top;
+};
+
+/* More than TCP sends at first, and than one message can be (17 fragments of 32 KiB). */
+#define BRIM_WIDTH	 (1ULL << 20)
+#define SOCK_RCVBUF_LOCK 2 /* the program chose its size by SO_RCVBUF */
+
+static __always_inline struct brim brim_of(const struct sockredir_side *reader)
 {
+	struct sock *sk = (struct sock *)reader->sk;
+	__u64 now = (__u32)BPF_CORE_READ(sk, sk_rcvbuf);
+	__u64 most = BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_rmem[2]);
+	struct brim b;
+
+	if ((BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_RCVBUF_LOCK) || now > most)
+		most = now;
+	b.top = most;
+	b.below = most > 2 * BRIM_WIDTH ? most - BRIM_WIDTH : most / 2;
+	return b;
+}
+
+/* What to charge for that much unread; NEVER: such a reader must not get more. */
+#define NEVER (~0ULL)
+
+static __always_inline __u64 charge_for(__u64 unread, const struct sockredir_side *reader)
+{
+	struct brim b;
+
+	if (unread > LOOK_ABOVE) {
+		b = brim_of(reader);
+		/* icsk_rto_max came with 6.15 and tells kernels with that change. */
+		if (unread > b.below && !bpf_core_field_exists(struct inet_connection_sock, icsk_rto_max))
+			return NEVER;
+		if (unread > b.below && unread <= b.top)
+			unread = b.top + BRIM_WIDTH;
+	}
 	return (unread + CHARGE_STEP - 1) & ~(CHARGE_STEP - 1);
 }
 
@@ -97,8 +145,9 @@ static __always_inline void recount_side(struct recount *r, struct sockredir_sid
 
 	if (!held)
 		return;
-	charge = charge_for(unread_bound(writer, reader));
-	if (charge == held || __sync_val_compare_and_swap(&writer->charge, held, charge) != held)
+	charge = charge_for(unread_bound(writer, reader), reader);
+	if (charge == held || charge == NEVER ||
+	    __sync_val_compare_and_swap(&writer->charge, held, charge) != held)
 		return;
 	__sync_fetch_and_add(&r->p->used, charge - held);
 	r->freed += held - charge;
@@ -132,24 +181,9 @@ static __always_inline bool recount(struct sockredir_pressure *p)
 	return true;
 }
 
-/*
- * What one reader may have unread when its writer turns to TCP. Kernels that count redirected
- * bytes as received ones then see the receive buffer overrun. From 6.14 on they advertise a zero
- * window and a new one when the reader has caught up (8c670bdfa58e). Older ones drop what does
- * not fit under tcp_rmem[2] and do not say so: the writer would wait for its retransmission
- * timer long after the reader went on, and give up if it never does. icsk_rto_max came with 6.15
- * and tells them apart.
- */
-static __always_inline __u64 unread_limit(const struct tcp_sock *tp)
-{
-	if (bpf_core_field_exists(tp->inet_conn.icsk_rto_max))
-		return ~0ULL;
-	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ipv4.sysctl_tcp_rmem[2] / 2;
-}
-
 /* May `size` more bytes go from `writer` to `reader` without a window? Charges them if so. */
 static __always_inline bool admit(struct sockredir_side *writer, const struct sockredir_side *reader,
-				  __u32 size, __u64 budget, __u64 limit)
+				  __u32 size, __u64 budget)
 {
 	struct sockredir_pressure *p = get_pressure();
 	__u64 charge;
@@ -158,9 +192,9 @@ static __always_inline bool admit(struct sockredir_side *writer, const struct so
 		return false;
 	if (writer->unread + size > LOOK_ABOVE)
 		writer->unread = unread_bound(writer, reader);
-	if (writer->unread > limit)
+	charge = charge_for(writer->unread + size, reader);
+	if (charge == NEVER)
 		return false;
-	charge = charge_for(writer->unread + size);
 	if (!recharge(p, writer, charge, budget) && !(recount(p) && recharge(p, writer, charge, budget)))
 		return false;
 	writer->unread += size;

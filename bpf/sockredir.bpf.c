@@ -35,6 +35,7 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 
 /* The loader writes "sha256:<hex>" of all that makes this program what it is. */
 const volatile char bpf_metadata_digest[72] SEC(".rodata") = "";
+const volatile __u32 bpf_metadata_layout SEC(".rodata") = SOCKREDIR_LAYOUT;
 
 /* Kinds of sockets that we keep away from whatever their addresses say. */
 static __always_inline bool odd_kind(const struct tcp_sock *tp)
@@ -201,7 +202,7 @@ static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct tcp_s
 		follow(ctx, tp, OCCASION_SHUTDOWN);
 }
 
-/* A bare "sockops" would be the name of two symbols. */
+/* Not plain "sockops": clang refuses a function that is called like its section. */
 SEC("sockops/tcp")
 int sockops(struct bpf_sock_ops *ctx)
 {
@@ -254,13 +255,13 @@ static __always_inline __u32 decide(const struct tcp_sock *tp, const struct sock
 }
 
 /* Hands the message to the peer: SOCKREDIR_REDIRECTED or why that was not to be. */
-static __always_inline __u32 redirect(struct sk_msg_md *msg, const struct tcp_sock *tp,
-				      const struct sockredir_key *self, struct sockredir_side *own,
-				      struct sockredir_side *other, __u32 size, __u64 budget)
+static __always_inline __u32 redirect(struct sk_msg_md *msg, const struct sockredir_key *self,
+				      struct sockredir_side *own, struct sockredir_side *other, __u32 size,
+				      __u64 budget)
 {
 	struct sockredir_key peer = peer_key(self);
 
-	if (!admit(own, other, size, budget, unread_limit(tp)))
+	if (!admit(own, other, size, budget))
 		return SOCKREDIR_OVER_BUDGET;
 	if (__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_STARTED) & SOCKREDIR_SIDE_BARRED)
 		return SOCKREDIR_DEMOTED;
@@ -293,7 +294,7 @@ static __always_inline __u32 handle(struct sk_msg_md *msg, const struct tcp_sock
 			why = SOCKREDIR_DEMOTED;
 	}
 	if (why == SOCKREDIR_REDIRECTED) {
-		why = redirect(msg, tp, &self, own, peer, size, s->budget);
+		why = redirect(msg, &self, own, peer, size, s->budget);
 		if (why != SOCKREDIR_REDIRECTED)
 			bar(peer);
 	}

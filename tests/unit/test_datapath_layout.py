@@ -160,7 +160,8 @@ def test_flow_record():
     assert flow.opened == 123
     first, second = flow.sides
     assert (first.cookie, first.state, first.messages, first.bytes, first.charge) == (11, "redirected", 3, 300, 4096)
-    assert not (first.server or first.left)
+    assert not first.server
+    assert not first.left
     assert second.server
     assert second.left
     assert second.state == "reason_99"

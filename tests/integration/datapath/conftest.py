@@ -1,0 +1,91 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests of the data path share: the programs attached, and connections in and out of their reach."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+from support import datapath
+from support.host import cgroup2_mount
+
+
+class Lab:
+    """The programs on a cgroup of the test's own, and sockets made in it.
+
+    A socket belongs to the cgroup in which its process was when it made it, so the test moves in to make one.
+    """
+
+    def __init__(self, redirection: datapath.Redirection) -> None:
+        self.redirection = redirection
+        self._stack = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def inside(self):
+        self.redirection.join()
+        try:
+            yield
+        finally:
+            (cgroup2_mount() / "cgroup.procs").write_text("0")
+
+    def keep(self, sock: socket.socket) -> socket.socket:
+        """Closed when the test ends; a test that hangs fails instead."""
+        sock.settimeout(20)
+        return self._stack.enter_context(sock)
+
+    def listener(self, address: str = "127.0.0.1", **options) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        dual = address == "::"
+        with self.inside():
+            return self.keep(
+                socket.create_server((address, 0), family=family, dualstack_ipv6=dual, backlog=512, **options)
+            )
+
+    def connect(self, listener: socket.socket, address: str = "127.0.0.1", source=None) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with self.inside():
+            client = self.keep(socket.socket(family))
+            if source:
+                client.bind(source)
+            client.connect((address, listener.getsockname()[1]))
+            return client
+
+    def pair(self, address: str = "127.0.0.1", server: str = ""):
+        """A connected pair: (client, server)."""
+        listener = self.listener(server or address)
+        client = self.connect(listener, address)
+        return client, self.keep(listener.accept()[0])
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def open_lab(host, **options):
+    with datapath.redirection(host.cgroup, host.pin_dir, host.state_dir, **options) as redirection:
+        redirection.set()
+        lab = Lab(redirection)
+        try:
+            yield lab
+        finally:
+            lab.close()
+
+
+@pytest.fixture
+def lab(host):
+    """The programs as they are, in mode enforce with all defaults."""
+    with open_lab(host) as own:
+        yield own
+
+
+@pytest.fixture
+def lab_with(host):
+    """The programs loaded with other sources or map sizes; called as a context manager."""
+
+    def make(**options):
+        return open_lab(host, **options)
+
+    return make

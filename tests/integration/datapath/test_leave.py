@@ -1,0 +1,223 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Leaving the map: soon, and never while a byte is on its way."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import threading
+import time
+
+import pytest
+from support.datapath import SOURCE, read_exactly
+from support.fault import HeldPage
+
+TCP_DEFER_ACCEPT = 9
+TCP_QUICKACK = 12
+
+
+def side(lab, server: socket.socket, index: int):
+    return lab.redirection.flow(server.getsockname()[1])[index]
+
+
+def one_way(client, server, turns: int = 200) -> None:
+    for _turn in range(turns):
+        client.sendall(b"small")
+        assert read_exactly(server, 5) == b"small"
+
+
+def test_a_one_way_run_of_small_messages_leaves(lab):
+    client, server = lab.pair()
+    one_way(client, server)
+    counters = lab.redirection.counters()
+    assert counters["redirected"].events == 32
+    assert counters["demoted"].events < 168
+    assert counters["socket_left"].events == 1
+    assert lab.redirection.peers() == 1
+    server.sendall(b"a reply at last")
+    assert read_exactly(client, 15) == b"a reply at last"
+    one_way(server, client)
+    assert lab.redirection.peers() == 0
+    one_way(client, server)
+
+
+def test_request_and_reply_stay(lab):
+    client, server = lab.pair()
+    for _turn in range(100):
+        one_way(client, server, 10)
+        one_way(server, client, 1)
+    counters = lab.redirection.counters()
+    assert counters["redirected"].events == 1100
+    assert counters["socket_left"].events == 0
+
+
+def test_big_messages_stay(lab):
+    client, server = lab.pair()
+    data = bytes(30000)
+    for _turn in range(100):
+        client.sendall(data)
+        read_exactly(server, len(data))
+    assert lab.redirection.events("redirected") == 100
+
+
+@pytest.mark.parametrize(("below", "after", "redirected"), [(0, 32, 200), (5, 32, 200), (6, 32, 32), (6, 5, 5)])
+def test_the_settings_decide_what_small_is(lab, below, after, redirected):
+    lab.redirection.set(demote_below=below, demote_after=after)
+    client, server = lab.pair()
+    one_way(client, server)
+    assert lab.redirection.events("redirected") == redirected
+
+
+def receive_into(sock, page):
+    thread = threading.Thread(target=sock.recv_into, args=(page.memory, 1))
+    thread.start()
+    page.wait()
+    return thread
+
+
+def race(lab):
+    """Acknowledgements let the client leave just as the server is about to append to its queue.
+
+    The client's direction is TCP from the start. A receive that is held on a page keeps the client locked: the
+    server's message has passed its verdict and waits for that lock, and the acknowledgement, which comes first when
+    the lock is free, finds mode drain: time to go.
+
+    :returns: what the client reads afterwards.
+    """
+    listener = lab.listener()
+    listener.setsockopt(socket.IPPROTO_TCP, TCP_DEFER_ACCEPT, 5)
+    client = lab.connect(listener)
+    client.sendall(b"first")
+    server = lab.keep(listener.accept()[0])
+    server.sendall(b"1")
+    with HeldPage() as server_page, HeldPage() as client_page:
+        server_reads = receive_into(server, server_page)
+        client.sendall(b"second")
+        client_reads = receive_into(client, client_page)
+        server_sends = threading.Thread(target=server.sendall, args=(b"2",))
+        server_sends.start()
+        server_page.release()
+        server_reads.join()
+        time.sleep(0.2)
+        assert server_sends.is_alive(), "the message was to wait for the client's lock"
+        lab.redirection.set(mode="drain")
+        client_page.release()
+        client_reads.join()
+        server_sends.join()
+    assert side(lab, server, 0).state == "no_peer"
+    client.settimeout(2)
+    answer = client.recv(1)
+    assert read_exactly(server, 10) == b"irstsecond"
+    client.sendall(b"third")
+    assert read_exactly(server, 5) == b"third"
+    assert side(lab, server, 0).left
+    return answer
+
+
+def have_userfaultfd() -> bool:
+    try:
+        with HeldPage():
+            return True
+    except (OSError, KeyError):
+        return False
+
+
+needs_userfaultfd = pytest.mark.skipif(not have_userfaultfd(), reason="needs userfaultfd")
+
+
+@needs_userfaultfd
+def test_nothing_on_its_way_is_lost(lab):
+    assert race(lab) == b"2"
+
+
+@needs_userfaultfd
+def test_that_race_loses_a_byte_without_the_proof(lab_with, tmp_path):
+    """The same with the rule taken out: shows that the test above looks into the window."""
+    source = tmp_path / "without"
+    shutil.copytree(SOURCE.parent, source)
+    header = source / "demotion.h"
+    text = header.read_text()
+    rule = " && !no_redirect_in_flight(peer)"
+    assert rule in text
+    header.write_text(text.replace(rule, " && !peer"))
+    with lab_with(source=source / SOURCE.name) as lab, pytest.raises((TimeoutError, ConnectionError)):
+        race(lab)
+
+
+def exchange(one, other, seed: int, problems: list) -> None:
+    """Both directions at once: runs of small messages with pauses, so that both ends get demoted and leave."""
+    source = random.Random(seed)
+    plans = [[source.randint(1, 200) for _ in range(source.randint(40, 400))] for _ in range(2)]
+    datas = [random.Random(seed + i).randbytes(sum(plan)) for i, plan in enumerate(plans)]
+
+    def write(sock, plan, data):
+        at = 0
+        for size in plan:
+            sock.sendall(data[at : at + size])
+            at += size
+
+    def read(sock, data):
+        try:
+            if read_exactly(sock, len(data)) != data:
+                problems.append(f"seed {seed}: wrong bytes")
+        except (OSError, AssertionError) as error:
+            problems.append(f"seed {seed}: {error!r}")
+
+    threads = [
+        threading.Thread(target=write, args=(one, plans[0], datas[0])),
+        threading.Thread(target=write, args=(other, plans[1], datas[1])),
+        threading.Thread(target=read, args=(other, datas[0])),
+        threading.Thread(target=read, args=(one, datas[1])),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+
+def test_many_leave_while_both_ends_write(lab):
+    lab.redirection.set(demote_after=3)
+    problems: list = []
+    for turn in range(15):
+        pairs = [lab.pair() for _ in range(8)]
+        workers = [
+            threading.Thread(target=exchange, args=(*pair, turn * 100 + index, problems))
+            for index, pair in enumerate(pairs)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(90)
+        for client, server in pairs:
+            client.close()
+            server.close()
+    assert not problems
+    assert lab.redirection.events("socket_left") > 0
+    assert lab.redirection.events("redirected") > 0
+    assert lab.redirection.flows() == []
+
+
+@pytest.mark.parametrize("half_close", [False, True])
+def test_reading_goes_on_after_leaving(lab, half_close):
+    """A reader that was blocked when its socket left, and one that comes later."""
+    client, server = lab.pair()
+    one_way(server, client, 3)
+    results: list = []
+    reader = threading.Thread(target=lambda: results.append(client.recv(100)))
+    reader.start()
+    one_way(client, server)
+    if half_close:
+        client.shutdown(socket.SHUT_WR)
+        assert server.recv(1) == b""
+    server.sendall(b"answer")
+    reader.join(20)
+    assert results == [b"answer"]
+    big = os.urandom(300_000)
+    writer = threading.Thread(target=server.sendall, args=(big,))
+    writer.start()
+    assert read_exactly(client, len(big)) == big
+    writer.join()

@@ -1,0 +1,135 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Readers that stop: their writers block, the host's memory stays within the budget, and all goes on when they do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.datapath import read_exactly
+
+MIB = 1 << 20
+PAGE = os.sysconf("SC_PAGESIZE")
+
+
+def kernel_memory() -> int:
+    """Bytes that all of the host's TCP holds."""
+    for line in Path("/proc/net/sockstat").read_text().splitlines():
+        if line.startswith("TCP:"):
+            return int(line.split()[-1]) * PAGE
+    raise AssertionError("no TCP line in /proc/net/sockstat")
+
+
+def fill(sock: socket.socket, message: bytes) -> int:
+    """Write until it would block; how many bytes that took."""
+    sock.setblocking(False)
+    sent = 0
+    while True:
+        try:
+            sent += sock.send(message)
+        except BlockingIOError:
+            sock.settimeout(20)
+            return sent
+
+
+def test_a_stopped_reader_blocks_its_writer(lab):
+    lab.redirection.set(budget=16 * MIB)
+    client, server = lab.pair()
+    sent = fill(client, os.urandom(65536))
+    redirected = lab.redirection.bytes("redirected")
+    assert 0 < redirected <= 8 * MIB
+    assert sent < redirected + 12 * MIB, "TCP's own buffers hold the rest"
+    assert lab.redirection.used() <= 8 * MIB
+    assert lab.redirection.flow(server.getsockname()[1])[0].state == "over_budget"
+
+
+def test_a_blocked_writer_goes_on_at_once(lab):
+    """Well after the stop: what TCP sent meanwhile must not wait for a retransmission."""
+    lab.redirection.set(budget=64 * MIB)
+    client, server = lab.pair()
+    message = os.urandom(65536)
+    sent = fill(client, message)
+    time.sleep(4)
+    more = 200
+    writer = threading.Thread(target=client.sendall, args=(message * more,))
+    writer.start()
+    longest, last = 0.0, time.monotonic()
+    wanted = sent + more * len(message)
+    got = bytearray()
+    while len(got) < wanted:
+        part = server.recv(MIB)
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+        got += part
+    writer.join()
+    whole = (sent // len(message) + 1) * message
+    assert got[:sent] == whole[:sent]
+    assert got[sent:] == message * more
+    assert longest < 2, "a retransmission timer that was backed off for 4 s"
+
+
+def test_a_reader_that_catches_up_gives_room_again(lab):
+    lab.redirection.set(budget=8 * MIB)
+    message = os.urandom(MIB)
+    for _turn in range(5):
+        pairs = [lab.pair() for _ in range(4)]
+        for client, server in pairs:
+            for _message in range(3):
+                writer = threading.Thread(target=client.sendall, args=(message,))
+                writer.start()
+                assert read_exactly(server, len(message)) == message
+                writer.join()
+    # 20 connections, all open and idle, have sent 60 MiB under a budget of 8: stale charges are found out.
+    assert lab.redirection.used() <= 8 * MIB
+    assert lab.redirection.events("over_budget") < 60
+
+
+def test_charges_end_with_the_connection(lab):
+    client, server = lab.pair()
+    client.sendall(os.urandom(300_000))
+    assert lab.redirection.used() > 0
+    client.close()
+    assert lab.redirection.used() > 0, "the reader still holds it"
+    server.close()
+    assert lab.redirection.used() == 0
+
+
+@pytest.mark.parametrize("size", [65536, 4096])
+def test_200_stopped_readers(lab, size):
+    budget = 64 * MIB
+    lab.redirection.set(budget=budget, demote_below=0)
+    before = kernel_memory()
+    bystander = lab.pair()
+    pairs = [lab.pair() for _ in range(200)]
+    message = os.urandom(size)
+    sent = [fill(client, message) for client, _server in pairs]
+    assert all(sent)
+    assert lab.redirection.used() <= budget
+    held = sum(flow.sides[0].unread + flow.sides[1].unread for _key, flow in lab.redirection.flows())
+    assert held <= budget
+    # What plain TCP buffers for a blocked connection comes on top: at most its send and receive buffers.
+    assert lab.redirection.bytes("redirected") <= budget
+    for _turn in range(100):
+        bystander[0].sendall(b"ping")
+        assert read_exactly(bystander[1], 4) == b"ping"
+        bystander[1].sendall(b"pong")
+        assert read_exactly(bystander[0], 4) == b"pong"
+    for (_client, server), size_sent in zip(pairs[::20], sent[::20]):
+        whole = message * (size_sent // size + 1)
+        assert read_exactly(server, size_sent) == whole[:size_sent]
+    for client, server in pairs:
+        client.close()
+        server.close()
+    assert lab.redirection.used() == 0
+    for _attempt in range(100):
+        if kernel_memory() < before + 32 * MIB:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError(f"{kernel_memory() - before} bytes were not given back")
