@@ -83,9 +83,12 @@ class Connection:
 @contextlib.contextmanager
 def connection(cgroup: Path) -> Iterator[Connection]:
     """Connect in this cgroup; the connection ends with the block."""
-    start = f"echo $$ > {cgroup}/cgroup.procs; exec \"$@\""
+    start = f'echo $$ > {cgroup}/cgroup.procs; exec "$@"'
     process = subprocess.Popen(
-        ["sh", "-c", start, "sh", sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["sh", "-c", start, "sh", sys.executable, "-c", _CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert json.loads(process.stdout.readline()) == "ready"

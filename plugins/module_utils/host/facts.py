@@ -19,31 +19,29 @@ from . import distribution, mounts
 
 #: Helpers that the shipped programs call, by program type.
 SOCK_OPS_HELPERS = (
+    "get_current_task",
+    "get_netns_cookie",
+    "get_smp_processor_id",
+    "get_socket_cookie",
+    "ktime_get_ns",
+    "map_delete_elem",
     "map_lookup_elem",
     "map_update_elem",
-    "map_delete_elem",
-    "ktime_get_ns",
-    "get_smp_processor_id",
-    "get_current_pid_tgid",
-    "get_current_task",
-    "get_socket_cookie",
-    "sock_ops_cb_flags_set",
-    "sock_hash_update",
     "probe_read_kernel",
-    "probe_read_kernel_str",
-    "get_netns_cookie",
     "ringbuf_output",
+    "setsockopt",
     "skc_to_tcp_sock",
+    "sock_hash_update",
+    "sock_ops_cb_flags_set",
 )
 SK_MSG_HELPERS = (
-    "map_lookup_elem",
-    "map_update_elem",
+    "for_each_map_elem",
+    "get_netns_cookie",
     "ktime_get_ns",
+    "map_lookup_elem",
     "msg_redirect_hash",
     "probe_read_kernel",
-    "get_netns_cookie",
     "skc_to_tcp_sock",
-    "for_each_map_elem",
 )
 _SOCKHASH = 18
 _ARRAY = 2
@@ -145,11 +143,9 @@ def lockdown() -> str:
 
 
 def _clang() -> Optional[str]:
-    from shutil import which
+    from ..kernel import compilers
 
-    return next(
-        (path for path in map(which, ["clang"] + [f"clang-{major}" for major in range(24, 10, -1)]) if path), None
-    )
+    return compilers.find_clang()
 
 
 def _missing_headers() -> List[str]:

@@ -50,7 +50,11 @@ class Whole:
         """The role's tasks on a host: module and arguments."""
         pins, cgroup = str(self.corner.pin_dir), options.get("cgroup", str(self.corner.cgroup))
         state_dir = {"state_dir": str(self.corner.state_dir)}
-        program = {"name": "sockredir", "src": str(self.objects_of[version]), "max_entries": {"flows": 4096, "peers": 8192}}
+        program = {
+            "name": "sockredir",
+            "src": str(self.objects_of[version]),
+            "max_entries": {"flows": 4096, "peers": 8192},
+        }
         verdict = {"program": f"{pins}/verdict", "map": f"{pins}/peers", "method": method}
         sockops = {"program": f"{pins}/sockops", "cgroup": cgroup, "create_cgroup": True, "method": method}
         host = {"cgroup": cgroup, "persist": False, **self.options, **options}

@@ -1,0 +1,365 @@
+#!/usr/bin/python
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sockmap_info
+short_description: Say what a host has, lacks and does for the redirection of local connections
+version_added: 1.0.0
+author:
+  - sockredir contributors (!UNKNOWN)
+description:
+  - Reads what the kernel and the manifest say of a host. It changes nothing, needs nothing to be installed but Python,
+    and also runs without root; what it then may not read is named in RV(unreadable).
+  - Whether the kernel has what is needed is found by trying, such as by loading a program of two instructions, and
+    never by its version.
+options:
+  gather:
+    description:
+      - What to find out, beside RV(host), RV(enabled) and RV(manifest), which are always returned.
+      - V(prerequisites) returns RV(prerequisites) and RV(advice).
+      - V(programs) returns RV(programs), RV(maps), RV(links) and RV(draining).
+      - V(attachments) returns RV(attachments) and RV(foreign).
+      - V(counters) returns RV(mode), RV(settings), RV(counters), RV(memory), and how many RV(flows) are open.
+      - V(flows) returns RV(flows) with the connections and their processes.
+    type: list
+    elements: str
+    choices: [prerequisites, programs, attachments, counters, flows]
+    default: [prerequisites, programs, attachments, counters, flows]
+  max_flows:
+    description: How many connections RV(flows) lists at most, the oldest first.
+    type: int
+    default: 1000
+  pin_dir:
+    description:
+      - Directory on a bpffs with the pins.
+      - The default is what the manifest says, and V(/sys/fs/bpf/sockredir) where there is none.
+    type: path
+extends_documentation_fragment:
+  - ebpf.sockredir.attributes.reads_only
+  - ebpf.sockredir.directories.state
+seealso:
+  - module: ebpf.sockredir.sockmap_program
+  - module: ebpf.sockredir.sockmap_attach
+"""
+
+EXAMPLES = r"""
+- name: See whether this host can do it
+  ebpf.sockredir.sockmap_info:
+    gather: prerequisites
+  register: info
+
+- name: Say all that is missing at once
+  ansible.builtin.assert:
+    that: missing | length == 0
+    fail_msg: "{{ missing | map(attribute='cure') | join('; ') }}"
+  vars:
+    missing: "{{ info.prerequisites | selectattr('scope', 'in', ['load', 'build']) | rejectattr('ok') }}"
+
+- name: How many messages were redirected
+  ebpf.sockredir.sockmap_info:
+    gather: counters
+  register: info
+
+- name: Show it
+  ansible.builtin.debug:
+    msg: "{{ info.counters.redirected.messages }} messages, {{ info.flows.open }} connections"
+  when: info.counters is not none
+"""
+
+RETURN = r"""
+schema_version:
+  description:
+    - The version of what is returned here, 1.
+    - A key that goes, or changes its type or meaning, raises it. A new key does not.
+  returned: success
+  type: int
+  sample: 1
+host:
+  description: What the host is.
+  returned: success
+  type: dict
+  contains:
+    kernel: {description: Release of the running kernel., type: str}
+    architecture: {description: The machine., type: str}
+    distribution: {description: The distribution's name for people., type: str}
+    distribution_id: {description: Its C(ID) in os-release., type: str}
+    distribution_version: {description: Its C(VERSION_ID) in os-release., type: str}
+    family: {description: 'V(debian), V(redhat), V(suse), or empty.', type: str}
+    package_manager: {description: 'V(apt), V(dnf), V(zypper), or empty.', type: str}
+    boot_id: {description: Changes at each boot., type: str}
+    root: {description: Whether the module ran as root., type: bool}
+    systemd: {description: Whether systemd runs the host., type: bool}
+    cgroup2: {description: Where cgroup2 is mounted; V(null) where it is not., type: str}
+    bpffs:
+      description: Each bpffs, with its C(mount_point) and whether it is C(reachable), not hidden by another mount.
+      type: list
+      elements: dict
+  sample:
+    kernel: 6.1.0-28-amd64
+    architecture: x86_64
+    distribution: Debian GNU/Linux 12 (bookworm)
+    distribution_id: debian
+    distribution_version: '12'
+    family: debian
+    package_manager: apt
+    boot_id: 198ab0cf-b657-4c83-8d76-061ee64f317d
+    root: true
+    systemd: true
+    cgroup2: /sys/fs/cgroup
+    bpffs: [{mount_point: /sys/fs/bpf, reachable: true}]
+pin_dir:
+  description: The directory that was looked at for pins.
+  returned: success
+  type: str
+  sample: /sys/fs/bpf/sockredir
+state_dir:
+  description: The directory that was looked at for the manifest.
+  returned: success
+  type: str
+  sample: /var/lib/sockredir
+enabled:
+  description: Whether there is a manifest; V(null) where that could not be read.
+  returned: success
+  type: bool
+  sample: true
+manifest:
+  description: What the manifest says; V(null) where there is none.
+  returned: success
+  type: dict
+  contains:
+    damage: {description: What is wrong with it; V(null) where nothing is. Else the rest may be missing., type: str}
+    committed: {description: Whether the last change was finished., type: bool}
+    this_boot: {description: Whether the ids in it are of this boot., type: bool}
+    pin_dir: {description: Where the pins are., type: str}
+    settings: {description: What the programs are to be told., type: dict}
+    wanted: {description: What the role kept there., type: dict}
+    programs:
+      description:
+        - By name, C(digest), C(source_digest), C(object_sha256), C(compiler), C(config), C(max_entries), C(pins) and
+          C(program_ids).
+      type: dict
+    attachments: {description: 'As RV(ebpf.sockredir.sockmap_attach#module:attachment).', type: list, elements: dict}
+    files: {description: Files of ours on the host with their digests., type: dict}
+  sample: {damage: null, committed: true, this_boot: true, pin_dir: /sys/fs/bpf/sockredir}
+cgroup:
+  description: The accelerated cgroup as the manifest has it.
+  returned: success
+  type: str
+  sample: /sys/fs/cgroup/sockredir.slice
+version:
+  description: The version of the collection that set the host up, where the manifest says it.
+  returned: success
+  type: str
+  sample: 1.0.0
+unreadable:
+  description: What could not be read, and why.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    what: {description: What was to be read., type: str}
+    why: {description: The error in one line., type: str}
+  sample: []
+prerequisites:
+  description: What a host needs, met or not, all at once.
+  returned: O(gather) has V(prerequisites)
+  type: list
+  elements: dict
+  contains:
+    name: {description: Its name., type: str}
+    ok: {description: 'Whether it is met; V(null) where that could not be found out, mostly without root.', type: bool}
+    found: {description: What is there., type: str}
+    needed: {description: What has to be there., type: str}
+    cure: {description: 'What to do, with this distribution''s package names; empty where it is met.', type: str}
+    scope:
+      description: 'V(load) always matters, V(build) for compiling on the target, V(persist) for surviving a reboot.'
+      type: str
+  sample:
+    - name: libbpf
+      ok: false
+      found: none
+      needed: libbpf.so.1
+      cure: apt-get install libbpf1
+      scope: load
+advice:
+  description: What forbids nothing but an operator should know, such as a kernel bug near what is used here.
+  returned: O(gather) has V(prerequisites)
+  type: list
+  elements: dict
+  contains:
+    name: {description: Its name., type: str}
+    found: {description: What was found that makes it matter., type: str}
+    risk: {description: What can happen., type: str}
+    cure: {description: What to do., type: str}
+    scope: {description: 'V(any), or V(whole_host) where it only matters for the root cgroup.', type: str}
+  sample: []
+programs:
+  description: Programs pinned in RV(pin_dir).
+  returned: O(gather) has V(programs)
+  type: list
+  elements: dict
+  contains:
+    pin: {description: Path of the pin., type: str}
+    id: {description: The kernel's id., type: int}
+    name: {description: The kernel's name of it., type: str}
+    type: {description: 'V(sock_ops), V(sk_msg) or another.', type: str}
+    tag: {description: The kernel's tag of its instructions., type: str}
+    digest: {description: Identity that the loader wrote into it; V(null) where it is not ours., type: str}
+    layout: {description: Version of its maps' layout., type: int}
+    map_ids: {description: Ids of the maps it uses., type: list, elements: int}
+  sample: []
+maps:
+  description: Maps pinned in RV(pin_dir).
+  returned: O(gather) has V(programs)
+  type: list
+  elements: dict
+  contains:
+    pin: {description: Path of the pin., type: str}
+    id: {description: The kernel's id., type: int}
+    name: {description: The kernel's name of it., type: str}
+    type: {description: 'V(sockhash) and so on.', type: str}
+    key_size: {description: Bytes., type: int}
+    value_size: {description: Bytes., type: int}
+    max_entries: {description: How many entries it can have; bytes for a ring buffer., type: int}
+  sample: []
+links:
+  description: Links pinned in RV(pin_dir).
+  returned: O(gather) has V(programs)
+  type: list
+  elements: dict
+  contains:
+    pin: {description: Path of the pin., type: str}
+    id: {description: The kernel's id., type: int}
+    type: {description: 'V(cgroup) and so on.', type: str}
+    program_id: {description: Id of the program., type: int}
+    cgroup_id: {description: Id of the cgroup; V(null) where that is gone., type: int}
+    map_id: {description: Id of the map of a link to a map., type: int}
+  sample: []
+draining:
+  description: Replaced or removed programs that live connections still use.
+  returned: O(gather) has V(programs)
+  type: list
+  elements: dict
+  contains:
+    name: {description: The program's name., type: str}
+    program_id: {description: The kernel's id., type: int}
+    since: {description: When it was replaced or removed., type: str}
+  sample: [{name: verdict, program_id: 371, since: '2026-01-31T10:00:00Z'}]
+attachments:
+  description: The manifest's attachments, as they are.
+  returned: O(gather) has V(attachments)
+  type: list
+  elements: dict
+  contains:
+    program: {description: Path of the program's pin., type: str}
+    pinned_program_id: {description: Id of what is pinned there; V(null) where nothing is., type: int}
+    cgroup: {description: Path of the cgroup., type: str}
+    map: {description: Path of the map's pin., type: str}
+    target_id: {description: Id of the cgroup or map; V(null) where it is gone., type: int}
+    times: {description: 'How often it is attached there: 1 is right, 0 is not at all.', type: int}
+    program_id: {description: Id of the program that is attached; V(null) where none of ours is., type: int}
+    method: {description: V(link) or V(legacy)., type: str}
+    link_id: {description: Id of the link., type: int}
+    link_pin: {description: Path of the link's pin; V(null) where there is none., type: str}
+  sample: []
+foreign:
+  description: Programs of others on the same cgroups and maps.
+  returned: O(gather) has V(attachments)
+  type: list
+  elements: dict
+  contains:
+    cgroup: {description: Path of the cgroup., type: str}
+    map: {description: Path of the map's pin., type: str}
+    program_id: {description: Id of the program., type: int}
+    name: {description: The kernel's name of it., type: str}
+    type: {description: Its type., type: str}
+    method: {description: V(link) or V(legacy)., type: str}
+    link_id: {description: Id of the link., type: int}
+  sample: []
+mode:
+  description: What the programs do now, V(enforce), V(observe) or V(drain); V(null) where they are told nothing.
+  returned: O(gather) has V(counters)
+  type: str
+  sample: enforce
+settings:
+  description: All that the programs are told; V(null) where that is nothing or makes no sense.
+  returned: O(gather) has V(counters)
+  type: dict
+  sample: {mode: enforce, budget: 268435456, cross_netns: false, include: [], exclude: [], cidrs: []}
+settings_trouble:
+  description: Why the settings are not to be trusted; empty where they are.
+  returned: O(gather) has V(counters)
+  type: str
+  sample: ''
+counters:
+  description: By reason, how often it happened (C(messages)) and with how many C(bytes), since the map was made.
+  returned: O(gather) has V(counters)
+  type: dict
+  sample: {redirected: {messages: 1024, bytes: 67108864}}
+memory:
+  description: Bytes of unread redirected data on the whole host (C(used)), and how many there may be (C(budget)).
+  returned: O(gather) has V(counters)
+  type: dict
+  sample: {used: 0, budget: 268435456}
+flows:
+  description: Connections that the programs know; V(null) where there is no map of them.
+  returned: O(gather) has V(counters) or V(flows)
+  type: dict
+  contains:
+    open: {description: How many there are., type: int}
+    connections:
+      description: 'The oldest of them, O(max_flows) at most; V(null) unless O(gather) has V(flows).'
+      type: list
+      elements: dict
+      contains:
+        netns: {description: Cookie of the network namespace; 0 for a pair in two of them., type: int}
+        age: {description: Seconds since it was established., type: float}
+        sides:
+          description: Its two ends, the client's first.
+          type: list
+          elements: dict
+          contains:
+            address: {description: Of this end., type: str}
+            port: {description: Of this end., type: int}
+            server: {description: Whether this end accepted the connection., type: bool}
+            alive: {description: Whether the socket still is., type: bool}
+            left: {description: 'Whether it left the map alive, to be plain TCP.', type: bool}
+            pid: {description: Of a process that holds the socket; V(null) where that is unknown., type: int}
+            comm: {description: The name of that process., type: str}
+            cookie: {description: 'The kernel''s cookie of the socket, as C(ss -e) shows it.', type: int}
+            state: {description: 'What its next message meets: V(redirected), V(undecided), or why TCP.', type: str}
+            messages: {description: How many it sent., type: int}
+            bytes: {description: How many of its bytes were redirected., type: int}
+            unread: {description: 'How many of those the other end may not have read yet, at most.', type: int}
+  sample: {open: 2, connections: null}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import observe
+
+ARGUMENTS = {
+    "gather": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["prerequisites", "programs", "attachments", "counters", "flows"],
+        "default": ["prerequisites", "programs", "attachments", "counters", "flows"],
+    },
+    "max_flows": {"type": "int", "default": 1000},
+    "pin_dir": {"type": "path"},
+    "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
+}
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    options = module.params
+    report = observe.gather(options["gather"], options["pin_dir"], options["state_dir"], options["max_flows"])
+    module.exit_json(changed=False, **report)
+
+
+if __name__ == "__main__":
+    main()
