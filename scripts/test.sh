@@ -71,7 +71,7 @@ unit_on() {
 		pip_install "$venv" -r "$ROOT/requirements/unit.txt"
 	fi
 	PYTHONPATH=$half PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" -m pytest -q -c "$ROOT/pyproject.toml" \
-		-o cache_dir="$venv/.pytest_cache" --ignore "$ROOT/tests/unit/report" "$ROOT/tests/unit" "$@"
+		-o cache_dir="$venv/.pytest_cache" --ignore "$ROOT/tests/unit/report" --ignore "$ROOT/tests/unit/controller" "$ROOT/tests/unit" "$@"
 }
 
 unit_everywhere() {

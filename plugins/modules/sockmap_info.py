@@ -20,7 +20,7 @@ options:
   gather:
     description:
       - What to find out, beside RV(host), RV(enabled) and RV(manifest), which are always returned.
-      - V(prerequisites) returns RV(prerequisites) and RV(advice).
+      - V(prerequisites) returns RV(prerequisites), RV(compilers) and RV(advice).
       - V(programs) returns RV(programs), RV(maps), RV(links) and RV(draining).
       - V(attachments) returns RV(attachments) and RV(foreign).
       - V(counters) returns RV(mode), RV(settings), RV(counters), RV(memory), and how many RV(flows) are open.
@@ -185,6 +185,12 @@ prerequisites:
       needed: libbpf.so.1
       cure: apt-get install libbpf1
       scope: load
+compilers:
+  description: The compilers that can be used on the host.
+  returned: O(gather) has V(prerequisites)
+  type: list
+  elements: str
+  sample: [clang, bcc]
 advice:
   description: What forbids nothing but an operator should know, such as a kernel bug near what is used here.
   returned: O(gather) has V(prerequisites)

@@ -200,6 +200,12 @@ def _memlock(facts: Facts) -> Prerequisite:
     )
 
 
+def compilers(facts: Facts) -> List[str]:
+    """The compilers that can be used on this host, of ``clang`` and ``bcc``."""
+    usable = {"clang": facts["clang"] and not facts["headers"], "bcc": facts["bcc"][0] and facts["kernel_headers"]}
+    return [name for name, there in usable.items() if there]
+
+
 def _compiler(facts: Facts) -> Prerequisite:
     clang, headers, (bcc, other) = facts["clang"], facts["headers"], facts["bcc"]
     found = [f"clang at {clang}" + (f" without {', '.join(headers)}" if headers else "")] if clang else []
@@ -207,7 +213,7 @@ def _compiler(facts: Facts) -> Prerequisite:
         found.append(f"bcc at {bcc}" + ("" if facts["kernel_headers"] else f" without headers of {facts['release']}"))
     elif other:
         found.append(f"{other}, which is not the BPF Compiler Collection but another package of that name")
-    ok = bool((clang and not headers) or (bcc and facts["kernel_headers"]))
+    ok = bool(compilers(facts))
     cure = f"{install_cure('clang', facts)} (or, for bcc: {install_cure('bcc', facts)})"
     needed = "clang with libbpf's headers, or bcc with the kernel's headers"
     return _prerequisite("compiler", ok, "; ".join(found) or "neither clang nor bcc", needed, cure, BUILD)

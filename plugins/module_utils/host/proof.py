@@ -22,11 +22,10 @@ from ..errors import SockredirError
 
 _CHUNK = 64 << 10
 _ROUNDS = 16
-_ATTEMPTS = 5
 _PORTS_TRIED = 64
 _TIMEOUT = 10.0  # seconds, for each system call on a socket
 _NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-_BYTES_SENT = struct.Struct("=200xQ")  # of struct tcp_info
+_SENT_AND_RETRANS = struct.Struct("=200xQQ")  # of struct tcp_info
 
 #: (lowest, highest), both included.
 Range = Tuple[int, int]
@@ -60,7 +59,7 @@ def transfer(cgroup: str, include: Sequence[Range] = (), exclude: Sequence[Range
     :param include: server ports that are accelerated; empty means all.
     :param exclude: server ports that are not, whatever ``include`` says.
     :returns: one entry per kind: ``pair``, ``port``, ``bytes`` sent, ``by_tcp`` of those, ``intact`` (arrived as
-        sent) of the best of some connections; or ``pair`` and ``skipped``, the reason.
+        sent); or ``pair`` and ``skipped``, the reason.
     :raises NoFreePort: no port to listen on.
     :raises SockredirError: the cgroup cannot be entered, or a transfer failed.
     """
@@ -131,15 +130,7 @@ def _transfer_pair(pair: Pair, include: Sequence[Range], exclude: Sequence[Range
     except OSError as error:
         return {"pair": pair.name, "skipped": f"this host has no {pair.name}: {error.strerror}"}
     with listener:
-        port = listener.getsockname()[1]
-        tries = []
-        for _attempt in range(_ATTEMPTS):
-            tries.append(_connection(pair, listener))
-            if not tries[-1]["intact"] or tries[-1]["by_tcp"] == 0:
-                break
-    # A broken stream outweighs everything; else the best try counts, since the first message decides for good.
-    best = min(tries, key=lambda one: (one["intact"], one["by_tcp"]))
-    return {"pair": pair.name, "port": port, **best}
+        return {"pair": pair.name, "port": listener.getsockname()[1], **_connection(pair, listener)}
 
 
 def _listen(pair: Pair, include: Sequence[Range], exclude: Sequence[Range]) -> socket.socket:
@@ -185,11 +176,14 @@ def _inside(port: int, ranges: Sequence[Range]) -> bool:
 def _connection(pair: Pair, listener: socket.socket) -> Dict[str, Any]:
     """One connection: random bytes to the server and back, in turns."""
     served: Dict[str, Any] = {}
-    server = threading.Thread(target=_serve, args=(listener, served), daemon=True)
+    accepted = threading.Event()
+    server = threading.Thread(target=_serve, args=(listener, accepted, served), daemon=True)
     server.start()
     with socket.socket(pair.family, socket.SOCK_STREAM) as client:
         client.settimeout(_TIMEOUT)
         client.connect((pair.connect, listener.getsockname()[1]))
+        # The first message decides, so the other end has to be in the map by then.
+        accepted.wait(_TIMEOUT)
         intact = True
         for _round in range(_ROUNDS):
             chunk = os.urandom(_CHUNK)
@@ -204,14 +198,15 @@ def _connection(pair: Pair, listener: socket.socket) -> Dict[str, Any]:
     return {"bytes": 2 * _ROUNDS * _CHUNK, "by_tcp": by_tcp + served["by_tcp"], "intact": intact}
 
 
-def _serve(listener: socket.socket, served: Dict[str, Any]) -> None:
+def _serve(listener: socket.socket, accepted: threading.Event, served: Dict[str, Any]) -> None:
     try:
-        accepted, _address = listener.accept()
-        with accepted:
-            accepted.settimeout(_TIMEOUT)
+        server, _address = listener.accept()
+        accepted.set()
+        with server:
+            server.settimeout(_TIMEOUT)
             for _round in range(_ROUNDS):
-                accepted.sendall(_receive(accepted, _CHUNK))
-            served["by_tcp"] = bytes_sent_by_tcp(accepted)
+                server.sendall(_receive(server, _CHUNK))
+            served["by_tcp"] = bytes_sent_by_tcp(server)
     except OSError as error:
         served["error"] = str(error)
 
@@ -227,9 +222,10 @@ def _receive(source: socket.socket, size: int) -> bytes:
 
 
 def bytes_sent_by_tcp(connection: socket.socket) -> int:
-    """How many bytes a socket has handed to TCP."""
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_SENT.size)
-    return _BYTES_SENT.unpack(info)[0]
+    """How many of its bytes a socket has handed to TCP."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SENT_AND_RETRANS.size)
+    sent, again = _SENT_AND_RETRANS.unpack(info)
+    return sent - again
 
 
 def judge(mode: str, pairs: Sequence[Dict[str, Any]]) -> Optional[str]:

@@ -78,8 +78,10 @@ def _about(unreadable: Unreadable, document: Optional[manifest.Manifest], state_
 def _prerequisites(pin_dir: str) -> Report:
     from ..host import advice, facts, prerequisites
 
+    found = facts.observe(pin_dir)
     return {
-        "prerequisites": prerequisites.judge(facts.observe(pin_dir)),
+        "prerequisites": prerequisites.judge(found),
+        "compilers": prerequisites.compilers(found),
         "advice": advice.judge(advice.observe()),
     }
 

@@ -29,6 +29,8 @@ SCHEMA = 1
 CURRENT = "current"
 PREVIOUS = "previous"
 DIRECTORY = "manifests"
+#: Where the role puts what the programs are compiled from.
+SOURCES = "src"
 ROLLING_BACK = "rolling_back"
 LEAVING = "leaving"
 

@@ -12,7 +12,7 @@ from typing import List, Optional
 
 from ..errors import SockredirError
 from ..lifecycle import NotEnabled
-from . import cgroup, change, context, counters, status, trace
+from . import cgroup, change, context, counters, status, trace, verify
 
 STATE_DIR = "/var/lib/sockredir"
 
@@ -70,6 +70,10 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("status", help="is the host as its manifest says; a line for each difference")
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.set_defaults(run=lambda options: status.show(options.state_dir, options.json))
+
+    verb = verbs.add_parser("verify", help="prove by a transfer that the host does what its mode says")
+    verb.add_argument("--json", action="store_true", help="as JSON")
+    verb.set_defaults(run=lambda options: verify.verify(options.state_dir, options.json))
 
     verb = verbs.add_parser("counters", help="what was redirected, what was not, and why")
     form = verb.add_mutually_exclusive_group()
