@@ -1,0 +1,61 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host that lacks many things at once: all of them in one message, and nothing changed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+import pytest
+
+# In a mount namespace of its own, so that only the playbook sees it: no compiler, no libbpf, no cgroup2.
+_HIDE = """
+for file in /usr/bin/clang /usr/bin/clang-[0-9]* /usr/lib/*/libbpf.so.1*; do
+    [ ! -f "$file" ] || mount --bind /dev/null "$file" || exit
+done
+[ ! -d /usr/lib/python3/dist-packages/bcc ] || mount -t tmpfs none /usr/lib/python3/dist-packages/bcc || exit
+{more}
+exec "$@"
+"""
+_NO_CGROUP2 = "umount --lazy {mount}"
+
+
+def hiding(more: str = "") -> tuple:
+    return ("unshare", "--mount", "sh", "-c", _HIDE.replace("{more}", more), "sh")
+
+
+@pytest.fixture
+def no_cgroup2(site):
+    return hiding(_NO_CGROUP2.replace("{mount}", shlex.quote(str(site.cgroup.parent))))
+
+
+@pytest.mark.parametrize("options", [(), ("--check",)], ids=["for real", "in check mode"])
+def test_all_that_is_missing_is_named_at_once(site, no_cgroup2, options):
+    played = site.enable(*options, variables={"sockredir_install_packages": False}, prefix=no_cgroup2)
+    assert played.code != 0
+    assert len(played.failed) == 1
+    said = played.tasks[-1]["result"]["msg"]
+    for word in ("cgroup2", "libbpf.so.1", "clang", "nothing was changed"):
+        assert word in said
+    assert "\n" not in said.strip()
+    assert not played.changed
+    assert site.traces() == []
+
+
+def test_a_bare_host_is_told_which_packages_would_come(site):
+    played = site.enable("--check", prefix=hiding()).ok()
+    assert "would install" in played.output
+    assert "libbpf1" in played.output
+    assert "clang" in played.output
+    assert site.traces() == []
+
+
+def test_without_root_it_says_so(site):
+    if not os.path.exists("/usr/sbin/runuser"):
+        pytest.skip("no runuser here")
+    played = site.enable(prefix=("setpriv", "--bounding-set=-sys_admin,-bpf", "--inh-caps=-all", "--"))
+    assert played.code != 0
+    assert "root" in played.tasks[-1]["result"]["msg"]
+    assert site.traces() == []
