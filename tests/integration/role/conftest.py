@@ -24,6 +24,10 @@ class Site:
         self.corner = own
         self.directory = directory
         self.cgroup = cgroup2_mount() / f"{own.cgroup.name}.slice"
+        # Every host has these.
+        self.as_usual = [str(directory / name) for name in ("prefix", "prefix/lib", "prefix/sbin", "units")]
+        for name in self.as_usual:
+            Path(name).mkdir()
         self.tool = directory / "prefix" / "sbin" / "sockredirctl"
         self.variables = {
             "sockredir_cgroup": self.cgroup.name,
@@ -56,6 +60,7 @@ class Site:
         """Everything of this site that can be seen on the host."""
         places = [self.corner.pin_dir, self.corner.state_dir, self.directory / "prefix", self.directory / "units"]
         found = [str(path) for place in places for path in [place, *place.rglob("*")] if os.path.lexists(path)]
+        found = [path for path in found if path not in self.as_usual]
         return sorted(found) + ([str(self.cgroup)] if self.cgroup.exists() else [])
 
 

@@ -114,7 +114,7 @@ def test_iperf3_is_redirected(site, netns, options, address, family):
     assert all(events), lines
     assert sorted(event[5] for event in events) == ["4", "4", "5", "5"], lines
     assert {event[4] for event in events} == {family}
-    assert {event[6] for event in events} == {address}
+    assert {event[6].strip("[]") for event in events} == {address}
     assert all(port in (event[7], event[9]) for event in events)
     assert {event[1] for event in events} == {"iperf3"}
 
