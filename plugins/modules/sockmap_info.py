@@ -345,7 +345,7 @@ flows:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.sockredir.plugins.module_utils import observe
+from ansible_collections.ebpf.sockredir.plugins.module_utils.observe.report import gather
 
 ARGUMENTS = {
     "gather": {
@@ -363,7 +363,7 @@ ARGUMENTS = {
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     options = module.params
-    report = observe.gather(options["gather"], options["pin_dir"], options["state_dir"], options["max_flows"])
+    report = gather(options["gather"], options["pin_dir"], options["state_dir"], options["max_flows"])
     module.exit_json(changed=False, **report)
 
 

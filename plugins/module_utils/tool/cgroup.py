@@ -51,7 +51,7 @@ def execute(command: Sequence[str]) -> int:
         reason, code = "not found", NOT_FOUND
     except OSError as error:
         reason, code = error.strerror or str(error), NOT_EXECUTABLE
-    print(f"sockredirctl: {command[0]}: {reason}", file=sys.stderr)
+    sys.stderr.write(f"sockredirctl: {command[0]}: {reason}\n")
     return code
 
 

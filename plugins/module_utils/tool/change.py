@@ -23,8 +23,5 @@ def rollback(state_dir: str) -> int:
 
 
 def _told(steps: Plan, nothing: str) -> int:
-    for step in steps:
-        print(describe(step))
-    if not steps:
-        print(nothing)
+    context.show([describe(step) for step in steps] or [nothing])
     return context.OK

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, Iterable
 
 from .. import lifecycle
 from ..errors import SockredirError
@@ -42,7 +42,12 @@ def accelerated(document: manifest.Manifest) -> str:
 
 def say(line: str) -> None:
     """One line for people, beside the output."""
-    print(f"sockredirctl: {line}", file=sys.stderr)
+    sys.stderr.write(f"sockredirctl: {line}\n")
+
+
+def show(lines: Iterable[str]) -> None:
+    """The output for people."""
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def show_json(value: Any) -> None:

@@ -26,7 +26,7 @@ def show_counters(state_dir: str, form: str) -> int:
     if form == "json":
         context.show_json(as_json(counts, used, budget))
     else:
-        print("\n".join(prometheus(counts, used, budget) if form == "prometheus" else text(counts, used, budget)))
+        context.show(prometheus(counts, used, budget) if form == "prometheus" else text(counts, used, budget))
     return context.OK
 
 
@@ -89,7 +89,7 @@ def show_flows(state_dir: str, as_json_text: bool, limit: Optional[int]) -> int:
         context.show_json([flow_json(record) for record in records])
         return context.OK
     for record in records:
-        print("\n".join(flow_text(record)))
+        context.show(flow_text(record))
     return context.OK
 
 

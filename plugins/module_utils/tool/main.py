@@ -37,7 +37,7 @@ def main(arguments: Optional[List[str]] = None, state_dir: str = STATE_DIR) -> i
     except SockredirError as error:
         context.say(str(error))
         if error.detail and options.verbose:
-            print(error.detail, file=sys.stderr)
+            sys.stderr.write(f"{error.detail}\n")
         if isinstance(error, NotEnabled):
             return context.NOT_ENABLED
     except BrokenPipeError:

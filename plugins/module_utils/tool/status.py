@@ -22,7 +22,7 @@ def show(state_dir: str, as_json: bool) -> int:
     if as_json:
         context.show_json(found)
     else:
-        print("\n".join(lines(found)))
+        context.show(lines(found))
     if not found["enabled"]:
         return context.DIFFERS if found["drift"] else context.NOT_ENABLED
     return context.DIFFERS if found["drift"] else context.OK

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Dict, List, Optional
 
 from ..datapath import layout, live
@@ -29,7 +28,7 @@ def verify(state_dir: str, as_json: bool) -> int:
     if as_json:
         context.show_json(report)
     else:
-        sys.stdout.write("\n".join(text(report)) + "\n")
+        context.show(text(report))
     return context.OK if report["wrong"] is None else context.DIFFERS
 
 

@@ -220,9 +220,9 @@ import json, os, sys
 sys.path.insert(0, "tests")
 from support.collection import map_collection
 map_collection()
-from ansible_collections.ebpf.sockredir.plugins.module_utils import observe
+from ansible_collections.ebpf.sockredir.plugins.module_utils.observe.report import PARTS, gather
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(json.dumps(observe.gather(observe.PARTS, None, sys.argv[1])))
+print(json.dumps(gather(PARTS, None, sys.argv[1])))
 """
 
 
