@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -93,6 +94,12 @@ class Whole:
     def kinds(self) -> List[str]:
         """The kinds of drift that status names."""
         return sorted({each["kind"] for each in self.status()["drift"]})
+
+    @property
+    def pin_names(self) -> List[str]:
+        """The maps of the shipped pair."""
+        with open(ROOT / "bpf" / "maps.h", encoding="utf-8") as text:
+            return re.findall(r'^}} (\w+) SEC\("\.maps"\);'.replace("}}", "}"), text.read(), re.MULTILINE)
 
     def pin(self, name: str) -> Optional[objects.Pin]:
         return objects.at(str(self.corner.pin_dir / name))

@@ -1,0 +1,76 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's whole life under load: no request fails, no byte is wrong."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objects
+from support.load import load
+
+
+def eventually(condition, seconds=20.0):
+    """The kernel frees what sockets held a little after they close."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.parametrize("method", ["link", "legacy"])
+def test_upgrade_rollback_drain_enforce_disable(whole, method):
+    whole.enable("v1", method=method if method == "legacy" else "auto")
+    peers, first = whole.id("peers"), whole.id("verdict")
+    seen = {first}
+    with load(whole.corner.cgroup) as running:
+        running.works()
+        redirected = live.counters(str(whole.corner.pin_dir))["redirected"].events
+        assert redirected > 0
+
+        for version in ("v2", "v3"):
+            results = whole.enable(version, method=method if method == "legacy" else "auto")
+            assert results[0]["changed"]
+            assert whole.id("verdict") not in seen
+            seen.add(whole.id("verdict"))
+            assert whole.id("peers") == peers
+            running.works()
+            assert whole.ctl("status").returncode == 0, whole.ctl("status").stdout
+        draining = {entry["program_id"] for entry in whole.status()["draining"]}
+        assert first in draining, "the long streams began on v1"
+
+        newest = whole.pin("verdict").object.digest
+        done = whole.ctl("rollback")
+        assert done.returncode == 0, done.stderr
+        assert whole.pin("verdict").object.digest != newest
+        assert whole.id("peers") == peers
+        seen.add(whole.id("verdict"))
+        running.works()
+        assert whole.ctl("status").returncode == 0, whole.ctl("status").stdout
+
+        assert whole.ctl("mode", "drain").returncode == 0
+        running.works()
+        added = live.counters(str(whole.corner.pin_dir))["socket_added"].events
+        running.works()
+        assert live.counters(str(whole.corner.pin_dir))["socket_added"].events == added
+        assert whole.ctl("status").returncode == 0, whole.ctl("status").stdout
+        assert whole.id("peers") == peers
+
+        assert whole.ctl("mode", "enforce").returncode == 0
+        before = live.counters(str(whole.corner.pin_dir))["redirected"].events
+        running.works()
+        assert live.counters(str(whole.corner.pin_dir))["redirected"].events > before
+        assert whole.id("peers") == peers
+
+        gone = whole.disable()
+        assert not gone["failed"], gone
+        assert {entry["program_id"] for entry in gone["draining"]} & seen
+        running.works()
+        end = running.stop()
+        assert end["failures"] == []
+    assert eventually(lambda: not objects.alive(seen))
+    assert not whole.disable()["changed"]
