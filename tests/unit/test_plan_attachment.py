@@ -99,6 +99,12 @@ def test_a_cgroup(change, seen, expected):
         ({"present": False}, {"attached": (legacy(NEW),)}, ["detach_legacy"]),
         ({"present": False}, {"attached": (legacy(FOREIGN),)}, []),
         ({"pretend": True}, {"program_id": None, "target_id": None, "ours": frozenset()}, ["attach_legacy"]),
+        # Ours was there, on this very map, and was overwritten: its place is taken back.
+        (
+            {},
+            {"attached": (legacy(FOREIGN),), "record": {"program_id": NEW, "map_id": 5, "method": "legacy"}},
+            ["replace_legacy"],
+        ),
     ],
 )
 def test_a_map(change, seen, expected):
@@ -115,6 +121,16 @@ def test_a_map(change, seen, expected):
         (ON_MAP._replace(method="link"), {"links": False}, "Linux 6.10"),
         (ON_CGROUP, {"exclusive": "/cg"}, "/cg holds a program that was attached exclusively"),
         (ON_MAP, {"attached": (legacy(FOREIGN),)}, "program 99 is attached to it (legacy), and it is not ours"),
+        (
+            ON_MAP,
+            {"attached": (legacy(FOREIGN),), "record": {"program_id": NEW, "map_id": 4, "method": "legacy"}},
+            "program 99 is attached to it",
+        ),
+        (
+            ON_MAP,
+            {"attached": (linked(FOREIGN),), "record": {"program_id": NEW, "map_id": 5, "method": "legacy"}},
+            "program 99 is attached to it (link)",
+        ),
         (ON_MAP._replace(pretend=True), {"attached": (linked(FOREIGN),)}, "program 99 is attached to it (link)"),
     ],
 )

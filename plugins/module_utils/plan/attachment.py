@@ -155,10 +155,18 @@ def _kept(wanted: Wanted, seen: Observed, how: str) -> Optional[Attached]:
     return next((each for each in candidates if each.program_id == seen.program_id), (candidates or [None])[0])
 
 
+def _usurper(wanted: Wanted, seen: Observed) -> Optional[Attached]:
+    """A foreign program in the one place of a map that we had attached ours to: that was overwritten behind our back."""
+    entry = seen.record
+    had = wanted.kind == MAP and entry and entry["program_id"] and entry["map_id"] == seen.target_id
+    others = foreign(wanted, seen) if had else []
+    return others[0] if others and others[0].method == LEGACY else None
+
+
 def _present(wanted: Wanted, seen: Observed) -> Plan:
     _refuse(wanted, seen)
     how = method(wanted, seen)
-    kept = _kept(wanted, seen, how)
+    kept = _kept(wanted, seen, how) or _usurper(wanted, seen)
     steps = [Step("create_cgroup", path, None, "directory") for path in seen.missing]
     surplus = [_detach(wanted, seen, each) for each in ours(wanted, seen) if each != kept]
     steps += _attach_steps(wanted, seen, how, kept, surplus)
@@ -222,7 +230,7 @@ def _refuse(wanted: Wanted, seen: Observed) -> None:
             "have its owner attach it with ALLOW_MULTI, or choose another cgroup",
         )
     others = foreign(wanted, seen)
-    if wanted.kind == MAP and others:
+    if wanted.kind == MAP and others and not _usurper(wanted, seen):
         raise SockredirError(
             f"map {wanted.target}: program {others[0].program_id} is attached to it ({others[0].method}), and it is not"
             " ours",

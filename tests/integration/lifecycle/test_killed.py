@@ -14,69 +14,11 @@ import signal
 import time
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment, hosting, lifecycle, program
+from ansible_collections.ebpf.sockredir.plugins.module_utils import lifecycle
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
-from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Wanted
-from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.host import drift
-from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from support.connection import connection
 
 _MOST_STEPS = 200
-OPTIONS = {
-    "state": "present",
-    "mode": "enforce",
-    "ports": [],
-    "exclude_ports": [],
-    "cidrs": [],
-    "cross_netns": False,
-    "memory_budget": "16 MiB",
-    "demote_below": 30000,
-    "demote_after": 32,
-    "persist": False,
-    "services": [],
-    "restart_services": False,
-    "wanted": {},
-    "commit": True,
-    "lock_timeout": 10,
-}
-
-
-class Scene:
-    """What can be done to a host, in this very process."""
-
-    def __init__(self, whole) -> None:
-        self.whole = whole
-        self.state_dir = str(whole.corner.state_dir)
-
-    def enable(self, version, watch=None) -> None:
-        pins, cgroup = str(self.whole.corner.pin_dir), str(self.whole.corner.cgroup)
-        request = program.Request(
-            "sockredir",
-            pins,
-            self.state_dir,
-            str(self.whole.objects_of[version]),
-            max_entries={"flows": 1024, "peers": 2048},
-        )
-        with lock.hold(self.state_dir):
-            program.present(request, watch=watch)
-        for wanted in (
-            Wanted(f"{pins}/verdict", "map", f"{pins}/peers"),
-            Wanted(f"{pins}/sockops", "cgroup", cgroup, create_cgroup=True),
-        ):
-            attachment.ensure(wanted, self.state_dir, watch)
-        hosting.present(self.options(), False, watch)
-
-    def options(self):
-        return {**OPTIONS, "cgroup": str(self.whole.corner.cgroup), **self.whole.host_places}
-
-    def disable(self, watch=None) -> None:
-        hosting.absent(self.options(), False, watch)
-
-    def rollback(self, watch=None) -> None:
-        lifecycle.rollback(self.state_dir, watch)
-
-    def drift(self):
-        return drift(lifecycle.compare(self.state_dir).steps)
 
 
 def run(work, die_at=None):
@@ -115,6 +57,10 @@ def _child(work, die_at, writer) -> None:
         os._exit(0)
 
 
+def rollback_of(whole):
+    return lambda watch: lifecycle.rollback(str(whole.corner.state_dir), watch)
+
+
 @contextlib.contextmanager
 def traffic(whole):
     """A connection that goes on all the time, and a new one each time it is looked at."""
@@ -147,39 +93,32 @@ def settled(condition):
 
 
 @pytest.fixture
-def scene(whole):
-    made = Scene(whole)
-    yield made
-    run(made.disable)
-
-
-@pytest.fixture
-def digests(scene):
+def digests(whole):
     """The identities of the versions, as loaded in this scene."""
     found = {}
     for version in ("v1", "v2", "v3"):
-        run(lambda watch, version=version: scene.enable(version, watch))
-        found[version] = scene.whole.pin("verdict").object.digest
-    run(scene.disable)
-    assert settled(lambda: not ours(scene.whole, set(found.values())))
+        run(lambda watch, version=version: whole.enable_here(version, watch=watch))
+        found[version] = whole.pin("verdict").object.digest
+    run(whole.disable_here)
+    assert settled(lambda: not ours(whole, set(found.values())))
     return found
 
 
-def whole_again(scene, digests, version) -> None:
+def whole_again(whole, digests, version) -> None:
     """Exactly one version, with nothing left over."""
-    assert scene.drift() == []
-    assert scene.whole.pin("verdict").object.digest == digests[version]
-    wanted = {scene.whole.id("sockops"), scene.whole.id("verdict")}
-    assert settled(lambda: ours(scene.whole, set(digests.values())) == wanted)
-    names = {path.name for path in scene.whole.corner.pin_dir.iterdir()}
+    assert whole.drift_here() == []
+    assert whole.pin("verdict").object.digest == digests[version]
+    wanted = {whole.id("sockops"), whole.id("verdict")}
+    assert settled(lambda: ours(whole, set(digests.values())) == wanted)
+    names = {path.name for path in whole.corner.pin_dir.iterdir()}
     links = {name for name in names if name.startswith("link_")}
-    assert names - links == {"sockops", "verdict", *scene.whole.pin_names}
+    assert names - links == {"sockops", "verdict", *whole.pin_names}
     assert len(links) == 1
 
 
-def nothing_left(scene, digests) -> None:
-    assert settled(lambda: not ours(scene.whole, set(digests.values())))
-    assert scene.whole.listing() == []
+def nothing_left(whole, digests) -> None:
+    assert settled(lambda: not ours(whole, set(digests.values())))
+    assert whole.listing() == []
 
 
 def each_step(prepare, work):
@@ -194,18 +133,18 @@ def each_step(prepare, work):
     raise AssertionError("it never ends")
 
 
-def test_first_enable(scene, digests):
-    for _step in each_step(lambda: run(scene.disable), lambda watch: scene.enable("v1", watch)):
-        with traffic(scene.whole) as works:
-            assert run(lambda watch: scene.enable("v1", watch)) is not None
+def test_first_enable(whole, digests):
+    for _step in each_step(lambda: run(whole.disable_here), lambda watch: whole.enable_here("v1", watch=watch)):
+        with traffic(whole) as works:
+            assert run(lambda watch: whole.enable_here("v1", watch=watch)) is not None
             works()
-        whole_again(scene, digests, "v1")
+        whole_again(whole, digests, "v1")
 
 
-def test_upgrade(scene, digests):
+def test_upgrade(whole, digests):
     def prepare() -> None:
-        run(scene.disable)
-        run(lambda watch: scene.enable("v1", watch))
+        run(whole.disable_here)
+        run(lambda watch: whole.enable_here("v1", watch=watch))
 
     with contextlib.ExitStack() as stack:
         works = None
@@ -214,49 +153,49 @@ def test_upgrade(scene, digests):
             nonlocal works
             stack.close()
             prepare()
-            works = stack.enter_context(traffic(scene.whole))
+            works = stack.enter_context(traffic(whole))
 
-        for _step in each_step(prepared, lambda watch: scene.enable("v2", watch)):
+        for _step in each_step(prepared, lambda watch: whole.enable_here("v2", watch=watch)):
             works()
-            assert run(lambda watch: scene.enable("v2", watch)) is not None
+            assert run(lambda watch: whole.enable_here("v2", watch=watch)) is not None
             works()
             stack.close()
-            whole_again(scene, digests, "v2")
+            whole_again(whole, digests, "v2")
 
 
-def test_rollback(scene, digests):
+def test_rollback(whole, digests):
     with contextlib.ExitStack() as stack:
         works = None
 
         def prepared() -> None:
             nonlocal works
             stack.close()
-            run(scene.disable)
-            run(lambda watch: scene.enable("v1", watch))
-            run(lambda watch: scene.enable("v2", watch))
-            works = stack.enter_context(traffic(scene.whole))
+            run(whole.disable_here)
+            run(lambda watch: whole.enable_here("v1", watch=watch))
+            run(lambda watch: whole.enable_here("v2", watch=watch))
+            works = stack.enter_context(traffic(whole))
 
-        for _step in each_step(prepared, scene.rollback):
+        for _step in each_step(prepared, rollback_of(whole)):
             works()
-            assert run(scene.rollback) is not None
+            assert run(rollback_of(whole)) is not None
             works()
             stack.close()
-            whole_again(scene, digests, "v1")
+            whole_again(whole, digests, "v1")
 
 
-def test_disable(scene, digests):
+def test_disable(whole, digests):
     with contextlib.ExitStack() as stack:
         works = None
 
         def prepared() -> None:
             nonlocal works
             stack.close()
-            run(lambda watch: scene.enable("v1", watch))
-            works = stack.enter_context(traffic(scene.whole))
+            run(lambda watch: whole.enable_here("v1", watch=watch))
+            works = stack.enter_context(traffic(whole))
 
-        for _step in each_step(prepared, scene.disable):
+        for _step in each_step(prepared, whole.disable_here):
             works()
-            assert run(scene.disable) is not None
+            assert run(whole.disable_here) is not None
             works()
             stack.close()
-            nothing_left(scene, digests)
+            nothing_left(whole, digests)
