@@ -31,7 +31,7 @@ from .state import lock, manifest, store
 #: The kernel frees a program a moment after its last user has gone.
 _SETTLE_SECONDS = 0.5
 #: Everything that we ever put in a state directory, what is needed longest last.
-_STATE_DIRECTORIES = (store.DIRECTORY, manifest.DIRECTORY, manifest.SOURCES)
+_STATE_DIRECTORIES = (store.DIRECTORY, manifest.DIRECTORY, "src")
 _STATE_FILES = (manifest.PREVIOUS, manifest.CURRENT, "settings.lock", "trace.lock", lock.NAME)
 
 
