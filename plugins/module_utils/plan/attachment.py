@@ -156,7 +156,7 @@ def _kept(wanted: Wanted, seen: Observed, how: str) -> Optional[Attached]:
 
 
 def _usurper(wanted: Wanted, seen: Observed) -> Optional[Attached]:
-    """A foreign program in the one place of a map that we had attached ours to: that was overwritten behind our back."""
+    """A foreign program in the one place of a map where ours was: somebody has overwritten it behind our back."""
     entry = seen.record
     had = wanted.kind == MAP and entry and entry["program_id"] and entry["map_id"] == seen.target_id
     others = foreign(wanted, seen) if had else []
