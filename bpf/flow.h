@@ -17,6 +17,7 @@
 
 #include "sockredir.h"
 #include "endpoint.h"
+#include "look.h"
 #include "maps.h"
 #include "pressure.h"
 
@@ -40,22 +41,59 @@ static __always_inline bool flow_join(struct sockredir_flow *flow, const struct 
 	return __sync_val_compare_and_swap(&flow->owners, owners, owners | 1ULL << index) == owners;
 }
 
-/* The record with our side's presence noted, the side itself still empty. NULL: no room. */
-static __always_inline struct sockredir_flow *flow_enter(const struct sockredir_key *id, int index,
-							 __u64 cookie)
+static __always_inline void flow_discard(struct sockredir_flow *flow, const struct sockredir_key *id,
+					 struct sockredir_pressure *p)
 {
-	struct sockredir_flow fresh = {.owners = cookie << 2 | 1ULL << index};
-	struct sockredir_flow *flow = flow_find(id);
+	uncharge(p, &flow->side[0]);
+	uncharge(p, &flow->side[1]);
+	flow_delete(id);
+	count(SOCKREDIR_FLOW_CLOSED, 0);
+}
 
-	if (flow)
-		return flow_join(flow, id, index) ? flow : NULL;
-	fresh.opened = bpf_ktime_get_ns();
-	if (flow_create(id, &fresh))
-		return NULL;
-	flow = flow_find(id);
-	if (flow)
-		count(SOCKREDIR_FLOW_OPENED, 0);
-	return flow;
+/*
+ * A record whose sockets are gone without a word: they were closed while no program was attached.
+ * A side that is on its way in or out has its bit set and no cookie.
+ */
+static __always_inline bool flow_is_stale(const struct sockredir_flow *flow)
+{
+	for (int i = 0; i < 2; i++)
+		if ((flow->owners & 1ULL << i) && (!flow->side[i].cookie || still_there(&flow->side[i])))
+			return false;
+	return flow->owners & OWNER_BITS;
+}
+
+/* The client's end comes first: its last ACK makes the server's end established. */
+static __always_inline __u32 flow_open(const struct sockredir_key *id, int index, __u64 cookie,
+				       struct sockredir_flow **flow)
+{
+	struct sockredir_flow fresh = {
+		.owners = cookie << 2 | 1ULL << index,
+		.opened = bpf_ktime_get_ns(),
+	};
+	struct sockredir_pressure *p = get_pressure();
+
+	if (flow_create(id, &fresh)) {
+		*flow = flow_find(id);
+		if (!*flow || !p || !flow_is_stale(*flow))
+			return SOCKREDIR_SKIP_FULL;
+		flow_discard(*flow, id, p);
+		count(SOCKREDIR_STALE_FLOW, 0);
+		if (flow_create(id, &fresh))
+			return SOCKREDIR_SKIP_FULL;
+	}
+	*flow = flow_find(id);
+	count(SOCKREDIR_FLOW_OPENED, 0);
+	return *flow ? 0 : SOCKREDIR_SKIP_FULL;
+}
+
+/* Notes the presence of a socket in its flow's record, its side still empty. 0, or why not. */
+static __always_inline __u32 flow_enter(const struct sockredir_key *id, int index, __u64 cookie, bool server,
+					struct sockredir_flow **flow)
+{
+	if (!server)
+		return flow_open(id, index, cookie, flow);
+	*flow = flow_find(id);
+	return *flow && flow_join(*flow, id, index) ? 0 : SOCKREDIR_SKIP_ALONE;
 }
 
 /* Our side is gone. Nothing of the record may be touched afterwards. */
@@ -63,16 +101,9 @@ static __always_inline void flow_exit(struct sockredir_flow *flow, const struct 
 {
 	struct sockredir_pressure *p = get_pressure();
 	__u64 mine = 1ULL << index;
-	__u64 before = __sync_fetch_and_and(&flow->owners, ~mine);
 
-	if ((before & OWNER_BITS) != mine)
-		return;
-	if (p) {
-		uncharge(p, &flow->side[0]);
-		uncharge(p, &flow->side[1]);
-	}
-	flow_delete(id);
-	count(SOCKREDIR_FLOW_CLOSED, 0);
+	if ((__sync_fetch_and_and(&flow->owners, ~mine) & OWNER_BITS) == mine && p)
+		flow_discard(flow, id, p);
 }
 
 #endif /* SOCKREDIR_FLOW_H */

@@ -25,9 +25,9 @@
 #include "endpoint.h"
 #include "maps.h"
 #include "policy.h"
-#include "flow.h"
 #include "look.h"
 #include "pressure.h"
+#include "flow.h"
 #include "demotion.h"
 #include "trace.h"
 
@@ -83,17 +83,15 @@ static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_soc
 	struct sockredir_side *side;
 	struct sockredir_flow *flow;
 	__u64 cookie;
+	__u32 why;
 	long err;
 
 	if (odd_kind(tp) || index < 0)
 		return SOCKREDIR_SKIP_KIND;
-	/* The client is established before its last ACK makes the server so. */
-	if (server && !flow_find(&id))
-		return SOCKREDIR_SKIP_ALONE;
 	cookie = bpf_get_socket_cookie(ctx);
-	flow = flow_enter(&id, index, cookie);
-	if (!flow)
-		return SOCKREDIR_SKIP_FULL;
+	why = flow_enter(&id, index, cookie, server, &flow);
+	if (why)
+		return why;
 	err = peers_add(ctx, self);
 	if (err) {
 		flow_exit(flow, &id, index);

@@ -74,7 +74,7 @@ enum sockredir_reason {
 	/* Housekeeping. */
 	SOCKREDIR_RECOUNTED,	/* the budget was counted anew; bytes: found to be free */
 	SOCKREDIR_EVENT_LOST,	/* trace event without room in the ring */
-	SOCKREDIR_STALE_PEER,	/* the record of a socket that no longer is */
+	SOCKREDIR_STALE_FLOW,	/* record of sockets that went while no program was attached */
 	SOCKREDIR_REASONS = 32, /* size of `counters`, with room to grow */
 };
 

@@ -2,7 +2,7 @@
 /*
  * sockbench: a client and a server for a few patterns of traffic, over TCP or Unix sockets.
  *
- *   sockbench serve ENDPOINT                     until killed; prints "ready"
+ *   sockbench serve ENDPOINT                     until killed; prints "serving"
  *   sockbench rr ENDPOINT SIZE SECONDS [CONNS]   request and reply of SIZE bytes, one at a time
  *                                                on each of CONNS connections
  *   sockbench stream ENDPOINT SIZE SECONDS       one way, SIZE bytes a send
@@ -203,12 +203,14 @@ static int serve(const struct endpoint *e)
 	pthread_attr_t attr;
 	pthread_t thread;
 
+	if (e->any.sa_family == AF_UNIX)
+		unlink(e->local.sun_path);
 	if (bind(listener, &e->any, e->len) || listen(listener, 4096))
 		err(1, "bind or listen");
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 64 << 10);
-	puts("ready");
+	puts("serving");
 	fflush(stdout);
 	for (;;) {
 		fd = accept(listener, NULL, NULL);

@@ -100,7 +100,7 @@ class Reason(enum.IntEnum):
     FLOW_CLOSED = 22
     RECOUNTED = 23
     EVENT_LOST = 24
-    STALE_PEER = 25
+    STALE_FLOW = 25
 
     @property
     def label(self) -> str:
@@ -134,7 +134,7 @@ DESCRIPTIONS = {
     Reason.FLOW_CLOSED: (Unit.FLOW, "connections whose record is gone again"),
     Reason.RECOUNTED: (Unit.EVENT, "the budget was counted anew; bytes: found to be free"),
     Reason.EVENT_LOST: (Unit.EVENT, "trace event lost, the ring was full"),
-    Reason.STALE_PEER: (Unit.EVENT, "record of a socket that no longer is"),
+    Reason.STALE_FLOW: (Unit.EVENT, "record found whose sockets went while no program was attached"),
 }
 
 
