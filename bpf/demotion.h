@@ -33,7 +33,7 @@
 static __always_inline bool overrun(const struct sockredir_settings *s, struct sockredir_side *own,
 				    const struct sockredir_side *peer, __u32 size)
 {
-	__u16 heard = *(volatile __u64 *)&peer->messages;
+	__u16 heard = *(volatile __u32 *)&peer->messages;
 	bool pays = own->state <= SOCKREDIR_WOULD_REDIRECT && size >= s->demote_below;
 
 	if (heard != own->heard || pays) {

@@ -32,15 +32,14 @@
 #define RECOUNT_PAUSE  10000000ULL
 #define RECOUNT_FACTOR 16
 
-/* A tighter bound of what `reader` has not read of the direction that comes from `writer`. */
-static __always_inline __u64 unread_bound(const struct sockredir_side *writer,
-					  const struct sockredir_side *reader)
+/*
+ * A tighter bound of what `reader` has not read of the direction that comes from `writer`.
+ * After a switch to TCP the kernel's figure includes TCP's own bytes: all or nothing then.
+ */
+static __always_inline __u64 unread_bound(const struct sockredir_side *writer, struct glance seen)
 {
-	struct glance seen = look_at(reader);
-
 	if (seen.look == LOOK_EMPTY)
 		return 0;
-	/* After a switch to TCP the figure includes TCP's own bytes, on all kernels: all or nothing. */
 	if (seen.look == LOOK_SOME && seen.unread && writer->state <= SOCKREDIR_REDIRECTED &&
 	    seen.unread < writer->unread)
 		return seen.unread;
@@ -80,6 +79,14 @@ static __always_inline struct brim brim_of(const struct sockredir_side *reader)
 	b.top = most;
 	b.below = most > 2 * BRIM_WIDTH ? most - BRIM_WIDTH : most / 2;
 	return b;
+}
+
+/* Between the two: not the moment to turn to TCP. */
+static __always_inline bool on_brim(__u64 unread, const struct sockredir_side *reader)
+{
+	struct brim b = brim_of(reader);
+
+	return unread > b.below && unread <= b.top;
 }
 
 /* What to charge for that much unread; NEVER: such a reader must not get more. */
@@ -145,7 +152,7 @@ static __always_inline void recount_side(struct recount *r, struct sockredir_sid
 
 	if (!held)
 		return;
-	charge = charge_for(unread_bound(writer, reader), reader);
+	charge = charge_for(unread_bound(writer, look_at(reader)), reader);
 	if (charge == held || charge == NEVER ||
 	    __sync_val_compare_and_swap(&writer->charge, held, charge) != held)
 		return;
@@ -181,24 +188,114 @@ static __always_inline bool recount(struct sockredir_pressure *p)
 	return true;
 }
 
-/* May `size` more bytes go from `writer` to `reader` without a window? Charges them if so. */
-static __always_inline bool admit(struct sockredir_side *writer, const struct sockredir_side *reader,
-				  __u32 size, __u64 budget)
+/*
+ * The brake. A redirect costs the writer less than the reader, so a stream runs ahead of a reader
+ * that does what it can, the more so when other processes take its CPU. TCP would make the writer
+ * sleep; a BPF program cannot, so it waits, looking at the reader, for as long as the reader takes
+ * to read as much as it is about to get. The fuller the queue, the longer at most.
+ *
+ * Waiting that sees no progress at all is noted; so much of it, and the reader has stopped.
+ */
+#define BRAKE_ABOVE   (2ULL << 20)
+#define BRAKE_LEAST   20000ULL	 /* ns: reading 64 KiB takes about that */
+#define BRAKE_MOST    1000000ULL /* ns, for one message; BRAKE_LEAST comes on top */
+#define STOPPED_AFTER 60000U	 /* us of waiting in vain */
+#define BRAKE_LOOKS   4096
+#define BRAKE_PAUSE   256 /* empty turns between two looks, which disturb the reader */
+
+struct brake {
+	struct sockredir_side *writer;
+	const struct sockredir_side *reader;
+	__u64 enough;
+	__u64 until;
+};
+
+static long brake_pause(__u32 turn, void *unused)
+{
+	(void)turn;
+	(void)unused;
+	return 0;
+}
+
+static long brake_look(__u32 turn, struct brake *b)
+{
+	(void)turn;
+	bpf_loop(BRAKE_PAUSE, brake_pause, NULL, 0);
+	b->writer->unread = unread_bound(b->writer, look_at(b->reader));
+	return b->writer->unread <= b->enough || bpf_ktime_get_ns() >= b->until;
+}
+
+/* Quadratic in how full it is, in thousandths of what this direction could get. */
+static __always_inline __u64 brake_time(__u64 unread, __u64 room)
+{
+	__u64 full = room ? unread * 1000 / room : 1000;
+
+	if (full > 1000)
+		full = 1000;
+	return BRAKE_LEAST + BRAKE_MOST * full * full / 1000000;
+}
+
+/* False: the reader has stopped. */
+static __always_inline bool brake(struct sockredir_side *writer, const struct sockredir_side *reader,
+				  __u32 size, __u64 room)
+{
+	__u64 begin = bpf_ktime_get_ns(), before = writer->unread;
+	struct brake b = {
+		.writer = writer,
+		.reader = reader,
+		.enough = before > BRAKE_ABOVE + size ? before - size : BRAKE_ABOVE,
+		.until = begin + brake_time(before, room),
+	};
+
+	bpf_loop(BRAKE_LOOKS, brake_look, &b, 0);
+	count(SOCKREDIR_BRAKED, size);
+	if (writer->unread < before)
+		writer->in_vain = 0;
+	else
+		writer->in_vain += (__u32)(bpf_ktime_get_ns() - begin) / 1000;
+	return writer->in_vain < STOPPED_AFTER;
+}
+
+/* What the direction could be charged for in all, as things are. */
+static __always_inline __u64 room_for(const struct sockredir_pressure *p, const struct sockredir_side *writer,
+				      __u64 budget)
+{
+	__u64 others = p->used - writer->charge;
+
+	return others < budget ? (budget - others) / 2 : 0;
+}
+
+/*
+ * May `size` more bytes go from `writer` to `reader` without a window? SOCKREDIR_REDIRECTED, and
+ * they are charged, or why not.
+ */
+static __always_inline __u32 admit(struct sockredir_side *writer, const struct sockredir_side *reader,
+				   __u32 size, __u64 budget)
 {
 	struct sockredir_pressure *p = get_pressure();
+	struct glance seen = {};
 	__u64 charge;
 
 	if (!p)
-		return false;
-	if (writer->unread + size > LOOK_ABOVE)
-		writer->unread = unread_bound(writer, reader);
+		return SOCKREDIR_OVER_BUDGET;
+	if (writer->unread + size > LOOK_ABOVE) {
+		seen = look_at(reader);
+		charge = unread_bound(writer, seen);
+		if (charge < writer->unread)
+			writer->in_vain = 0;
+		writer->unread = charge;
+	}
+	/* Where the kernel does not count, no progress is to be seen. */
+	if (seen.unread && writer->unread > BRAKE_ABOVE &&
+	    !brake(writer, reader, size, room_for(p, writer, budget)) && !on_brim(writer->unread, reader))
+		return SOCKREDIR_STOPPED;
 	charge = charge_for(writer->unread + size, reader);
 	if (charge == NEVER)
-		return false;
+		return SOCKREDIR_OVER_BUDGET;
 	if (!recharge(p, writer, charge, budget) && !(recount(p) && recharge(p, writer, charge, budget)))
-		return false;
+		return SOCKREDIR_OVER_BUDGET;
 	writer->unread += size;
-	return true;
+	return SOCKREDIR_REDIRECTED;
 }
 
 #endif /* SOCKREDIR_PRESSURE_H */

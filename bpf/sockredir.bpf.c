@@ -258,9 +258,10 @@ static __always_inline __u32 redirect(struct sk_msg_md *msg, const struct sockre
 				      __u64 budget)
 {
 	struct sockredir_key peer = peer_key(self);
+	__u32 why = admit(own, other, size, budget);
 
-	if (!admit(own, other, size, budget))
-		return SOCKREDIR_OVER_BUDGET;
+	if (why != SOCKREDIR_REDIRECTED)
+		return why;
 	if (__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_STARTED) & SOCKREDIR_SIDE_BARRED)
 		return SOCKREDIR_DEMOTED;
 	if (peers_redirect(msg, &peer) != SK_PASS)

@@ -72,9 +72,14 @@ enum sockredir_reason {
 	SOCKREDIR_FLOW_CLOSED,
 
 	/* Housekeeping. */
-	SOCKREDIR_RECOUNTED,	/* the budget was counted anew; bytes: found to be free */
-	SOCKREDIR_EVENT_LOST,	/* trace event without room in the ring */
-	SOCKREDIR_STALE_FLOW,	/* record of sockets that went while no program was attached */
+	SOCKREDIR_RECOUNTED,  /* the budget was counted anew; bytes: found to be free */
+	SOCKREDIR_EVENT_LOST, /* trace event without room in the ring */
+	SOCKREDIR_STALE_FLOW, /* record of sockets that went while no program was attached */
+
+	/* Later additions. */
+	SOCKREDIR_STOPPED, /* message by TCP: the reader has stopped reading */
+	SOCKREDIR_BRAKED,  /* message redirected after its writer had to wait for the reader */
+
 	SOCKREDIR_REASONS = 32, /* size of `counters`, with room to grow */
 };
 
@@ -93,7 +98,8 @@ struct sockredir_side {
 	__u64 sk;	/* its kernel address: only ever probed, never trusted */
 	__u64 unread;	/* bytes, upper bound: redirected and maybe not read by the peer */
 	__u64 charge;	/* bytes held against the budget */
-	__u64 messages; /* seen by the verdict program */
+	__u32 messages; /* seen by the verdict program */
+	__u32 in_vain;	/* us that the writer waited without seeing the reader read */
 	__u64 bytes;	/* redirected */
 	__u32 state;	/* enum sockredir_reason: what its next message meets */
 	__u16 run;	/* messages that count against it, since the peer last sent */

@@ -50,7 +50,10 @@ def table(results: Iterable[dict]) -> str:
             cells.append(f"{ratio['median']:6.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "-")
         arrow = "+" if result["better"] == "higher" else "-"
         figure = f"{result['metric']} {arrow}"
-        lines.append(f"{result['title']:38} {figure:10} {_amount(base, result['unit']):>12} " + " ".join(f"{c:>19}" for c in cells))
+        lines.append(
+            f"{result['title']:38} {figure:10} {_amount(base, result['unit']):>12} "
+            + " ".join(f"{c:>19}" for c in cells)
+        )
     lines.append("")
     lines.append("Ratios to plain TCP in the same run: median (quartiles). + more is better, - less is better.")
     return "\n".join(lines)
@@ -72,7 +75,10 @@ def chart(document: dict, path: str) -> None:
     from matplotlib import pyplot
 
     groups = [
-        ("Throughput and rate (right of the line is better)", [r for r in document["results"] if r["better"] == "higher"]),
+        (
+            "Throughput and rate (right of the line is better)",
+            [r for r in document["results"] if r["better"] == "higher"],
+        ),
         ("Latency (left of the line is better)", [r for r in document["results"] if r["metric"] in ("p50", "p99")]),
     ]
     rows = [len(results) for _title, results in groups]

@@ -85,7 +85,18 @@ def _serve_iperf3(subject: Subject, _tools: Path) -> ContextManager[None]:
 
 
 def _run_iperf3(subject: Subject, _tools: Path, seconds: float) -> Dict[str, float]:
-    command = ["iperf3", "-c", "127.0.0.1", "-p", str(port(subject, 1)), "-l", "64k", "-J", "-t", str(max(1, round(seconds)))]
+    command = [
+        "iperf3",
+        "-c",
+        "127.0.0.1",
+        "-p",
+        str(port(subject, 1)),
+        "-l",
+        "64k",
+        "-J",
+        "-t",
+        str(max(1, round(seconds))),
+    ]
     received = json.loads(subject.run(command, timeout=seconds + 60))["end"]["sum_received"]
     return {"mbytes_per_second": received["bits_per_second"] / 8e6}
 
@@ -136,7 +147,9 @@ def redis(operation: str, size: int) -> Work:
 
     title = f"redis-benchmark -c 20 {operation.upper()} {SIZES[size]}"
     names = [TCP, PLAIN, OURS, UNIX]
-    return Work(f"redis-{operation}-{size}", title, [RATE, P50, P99], names, _serve_redis, run, program="redis-benchmark")
+    return Work(
+        f"redis-{operation}-{size}", title, [RATE, P50, P99], names, _serve_redis, run, program="redis-benchmark"
+    )
 
 
 def all_works() -> List[Work]:
@@ -147,11 +160,23 @@ def all_works() -> List[Work]:
     programs = [TCP, PLAIN, OURS]
     works += [
         Work("iperf3", "iperf3 -l 64k", [THROUGHPUT], programs, _serve_iperf3, _run_iperf3, program="iperf3"),
-        Work("sockperf", "sockperf ping-pong 64 B", [P50, P99], programs, _serve_sockperf, _run_sockperf, program="sockperf"),
+        Work(
+            "sockperf",
+            "sockperf ping-pong 64 B",
+            [P50, P99],
+            programs,
+            _serve_sockperf,
+            _run_sockperf,
+            program="sockperf",
+        ),
     ]
     works += [redis(operation, size) for operation in ("set", "get") for size in (64, 4096)]
     not_local = {"place": VETH, "id_more": "-veth", "title_more": ", not local"}
-    works += [sockbench("rr", 64, **not_local), sockbench("stream", 65536, **not_local), sockbench("crr", 64, **not_local)]
+    works += [
+        sockbench("rr", 64, **not_local),
+        sockbench("stream", 65536, **not_local),
+        sockbench("crr", 64, **not_local),
+    ]
     return works
 
 

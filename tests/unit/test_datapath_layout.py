@@ -28,7 +28,7 @@ HEADER = Path(__file__).resolve().parents[2] / "bpf" / "sockredir.h"
 STRUCTS = {
     "key": (layout.KEY, "netns local remote local_port remote_port zero"),
     "count": (layout.COUNT, "events bytes"),
-    "side": (layout.SIDE, "cookie sk unread charge messages bytes state run heard flags"),
+    "side": (layout.SIDE, "cookie sk unread charge messages in_vain bytes state run heard flags"),
     "pressure": (layout.PRESSURE, "used recount_at"),
     "event": (
         layout.EVENT,
@@ -153,8 +153,8 @@ def test_impossible_keys(key):
 
 
 def test_flow_record():
-    client = layout.SIDE.pack(11, 0xFFFF888800000000, 5, 4096, 3, 300, Reason.REDIRECTED, 2, 0, 0)
-    server = layout.SIDE.pack(12, 0, 0, 0, 0, 0, 99, 0, 0, layout.SIDE_SERVER | layout.SIDE_LEFT)
+    client = layout.SIDE.pack(11, 0xFFFF888800000000, 5, 4096, 3, 0, 300, Reason.REDIRECTED, 2, 0, 0)
+    server = layout.SIDE.pack(12, 0, 0, 0, 0, 0, 0, 99, 0, 0, layout.SIDE_SERVER | layout.SIDE_LEFT)
     flow = layout.decode_flow(layout.FLOW_HEAD.pack(11 << 2 | 3, 123) + client + server)
     assert isinstance(flow, Flow)
     assert flow.opened == 123

@@ -29,7 +29,7 @@ MIN_BUDGET = 64 << 10
 
 KEY = struct.Struct("=Q16s16sHHI")
 COUNT = struct.Struct("=QQ")
-SIDE = struct.Struct("=QQQQQQIHHQ")
+SIDE = struct.Struct("=QQQQIIQIHHQ")
 FLOW_HEAD = struct.Struct("=QQ")
 PRESSURE = struct.Struct("=QQ")
 EVENT = struct.Struct("=QII16sII16s16sHHI")
@@ -101,6 +101,8 @@ class Reason(enum.IntEnum):
     RECOUNTED = 23
     EVENT_LOST = 24
     STALE_FLOW = 25
+    STOPPED = 26
+    BRAKED = 27
 
     @property
     def label(self) -> str:
@@ -135,6 +137,8 @@ DESCRIPTIONS = {
     Reason.RECOUNTED: (Unit.EVENT, "the budget was counted anew; bytes: found to be free"),
     Reason.EVENT_LOST: (Unit.EVENT, "trace event lost, the ring was full"),
     Reason.STALE_FLOW: (Unit.EVENT, "record found whose sockets went while no program was attached"),
+    Reason.STOPPED: (Unit.MESSAGE, "by TCP: the reader has stopped reading"),
+    Reason.BRAKED: (Unit.EVENT, "redirected messages whose writer had to wait for the reader"),
 }
 
 
@@ -236,7 +240,7 @@ def reason_label(value: int) -> str:
 
 
 def _decode_side(raw: bytes) -> Side:
-    cookie, _sk, unread, charge, messages, size, state, run, _heard, flags = SIDE.unpack(raw)
+    cookie, _sk, unread, charge, messages, _in_vain, size, state, run, _heard, flags = SIDE.unpack(raw)
     return Side(
         cookie=cookie,
         state=reason_label(state),

@@ -46,7 +46,7 @@ def test_a_stopped_reader_blocks_its_writer(lab):
     assert 0 < redirected <= 8 * MIB
     assert sent < redirected + 12 * MIB, "TCP's own buffers hold the rest"
     assert lab.redirection.used() <= 8 * MIB
-    assert lab.redirection.flow(server.getsockname()[1])[0].state == "over_budget"
+    assert lab.redirection.flow(server.getsockname()[1])[0].state in ("over_budget", "stopped")
 
 
 def test_a_blocked_writer_goes_on_at_once(lab):
@@ -72,6 +72,24 @@ def test_a_blocked_writer_goes_on_at_once(lab):
     assert got[:sent] == whole[:sent]
     assert got[sent:] == message * more
     assert longest < 2, "a retransmission timer that was backed off for 4 s"
+
+
+def test_a_slow_reader_brakes_its_writer(lab):
+    """It reads all the time, only slower than the writer could write: no reason to leave it to TCP."""
+    lab.redirection.set(budget=64 * MIB)
+    client, server = lab.pair()
+    message = os.urandom(65536)
+    turns = 1500
+    writer = threading.Thread(target=lambda: [client.sendall(message) for _turn in range(turns)])
+    writer.start()
+    for turn in range(turns):
+        assert read_exactly(server, len(message)) == message
+        if turn % 50 == 0:
+            time.sleep(0.005)
+    writer.join()
+    counters = lab.redirection.counters()
+    assert counters["redirected"].events == turns
+    assert counters["braked"].events > 0
 
 
 def test_a_reader_that_catches_up_gives_room_again(lab):
