@@ -146,14 +146,16 @@ enum occasion {
 
 static __always_inline void closed(struct sockredir_flow *flow, const struct sockredir_key *id, int index)
 {
+	struct sockredir_side *own = &flow->side[index & 1];
 	struct sockredir_pressure *p = get_pressure();
 
-	__sync_lock_test_and_set(&flow->side[index & 1].cookie, 0);
+	if (!(own->flags & SOCKREDIR_SIDE_LEFT))
+		count(SOCKREDIR_SOCKET_CLOSED, 0);
+	__sync_lock_test_and_set(&own->cookie, 0);
 	/* What we have not read is freed with us. */
 	if (p)
 		uncharge(p, &flow->side[!(index & 1)]);
 	flow_exit(flow, id, index);
-	count(SOCKREDIR_SOCKET_CLOSED, 0);
 }
 
 static __always_inline void try_leave(struct bpf_sock_ops *ctx, struct sockredir_key *self,

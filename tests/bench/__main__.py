@@ -109,7 +109,13 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     parser.add_argument("--update", action="store_true", help="keep other works' figures that are in FILE")
     parser.add_argument("--chart", metavar="FILE", help="draw a chart there (.svg, .png; needs matplotlib)")
+    parser.add_argument("--draw-only", action="store_true", help="measure nothing, draw the chart of --json FILE")
     options = parser.parse_args()
+    if options.draw_only:
+        if not options.json or not options.chart:
+            parser.error("--draw-only needs --json and --chart")
+        report.chart(json.loads(Path(options.json).read_text(encoding="utf-8")), options.chart)
+        return 0
     if os.geteuid() != 0:
         raise SystemExit("benchmark: needs root to load programs: use sudo")
     if options.quick:
