@@ -25,10 +25,11 @@ options:
       - V(attachments) returns RV(attachments) and RV(foreign).
       - V(counters) returns RV(mode), RV(settings), RV(counters), RV(memory), and how many RV(flows) are open.
       - V(flows) returns RV(flows) with the connections and their processes.
+      - V(drift) returns RV(drift), how the host differs from its manifest.
     type: list
     elements: str
-    choices: [prerequisites, programs, attachments, counters, flows]
-    default: [prerequisites, programs, attachments, counters, flows]
+    choices: [prerequisites, programs, attachments, counters, flows, drift]
+    default: [prerequisites, programs, attachments, counters, flows, drift]
   max_flows:
     description: How many connections RV(flows) lists at most, the oldest first.
     type: int
@@ -342,6 +343,22 @@ flows:
             bytes: {description: How many of its bytes were redirected., type: int}
             unread: {description: 'How many of those the other end may not have read yet, at most.', type: int}
   sample: {open: 2, connections: null}
+drift:
+  description: How the host differs from its manifest; V(null) where that could not be found out.
+  returned: O(gather) has V(drift)
+  type: list
+  elements: dict
+  contains:
+    kind:
+      description:
+        - How it differs, such as V(pin_missing), V(pin_replaced), V(verdict_lost), V(program_replaced),
+          V(attachment_missing), V(attached_twice), V(settings_changed), V(object_changed), V(manifest_changed),
+          V(file_changed), V(unit_disabled), V(lost_at_reboot), V(leftover) or V(unfinished).
+      type: str
+    subject: {description: 'What differs, mostly a path.', type: str}
+    before: {description: What was found; V(null) where nothing was., type: raw}
+    after: {description: What enabling would make of it; V(null) where it would go., type: raw}
+  sample: [{kind: pin_missing, subject: /sys/fs/bpf/sockredir/verdict, before: null, after: {type: sk_msg}}]
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -351,8 +368,8 @@ ARGUMENTS = {
     "gather": {
         "type": "list",
         "elements": "str",
-        "choices": ["prerequisites", "programs", "attachments", "counters", "flows"],
-        "default": ["prerequisites", "programs", "attachments", "counters", "flows"],
+        "choices": ["prerequisites", "programs", "attachments", "counters", "flows", "drift"],
+        "default": ["prerequisites", "programs", "attachments", "counters", "flows", "drift"],
     },
     "max_flows": {"type": "int", "default": 1000},
     "pin_dir": {"type": "path"},

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from ..errors import SockredirError
 from ..state import manifest
 
-PARTS = ("prerequisites", "programs", "attachments", "counters", "flows")
+PARTS = ("prerequisites", "programs", "attachments", "counters", "flows", "drift")
 SCHEMA_VERSION = 1
 PIN_DIR = "/sys/fs/bpf/sockredir"
 
@@ -57,6 +57,8 @@ def gather(parts: Sequence[str], pin_dir: Optional[str], state_dir: str, max_flo
         report.update(_counters(unreadable, pins))
     if "flows" in parts:
         report["flows"] = _flows(unreadable, pins, max_flows)
+    if "drift" in parts:
+        report["drift"] = unreadable.read("drift", lambda: _drift(state_dir))
     report["unreadable"] = unreadable.found
     return report
 
@@ -111,3 +113,10 @@ def _flows(unreadable: Unreadable, pin_dir: str, most: int) -> Optional[Dict[str
     from . import flows
 
     return unreadable.read(f"flows in {pin_dir}", lambda: flows.report(pin_dir, most))
+
+
+def _drift(state_dir: str) -> List[Dict[str, Any]]:
+    from .. import lifecycle
+    from ..plan.host import drift
+
+    return drift(lifecycle.compare(state_dir).steps)
