@@ -25,6 +25,7 @@ _NUMBERED = re.compile(r"clang-(\d+)")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
 _ERROR = re.compile(r"^(?P<file>[^:\n]+):(?P<line>\d+):\d+: (?:fatal )?error: (?P<text>.*)$", re.MULTILINE)
 _NOT_FOUND = re.compile(r"'([^']+)' file not found")
+_BIG_ENDIAN = ("aarch64_be", "armeb", "mips", "mips64", "parisc", "parisc64", "ppc", "ppc64", "s390x", "sparc64")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _SYSTEM_HEADERS = ("asm", "asm-generic", "bpf", "linux")
 
@@ -133,9 +134,15 @@ def find_clang() -> Optional[str]:
     return max(versions)[1] if versions else None
 
 
-def compile_clang(src: str, defines: Dict[str, Any]) -> Compiled:
+def target(architecture: str) -> str:
+    """What clang calls BPF of a machine's byte order; the machine as ``uname -m`` says it."""
+    return "bpfeb" if architecture in _BIG_ENDIAN else "bpfel"
+
+
+def compile_clang(src: str, defines: Dict[str, Any], target: str = "bpf") -> Compiled:
     """Compile with clang for libbpf; writes no file.
 
+    :param target: ``bpf`` for this host, else see :func:`target`.
     :raises SockredirError: no clang, or the first error with file and line; ``detail`` is all that clang said.
     """
     clang = find_clang()
@@ -148,7 +155,7 @@ def compile_clang(src: str, defines: Dict[str, Any]) -> Compiled:
         "-g",
         "-Wall",
         "-target",
-        "bpf",
+        target,
         "-fno-color-diagnostics",
         f"-fdebug-prefix-map={directory}=.",
     ]
