@@ -16,11 +16,13 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils.collection import collection_version
+from ..plugin_utils.hostvars import OUTCOME, of_hosts
 from ..plugin_utils.report.build import Report, build, one_line
 from ..plugin_utils.report.host import STATUSES
 from ..plugin_utils.report.junit import to_junit
 from ..plugin_utils.report.page import to_page
 from ..plugin_utils.report.query import QueryError, query
+from ..plugin_utils.rollout import share, tally
 
 
 def _to_json(report: Report) -> str:
@@ -51,21 +53,26 @@ class ActionModule(ActionBase):
                 "register": {"type": "str", "default": "sockredir_audit"},
                 "formats": {"type": "list", "elements": "str", "choices": list(_FORMATS), "default": list(_FORMATS)},
                 "query": {"type": "str", "default": ""},
-                "rollout": {"type": "dict"},
+                "rollout": {
+                    "type": "dict",
+                    "options": {"budget": {"type": "str", "required": True}, "why": {"type": "str", "default": ""}},
+                },
             }
         )
+        task_vars = task_vars or {}
         report = build(
-            _results(task_vars or {}, options["register"]),
+            of_hosts(task_vars, task_vars["ansible_play_hosts_all"], options["register"]).items(),
             datetime.now(timezone.utc),
             title=options["title"],
             generator=collection_version(),
-            rollout=_plain(options["rollout"]),
+            rollout=_rollout(task_vars, options["rollout"]),
         )
         files = [] if self._task.check_mode else self._write(report, options)
         return {
             "changed": False,
             "summary": one_line(report),
             "totals": report["totals"],
+            "rollout": report["rollout"],
             "hosts": {
                 status: [host["name"] for host in report["hosts"] if host["status"] == status] for status in STATUSES
             },
@@ -74,7 +81,7 @@ class ActionModule(ActionBase):
         }
 
     def _write(self, report: Report, options: Mapping[str, Any]) -> List[str]:
-        folder = Path(self._loader.path_dwim(os.path.expanduser(options["path"])))
+        folder = Path(options["path"]).absolute()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return [
@@ -87,19 +94,23 @@ class ActionModule(ActionBase):
             ) from error
 
 
-def _results(task_vars: Mapping[str, Any], register: str) -> List[Tuple[str, Any]]:
-    hostvars = task_vars["hostvars"]
-    names = task_vars["ansible_play_hosts_all"]
-    return [(name, _plain(hostvars[name].get(register))) for name in names]
-
-
-def _plain(value: Any) -> Any:
-    """Ansible's lazy and tagged containers as plain ones, so that nothing is templated or looked up twice."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+def _rollout(task_vars: Mapping[str, Any], options: Optional[Mapping[str, Any]]) -> Optional[Dict[str, Any]]:
+    """What the hosts' facts say of the rollout that this is the report of; None in an audit."""
+    if not options:
+        return None
+    found = of_hosts(task_vars, task_vars["ansible_play_hosts_all"], OUTCOME)
+    outcomes = {host: outcome for host, outcome in found.items() if outcome}
+    changed = [each for each in outcomes.values() if each["outcome"] not in ("already", "cannot")]
+    state = tally(changed, share(options["budget"], len(found), "sockredir_rollout_budget"))
+    why = options["why"] or state.why_stop
+    return {
+        "state": "stopped" if why else "finished",
+        "why": why,
+        "budget": state.budget,
+        "spent": state.spent,
+        "batches": max((each.get("batch") or 0 for each in changed), default=0),
+        "outcomes": outcomes,
+    }
 
 
 def _answer(report: Report, expression: str) -> Any:

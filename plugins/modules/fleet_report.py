@@ -18,7 +18,7 @@ description:
   - Hosts that were unreachable or failed are in the report too.
 options:
   path:
-    description: Directory on the controller; it is made where it is missing.
+    description: Directory on the controller, absolute or relative to the current one; it is made where it is missing.
     type: path
     required: true
   name:
@@ -44,8 +44,17 @@ options:
     type: str
     default: ''
   rollout:
-    description: What a rollout did; see C(docs/report-schema.md).
+    description: Makes it the report of a rollout, from the fact C(sockredir_rollout) that each host has.
     type: dict
+    suboptions:
+      budget:
+        description: How many hosts may fail, as a number or as a percentage of the play's hosts.
+        type: str
+        required: true
+      why:
+        description: Why the rollout stopped, where it is not for its budget.
+        type: str
+        default: ''
 extends_documentation_fragment:
   - action_common_attributes
   - action_common_attributes.flow
@@ -94,6 +103,11 @@ totals:
   returned: success
   type: dict
   sample: {hosts: 200, failed: 0, unreachable: 1, drifted: 3, unsupported: 0, not_enabled: 0, compliant: 196}
+rollout:
+  description: What the rollout did, see C(docs/report-schema.md); null in an audit.
+  returned: success
+  type: dict
+  sample: {state: finished, why: null, budget: 6, spent: 1, batches: 4, totals: {enabled: 119, restored: 1}}
 hosts:
   description: Names of the hosts per status.
   returned: success

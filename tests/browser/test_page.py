@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.page import to_page
-from fleet_samples import HOSTILE, fleet, hostile_fleet, report_of
+from support.fleet_samples import HOSTILE, fleet, hostile_fleet, report_of
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.common.by import By  # noqa: E402

@@ -44,7 +44,7 @@ def entry(host: str, result: Optional[Mapping[str, Any]], outcome: Optional[Mapp
         **_about(result),
         **_limited("drift", _rows(result.get("drift"), _drift)),
         **_limited("missing", _rows(result.get("prerequisites"), _missing)),
-        **_limited("warnings", [text.line(item) for item in _sequence(result.get("warnings"))]),
+        **_limited("warnings", _rows(result.get("advice"), _advice) + _rows(result.get("unreadable"), _unreadable)),
         "counters": _counters(result.get("counters")),
         "flows_open": _flows_open(result),
         "draining": len(_sequence(result.get("draining"))),
@@ -68,7 +68,10 @@ def _status(result: Mapping[str, Any], found: Entry) -> str:
         return "drifted"
     if result.get("enabled"):
         return "compliant"
-    return "unsupported" if found["missing"] else "not_enabled"
+    if result.get("enabled") is None:
+        return "failed"  # it answered, but may not look
+    # What is missing for compiling there, or for surviving a reboot, keeps no host from being enabled.
+    return "unsupported" if any(item["scope"] == "load" for item in found["missing"]) else "not_enabled"
 
 
 def _rollout(outcome: Mapping[str, Any]) -> Dict[str, Any]:
@@ -95,7 +98,19 @@ def _drift(item: Mapping[str, Any]) -> Dict[str, Optional[str]]:
 def _missing(item: Mapping[str, Any]) -> Optional[Dict[str, str]]:
     if item.get("ok"):
         return None
-    return {key: text.line(item.get(key) or "") for key in ("name", "found", "needed", "cure")}
+    return {
+        "name": text.name(item.get("name") or ""),
+        **{key: text.line(item.get(key) or "") for key in ("found", "needed", "cure")},
+        "scope": text.name(item.get("scope") or "load"),
+    }
+
+
+def _advice(item: Mapping[str, Any]) -> str:
+    return text.line(f"{item.get('risk')}; {item.get('cure')}")
+
+
+def _unreadable(item: Mapping[str, Any]) -> str:
+    return text.line(f"could not be read: {item.get('what')}: {item.get('why')}")
 
 
 def _value(value: Any) -> Optional[str]:
@@ -118,7 +133,8 @@ def _flows_open(result: Mapping[str, Any]) -> Optional[int]:
 
 
 def _error(result: Mapping[str, Any]) -> List[Optional[str]]:
-    message = result.get("msg") or "no answer: the host was not asked, or its task did not end"
+    hidden = _rows(result.get("unreadable"), _unreadable)
+    message = result.get("msg") or "; ".join(hidden) or "no answer: the host was not asked, or its task did not end"
     detail = result.get("module_stderr") or result.get("exception") or result.get("log")
     return [text.line(message), _value(detail)]
 

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.build import one_line
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.host import ITEM_LIMIT, OUTCOMES, entry
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.page import to_page
-from fleet_samples import (
+from support.fleet_samples import (
     drifted,
     enabled,
     failed,
@@ -24,6 +24,7 @@ from fleet_samples import (
     unsupported,
 )
 
+COMPILER = {"name": "compiler", "ok": False, "found": "none", "needed": "clang", "cure": "install it", "scope": "build"}
 SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "report-schema.json"
 
 
@@ -45,6 +46,12 @@ SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "report-schema.json"
         (drifted(enabled=False), "drifted", drifted),
         # A prerequisite that went after the host was enabled does not hide that it still is as planned.
         (enabled(prerequisites=unsupported()["prerequisites"]), "compliant", "as its manifest says"),
+        (dict(not_enabled(), prerequisites=[COMPILER]), "not_enabled", "could be enabled, nothing of ours is there"),
+        (
+            enabled(enabled=None, unreadable=[{"what": "manifest", "why": "Permission denied"}]),
+            "failed",
+            "could not be read: manifest: Permission denied",
+        ),
         (dict(unreachable(), enabled=True, drift=drifted()["drift"]), "unreachable", unreachable()["msg"]),
     ],
 )
@@ -74,6 +81,7 @@ def test_a_missing_prerequisite_keeps_its_cure():
             "found": "kernel 5.10.0-32-amd64",
             "needed": "5.15",
             "cure": "boot a newer kernel",
+            "scope": "load",
         }
     ]
 
@@ -85,7 +93,7 @@ def test_flows_may_be_a_list_or_a_number():
 
 
 def test_long_lists_are_cut_and_counted():
-    found = entry("web1", enabled(drift=drifted()["drift"] * 30, warnings=["careful"] * 45))
+    found = entry("web1", enabled(drift=drifted()["drift"] * 30, advice=[{"risk": "careful", "cure": "none"}] * 45))
     assert len(found["drift"]) == ITEM_LIMIT
     assert found["drift_omitted"] == 60 - ITEM_LIMIT
     assert found["warnings_omitted"] == 45 - ITEM_LIMIT

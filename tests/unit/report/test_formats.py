@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report import text
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.junit import to_junit
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.page import to_page
-from fleet_samples import HOSTILE, fleet, hostile_fleet, report_of
+from support.fleet_samples import HOSTILE, fleet, hostile_fleet, report_of
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("jmespath", reason="jmespath is not installed")
 
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.query import query
-from fleet_samples import drifted, enabled, failed, not_enabled, report_of, unreachable, unsupported
+from support.fleet_samples import drifted, enabled, failed, not_enabled, report_of, unreachable, unsupported
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "queries.md"
 #: What a person reads above a query, and the query.

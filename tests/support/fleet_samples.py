@@ -107,7 +107,7 @@ def hostile_fleet() -> List[Tuple[str, Optional[Result]]]:
         counters = {bad: {"messages": 3, "bytes": 4}}
         hosts += [
             (f"a{number} {bad}", enabled(drift=[drift], host=about, version=bad, mode=bad, counters=counters)),
-            (f"b{number} {bad}", dict(not_enabled(), prerequisites=[missing], warnings=[bad])),
+            (f"b{number} {bad}", dict(not_enabled(), prerequisites=[missing], advice=[{"risk": bad, "cure": bad}])),
             (f"c{number} {bad}", {"unreachable": True, "msg": bad}),
             (f"d{number} {bad}", {"failed": True, "msg": bad, "module_stderr": bad}),
         ]

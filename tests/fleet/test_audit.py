@@ -1,0 +1,222 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The audit of a mixed fleet: each host broken in its own way is named rightly, in all formats, and left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import uuid
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
+
+# r0 = 1; exit
+RETURN_ONE = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
+
+
+def program_id(pin):
+    with libbpf.get(str(pin)) as program:
+        return libbpf.program_info(program).id
+
+
+def edit_manifest(fleet, name, change):
+    file = fleet.state_dir(name) / "current"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    change(document)
+    file.resolve().write_text(json.dumps(document), encoding="utf-8")
+
+
+def pin_missing(fleet, name):
+    (fleet.pin_dir(name) / "counters").unlink()
+
+
+def pin_replaced(fleet, name):
+    with libbpf.load_program(
+        attachments.PROGRAM_TYPE["map"], "other", RETURN_ONE, attachments.ATTACH_TYPE["map"]
+    ) as other:
+        libbpf.pin(other, str(fleet.pin_dir(name) / "new"))
+    os.replace(fleet.pin_dir(name) / "new", fleet.pin_dir(name) / "verdict")
+
+
+def verdict_lost(fleet, name):
+    pins = fleet.pin_dir(name)
+    attachments.detach_legacy("map", str(pins / "peers"), program_id(pins / "verdict"))
+
+
+def attachment_missing(fleet, name):
+    fleet.cgroup_of(name).rmdir()
+    fleet.cgroup_of(name).mkdir()
+
+
+def attached_twice(fleet, name):
+    pins = fleet.pin_dir(name)
+    elsewhere = fleet.bpffs / f"second_{name}"
+    attachments.attach_link("cgroup", str(fleet.cgroup_of(name)), program_id(pins / "sockops"), str(elsewhere))
+
+
+def settings_changed(fleet, name):
+    pins = str(fleet.pin_dir(name))
+    settings = live.read_settings(pins).settings
+    live.write_settings(pins, str(fleet.state_dir(name)), settings._replace(budget=settings.budget + 4096))
+
+
+def object_changed(fleet, name):
+    for file in (fleet.state_dir(name) / "objects").iterdir():
+        file.write_bytes(file.read_bytes() + b"x")
+
+
+def manifest_changed(fleet, name):
+    (fleet.state_dir(name) / "current").resolve().write_text("{", encoding="utf-8")
+
+
+def file_changed(fleet, name):
+    tool = fleet.home(name) / "usr" / "sbin" / "sockredirctl"
+    tool.write_text(tool.read_text(encoding="utf-8") + "\n# by hand\n", encoding="utf-8")
+
+
+def unfinished(fleet, name):
+    edit_manifest(fleet, name, lambda document: document.update(committed=False))
+
+
+def lost_at_reboot(fleet, name):
+    edit_manifest(fleet, name, lambda document: document.update(boot_id=str(uuid.uuid4())))
+    for pin in fleet.pin_dir(name).iterdir():
+        pin.unlink()
+    attachment_missing(fleet, name)
+
+
+BROKEN = (
+    pin_missing,
+    pin_replaced,
+    verdict_lost,
+    attachment_missing,
+    attached_twice,
+    settings_changed,
+    object_changed,
+    manifest_changed,
+    file_changed,
+    unfinished,
+    lost_at_reboot,
+)
+#: Hosts behind the broken ones: what they are.
+WHOLE, NEVER, LOST, UNSUPPORTED = "compliant", "not_enabled", "unreachable", "unsupported"
+
+
+def everything(fleet):
+    """What an audit must not change: every file, pin, cgroup, and what is attached where."""
+    files = {
+        str(path.relative_to(fleet.base)): path.lstat().st_mtime_ns
+        for folder in (fleet.base / "hosts", fleet.bpffs)
+        for path in folder.rglob("*")
+        if "__pycache__" not in path.parts
+    }
+    manifests = {
+        name: (fleet.state_dir(name) / "current").read_bytes()
+        for name in fleet.names
+        if (fleet.state_dir(name) / "current").exists()
+    }
+    cgroups = sorted(str(path) for path in fleet.cgroup_of("").iterdir() if path.is_dir())
+    return files, manifests, cgroups, sorted(libbpf.program_ids()), sorted(libbpf.link_ids())
+
+
+class Audited:
+    """The mixed fleet, the run, and the reports that it wrote."""
+
+    def __init__(self, fleet):
+        self.fleet = fleet
+        self.broken = {kind.__name__: name for kind, name in zip(BROKEN, fleet.names)}
+        self.others = dict(zip((WHOLE, NEVER, LOST, UNSUPPORTED), fleet.names[len(BROKEN) :]))
+        enabled = [*self.broken.values(), self.others[WHOLE]]
+        outside = {"sockredir_pin_dir": str(fleet.base / "no-bpffs")}
+        fleet.write_inventory({self.others[UNSUPPORTED]: outside}, {"enabled": enabled})
+        done = fleet.play("enable_sockredir.yml", "--limit", "enabled", "-e", "sockredir_build=controller")
+        assert done.returncode == 0, done.stdout[-4000:]
+        for kind in BROKEN:
+            kind(fleet, self.broken[kind.__name__])
+        fleet.lose(self.others[LOST])
+        self.before = everything(fleet)
+        query = "hosts[?status=='drifted'].[name, drift[0].kind]"
+        self.done = fleet.play("audit_sockredir.yml", "-e", f"report_query={query}", "-e", "sockredir_report_path=out")
+        self.after = everything(fleet)
+        out = fleet.base / "out"
+        self.report = json.loads((out / "sockredir-audit.json").read_text(encoding="utf-8"))
+        self.hosts = {host["name"]: host for host in self.report["hosts"]}
+        self.junit = ElementTree.parse(out / "sockredir-audit.xml").getroot()
+        self.page = (out / "sockredir-audit.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def audited(fleet_of):
+    return Audited(fleet_of(len(BROKEN) + 4))
+
+
+@pytest.mark.parametrize("kind", [kind.__name__ for kind in BROKEN])
+def test_each_drift_is_named(audited, kind):
+    host = audited.hosts[audited.broken[kind]]
+    assert host["status"] == "drifted", host
+    assert kind in {item["kind"] for item in host["drift"]}, host["drift"]
+    for item in host["drift"]:
+        assert item["subject"]
+        assert item["before"] != item["after"]
+
+
+@pytest.mark.parametrize("kind", [kind.__name__ for kind in BROKEN])
+def test_each_drift_in_the_other_formats(audited, kind):
+    name = audited.broken[kind]
+    case = audited.junit.find(f".//testcase[@name='{name}']")
+    assert case.find("failure").get("type") == "drifted"
+    assert kind in case.find("failure").text
+    row = audited.page[audited.page.index(f"<span>{name}</span>") :].split("</tbody>")[0]
+    assert kind in row
+
+
+def test_the_other_hosts(audited):
+    found = {status: audited.hosts[name]["status"] for status, name in audited.others.items()}
+    assert found == {status: status for status in audited.others}
+    whole = audited.hosts[audited.others[WHOLE]]
+    assert whole["drift"] == []
+    assert whole["mode"] == "enforce"
+    assert whole["counters"]["redirected"]["messages"] > 0  # the role's own proof went through it
+    unsupported = audited.hosts[audited.others[UNSUPPORTED]]
+    assert [item["name"] for item in unsupported["missing"] if item["scope"] == "load"] == ["bpffs"]
+    assert "No route to host" in audited.hosts[audited.others[LOST]]["error"]
+    assert audited.report["totals"] == {
+        "hosts": len(BROKEN) + 4,
+        "failed": 0,
+        "unreachable": 1,
+        "drifted": len(BROKEN),
+        "unsupported": 1,
+        "not_enabled": 1,
+        "compliant": 1,
+    }
+
+
+def test_it_fails_and_answers_the_question(audited):
+    assert audited.done.returncode == 2
+    assert "attached_twice" in audited.done.stdout
+    assert f"{len(BROKEN)} drifted" in audited.done.stdout
+    assert "Traceback" not in audited.done.stdout + audited.done.stderr
+
+
+def test_it_changed_nothing(audited):
+    assert audited.after == audited.before
+
+
+def test_enable_repairs_each_and_says_so(audited):
+    """After this the fleet is whole: it comes last."""
+    fleet = audited.fleet
+    extra = ("-e", "sockredir_build=controller", "--limit", "enabled")
+    done = fleet.play("enable_sockredir.yml", "--diff", *extra)
+    assert done.returncode == 0, done.stdout[-4000:]
+    (fleet.bpffs / f"second_{audited.broken['attached_twice']}").unlink(missing_ok=True)
+    again = fleet.play("audit_sockredir.yml", "--limit", "enabled", "-e", "sockredir_report_path=out")
+    assert again.returncode == 0, again.stdout[-4000:]
+    report = json.loads((fleet.base / "out" / "sockredir-audit.json").read_text(encoding="utf-8"))
+    assert report["totals"]["compliant"] == len(BROKEN) + 1
+    assert manifest.current(str(fleet.state_dir(audited.broken["unfinished"])))["committed"]

@@ -1,0 +1,209 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A rollout over hosts that go wrong: its budget, what it puts back, and how it goes on.
+
+One fleet goes through a history; each test is a chapter and stands on the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
+
+SERIAL = '{"sockredir_rollout_serial": [2, "100%"]}'
+QUICK = (
+    "-e",
+    SERIAL,
+    *("-e", "sockredir_build=controller"),
+    *("-e", "sockredir_rollout_soak=1"),
+    *("-e", "sockredir_rollout_batch_soak=0"),
+)
+
+
+class Rollout:
+    """One run: its output and what its report says of each host."""
+
+    def __init__(self, fleet, *options):
+        self.done = fleet.play("rollout_sockredir.yml", *QUICK, *options)
+        report = json.loads((fleet.base / "sockredir-rollout.json").read_text(encoding="utf-8"))
+        self.state = report["rollout"]
+        self.hosts = {host["name"]: host for host in report["hosts"]}
+        assert "Traceback" not in self.done.stdout + self.done.stderr
+
+    @property
+    def outcomes(self):
+        return {name: host["rollout"]["outcome"] for name, host in self.hosts.items()}
+
+    def why(self, name):
+        return self.hosts[name]["rollout"]["why"]
+
+
+def ids(fleet, name):
+    """Kernel ids of a host's programs, maps and links."""
+    found = {}
+    for pin in sorted(fleet.pin_dir(name).iterdir()):
+        with libbpf.get(str(pin)) as descriptor:
+            info = {"program": libbpf.program_info, "map": libbpf.map_info, "link": libbpf.link_info}
+            found[pin.name] = info[libbpf.kind(descriptor)](descriptor).id
+    return found
+
+
+def state(fleet, name):
+    """All that a host is: ids, manifest."""
+    return ids(fleet, name), manifest.current(str(fleet.state_dir(name)))
+
+
+def is_plain(fleet, name):
+    """Nothing of ours on the host: no pin, nothing on its cgroup, no manifest."""
+    pins = list(fleet.pin_dir(name).iterdir()) if fleet.pin_dir(name).exists() else []
+    cgroup = fleet.cgroup_of(name)
+    attached = []
+    if cgroup.exists():
+        with attachments.opened("cgroup", str(cgroup)) as target:
+            attached = libbpf.query(target, attachments.ATTACH_TYPE["cgroup"]).ids
+    return not pins and not attached and manifest.current(str(fleet.state_dir(name))) is None
+
+
+@pytest.fixture(scope="module")
+def fleet(fleet_of):
+    return fleet_of(6)
+
+
+@pytest.fixture
+def mounted():
+    """Mounts a small file system over a directory until the test ends."""
+    points = []
+
+    def mount(path, options):
+        path.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True)
+        points.append(path)
+
+    yield mount
+    for path in points:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture
+def cannot_be_proved(fleet, mounted):
+    """Makes the proof fail on a host: its tool may not be executed."""
+    return lambda name: mounted(fleet.home(name) / "usr" / "sbin", "noexec,mode=755")
+
+
+def test_one_host_that_cannot_stops_it_before_any_change(fleet):
+    fleet.write_inventory({"h004": {"sockredir_pin_dir": str(fleet.base / "no-bpffs")}})
+    run = Rollout(fleet)
+    assert run.done.returncode == 2
+    assert run.state["state"] == "stopped"
+    assert run.state["why"].startswith("1 host(s) cannot be changed, nothing was changed anywhere")
+    assert run.outcomes == {**dict.fromkeys(fleet.names, "not_started"), "h004": "cannot"}
+    assert "bpffs" in run.why("h004")
+    assert all(is_plain(fleet, name) for name in fleet.names)
+    fleet.write_inventory({})
+
+
+def test_the_budget_stops_it_and_the_bad_host_is_put_back(fleet, cannot_be_proved):
+    cannot_be_proved("h003")
+    run = Rollout(fleet, "-e", "sockredir_rollout_budget=0")
+    assert run.done.returncode == 2
+    assert run.state["why"] == "1 of 6 hosts failed, the budget is 0"
+    assert run.outcomes == {
+        "h001": "enabled",
+        "h002": "enabled",
+        "h003": "restored",
+        "h004": "not_started",
+        "h005": "not_started",
+        "h006": "not_started",
+    }
+    assert "Send bytes" in run.why("h003")
+    assert [name for name in fleet.names if is_plain(fleet, name)] == ["h003", "h004", "h005", "h006"]
+    assert [run.hosts[name]["status"] for name in ("h001", "h002")] == ["compliant", "compliant"]
+    assert "canary 1 of 1, 1 host(s): 0 of 6 hosts done" in run.done.stdout
+    assert "batch 1 of 2, 2 host(s): 1 of 6 hosts done" in run.done.stdout
+    assert "stopped, batch 2 of 2 is left alone" in run.done.stdout
+
+
+def test_it_goes_on_with_the_rest_and_bears_failures_within_the_budget(fleet, mounted):
+    """h004 has a full disk, h005 is lost between loading and attaching."""
+    done = {name: state(fleet, name) for name in ("h001", "h002")}
+    mounted(fleet.state_dir("h004"), "size=16k,mode=700")
+    fleet.lose("h005", once=fleet.pin_dir("h005") / "verdict")
+    run = Rollout(fleet, "-e", "sockredir_rollout_budget=2")
+    assert run.done.returncode == 2
+    assert (run.state["state"], run.state["spent"]) == ("finished", 2)
+    assert run.outcomes == {
+        "h001": "already",
+        "h002": "already",
+        "h003": "enabled",
+        "h004": "restored",
+        "h005": "unreachable",
+        "h006": "enabled",
+    }
+    assert "No space left on device" in run.why("h004")
+    assert run.why("h005") == "lost on the way"
+    assert is_plain(fleet, "h004")
+    assert done == {name: state(fleet, name) for name in done}
+
+
+def test_mended_it_finishes_the_rest_only(fleet):
+    fleet.find_again("h005")
+    done = {name: state(fleet, name) for name in ("h001", "h002", "h003", "h006")}
+    run = Rollout(fleet, "-e", "sockredir_rollout_budget=0")
+    assert run.done.returncode == 0, run.done.stdout[-3000:]
+    assert run.outcomes == {**dict.fromkeys(done, "already"), "h004": "enabled", "h005": "enabled"}
+    assert done == {name: state(fleet, name) for name in done}
+    assert {host["status"] for host in run.hosts.values()} == {"compliant"}
+
+
+def test_again_it_changes_nothing(fleet):
+    before = {name: state(fleet, name) for name in fleet.names}
+    run = Rollout(fleet)
+    assert run.done.returncode == 0
+    assert set(run.outcomes.values()) == {"already"}
+    assert before == {name: state(fleet, name) for name in fleet.names}
+
+
+def test_a_lost_canary_stops_it_whatever_the_budget(fleet):
+    before = {name: state(fleet, name) for name in fleet.names}
+    fleet.write_inventory({}, {"first": ["h005"]})
+    change = ("-e", '{"sockredir_ports": ["8080"]}', "-e", "sockredir_rollout_canaries=first")
+    observed = fleet.state_dir("h005") / "settings.lock"
+    observed.unlink(missing_ok=True)  # written anew by the first change of settings: the canary's observe step
+    fleet.lose("h005", once=observed)
+    run = Rollout(fleet, "-e", "sockredir_rollout_budget=100%", *change)
+    assert run.done.returncode == 2
+    assert run.state["why"] == "a canary failed"
+    assert run.outcomes == {**dict.fromkeys(fleet.names, "not_started"), "h005": "unreachable"}
+    assert all(before[name] == state(fleet, name) for name in fleet.names if name != "h005")
+    # What it had begun there is marked as unfinished, so that the next run knows.
+    assert not manifest.current(str(fleet.state_dir("h005")))["committed"]
+    fleet.find_again("h005")
+    assert Rollout(fleet).outcomes["h005"] == "enabled"
+    assert state(fleet, "h005")[1]["settings"] == before["h005"][1]["settings"]
+
+
+def test_the_batch_that_spends_the_budget_is_put_back_when_told(fleet, cannot_be_proved):
+    before = {name: state(fleet, name) for name in fleet.names}
+    cannot_be_proved("h003")
+    change = ("-e", '{"sockredir_ports": ["9090"]}', "-e", "sockredir_rollout_canaries=first")
+    options = ("-e", "sockredir_rollout_budget=0", "-e", "sockredir_rollout_rollback_batch=true")
+    fleet.write_inventory({}, {"first": ["h001"]})
+    run = Rollout(fleet, *options, *change)
+    assert run.done.returncode == 2
+    assert run.outcomes == {
+        "h001": "enabled",
+        "h002": "rolled_back",
+        "h003": "restored",
+        "h004": "not_started",
+        "h005": "not_started",
+        "h006": "not_started",
+    }
+    settings = {name: state(fleet, name)[1]["settings"] for name in fleet.names}
+    assert settings["h001"] != before["h001"][1]["settings"]
+    assert all(settings[name] == before[name][1]["settings"] for name in fleet.names if name != "h001")
+    assert all(manifest.current(str(fleet.state_dir(name)))["committed"] for name in fleet.names)
