@@ -206,6 +206,8 @@ def _serve(listener: socket.socket, accepted: threading.Event, served: Dict[str,
             server.settimeout(_TIMEOUT)
             for _round in range(_ROUNDS):
                 server.sendall(_receive(server, _CHUNK))
+            # The client closes once it has all: only then nothing waits to be sent any more, and the count is final.
+            server.recv(1)
             served["by_tcp"] = bytes_sent_by_tcp(server)
     except OSError as error:
         served["error"] = str(error)
