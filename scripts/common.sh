@@ -119,3 +119,12 @@ playbook() {
 	fi
 	ansible-playbook "$ROOT/playbooks/$name-sockredir.yml" "$@"
 }
+
+# Whether ansible-playbook's options mean this very machine, and not in pretence.
+this_machine() {
+	for option; do
+		case $option in
+		-i* | --inventory* | -C | --check | -l* | --limit* | --list-* | --syntax-check) return 1 ;;
+		esac
+	done
+}

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+# SPDX-FileCopyrightText: sockredir contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Shows a person what ``./run enable`` has done to this machine: plain TCP against redirected, and how to go on.
+
+usage: show.py [PATH OF SOCKREDIRCTL]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+from typing import Dict, Iterator, List, NamedTuple
+
+_SECONDS = "3"
+_ROUNDS = 2
+_LO = "/sys/class/net/lo/statistics/tx_bytes"
+
+
+class Measured(NamedTuple):
+    """Sums over the rounds."""
+
+    bytes: int
+    seconds: float
+    lo_bytes: int
+
+    @property
+    def rate(self) -> float:
+        """Bits per second."""
+        return 8 * self.bytes / self.seconds
+
+
+def main() -> int:
+    tool = sys.argv[1] if len(sys.argv) > 1 else "/usr/local/sbin/sockredirctl"
+    status = json.loads(_output([tool, "status", "--json"]))
+    print("\n--- what this host does now")
+    print(_output([tool, "status"]).rstrip())
+    print("\n--- proof: bytes through the accelerated cgroup")
+    print(_output([tool, "verify"]).rstrip())
+    if status.get("mode") == "enforce":
+        print(f"\n--- iperf3 -c 127.0.0.1 -l 64k, {_ROUNDS} times {_SECONDS} seconds each, in turns")
+        print("\n".join(_table(measure(tool, whole_host=status.get("cgroup") == "/"))))
+    print(_HOW_TO.rstrip())
+    return 0
+
+
+_HOW_TO = """
+--- how to accelerate a program of your own
+  a program started by hand:  sudo sockredirctl exec PROGRAM ARGUMENTS...   (both ends of the connection)
+  a systemd service:          ./run enable -e '{"sockredir_services": ["NAME.service"]}', then restart it
+  the whole machine:          ./run enable -e sockredir_cgroup=/   (not with programs that splice(2) from sockets)
+  watch it:                   sudo sockredirctl trace | counters | flows | status
+  take it away:               ./run disable
+"""
+
+
+def measure(tool: str, whole_host: bool) -> Dict[str, Measured]:
+    """Plain and redirected pairs in turns; where the whole host is accelerated there is no plain one."""
+    kinds = {"plain TCP": [], "redirected": [tool, "exec"]}
+    if whole_host:
+        del kinds["plain TCP"]
+    rounds: Dict[str, List[Measured]] = {kind: [] for kind in kinds}
+    for _round in range(_ROUNDS):
+        for kind, prefix in kinds.items():
+            rounds[kind].append(_transfer(prefix))
+    return {kind: Measured(*map(sum, zip(*results))) for kind, results in rounds.items()}
+
+
+def _transfer(prefix: List[str]) -> Measured:
+    port = _free_port()
+    with _server([*prefix, "iperf3", "-s", "-1", "-p", port, "--forceflush"]):
+        before = _lo_bytes()
+        client = ["iperf3", "-c", "127.0.0.1", "-t", _SECONDS, "-l", "64k", "-p", port, "-J"]
+        received = json.loads(_output([*prefix, *client]))["end"]["sum_received"]
+        return Measured(received["bytes"], received["seconds"], _lo_bytes() - before)
+
+
+@contextlib.contextmanager
+def _server(command: List[str]) -> Iterator[None]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            for line in server.stdout or []:
+                if "listening" in line:
+                    break
+            yield
+            server.communicate(timeout=30)
+        finally:
+            server.kill()
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def _lo_bytes() -> int:
+    with open(_LO, encoding="ascii") as count:
+        return int(count.read())
+
+
+def _output(command: List[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, check=False)
+    if done.returncode and not done.stdout:
+        sys.exit(f"show.py: {' '.join(command)} failed with exit code {done.returncode}")
+    return done.stdout
+
+
+def _table(results: Dict[str, Measured]) -> List[str]:
+    lines = [f"{'':<12}{'throughput':>16}{'moved':>12}{'of it over lo':>16}"]
+    for kind, result in results.items():
+        share = f"{result.lo_bytes / 1e9:.2f} GB"
+        lines.append(f"{kind:<12}{result.rate / 1e9:>9.1f} Gbit/s{result.bytes / 1e9:>9.2f} GB{share:>16}")
+    if len(results) == 2:
+        lines.append(f"redirected is {results['redirected'].rate / results['plain TCP'].rate:.2f} times plain TCP here")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
