@@ -121,6 +121,20 @@ live_stage() {
 	fi
 }
 
+# The report's page, in a real one.
+browser() {
+	need_packages chromium chromium-driver
+	pytest "$ROOT/tests/browser"
+}
+
+browser_stage() {
+	if have apt-get || { have chromium && have chromedriver; }; then
+		stage browser browser
+	else
+		cannot browser 'neither chromium with chromedriver nor apt-get to install them'
+	fi
+}
+
 need_venv development
 need_collection
 
@@ -142,6 +156,7 @@ test)
 	for suite in integration conformance fleet; do
 		[ ! -d "$ROOT/tests/$suite" ] || live_stage "$suite" "$ROOT/tests/$suite"
 	done
+	browser_stage
 	cannot molecule 'virtual machines take long: ./run molecule'
 	finish
 	;;
