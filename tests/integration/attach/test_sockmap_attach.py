@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 from support.host import cgroup2_mount
+from support.module import run_module
 
 
 def four_times(bench, **options):
@@ -329,6 +330,36 @@ def test_bad_input_gets_one_line_and_changes_nothing(bench, tmp_path):
         assert words in done["msg"], done["msg"]
         assert "\n" not in done["msg"]
         assert bench.state() == before, options
+
+
+_NO_CGROUP2 = """
+for point in $(awk '$0 ~ / - cgroup2 / {print $5}' /proc/self/mountinfo); do umount "$point" || exit 1; done
+exec "$@"
+"""
+_NO_LIBBPF = """
+for lib in /usr/lib/*/libbpf.so* /usr/lib64/libbpf.so*; do test ! -e "$lib" || mount --bind /dev/null "$lib"; done
+exec "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("prefix", "words"),
+    [
+        (("unshare", "--mount", "sh", "-c", _NO_CGROUP2, "sh"), "no cgroup2 filesystem is mounted"),
+        (("unshare", "--mount", "sh", "-c", _NO_LIBBPF, "sh"), "libbpf.so.1 is not on this host; "),
+        (("setpriv", "--bounding-set", "-all"), "Operation not permitted"),
+    ],
+    ids=["cgroup v1 only", "no libbpf", "no rights"],
+)
+def test_a_host_that_cannot_gets_one_line(bench, prefix, words):
+    bench.program("cgroup")
+    before = bench.state()
+    given = {"program": bench.path("cgroup"), "cgroup": bench.cgroup, "state_dir": str(bench.corner.state_dir)}
+    done = run_module("sockmap_attach", given, prefix=prefix)
+    assert done["failed"]
+    assert words in done["msg"], done["msg"]
+    assert "\n" not in done["msg"]
+    assert bench.state() == before
 
 
 def test_the_place_of_the_link_taken_by_something_else(bench):
