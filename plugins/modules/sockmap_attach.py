@@ -152,6 +152,10 @@ details:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+
+quick.install()
+
 from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.attachments import CGROUP, MAP

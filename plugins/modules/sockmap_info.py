@@ -362,6 +362,10 @@ drift:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+
+quick.install()
+
 from ansible_collections.ebpf.sockredir.plugins.module_utils.observe.report import gather
 
 ARGUMENTS = {

@@ -187,6 +187,10 @@ details:
 import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+
+quick.install()
+
 from ansible_collections.ebpf.sockredir.plugins.module_utils import program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import diff

@@ -211,6 +211,10 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+
+quick.install()
+
 from ansible_collections.ebpf.sockredir.plugins.module_utils import hosting
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 

@@ -1,0 +1,71 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Imports the rest of this package from the zip file that Ansible sends, and compiles each file only once.
+
+zipimport compiles every file twice, first to learn its name and again to run it. A fleet's audit spends most of its
+time on a host in that. A module calls :func:`install` before it imports anything else of the package.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Optional, Sequence, Tuple
+from zipimport import zipimporter
+
+_PACKAGE = __name__.rpartition(".")[0]
+
+
+class _Importer:
+    """Finder and loader of the modules below ``_PACKAGE``."""
+
+    def __init__(self, archive: zipimporter) -> None:
+        self._archive = archive
+
+    def find_spec(self, name: str, path: Optional[Sequence[str]], _target: Any = None) -> Optional[ModuleSpec]:
+        if not name.startswith(_PACKAGE + ".") or not path:
+            return None
+        place = f"{path[0]}/{name.rpartition('.')[2]}"
+        found = self._read(f"{place}.py") or self._read(f"{place}/__init__.py")
+        if found is None:
+            return None
+        file, source = found
+        spec = ModuleSpec(name, self, origin=file, loader_state=source, is_package=file.endswith("/__init__.py"))
+        spec.has_location = True
+        if spec.submodule_search_locations is not None:
+            spec.submodule_search_locations.append(place)
+        return spec
+
+    def _read(self, file: str) -> Optional[Tuple[str, bytes]]:
+        try:
+            return file, self._archive.get_data(file)
+        except OSError:
+            return None
+
+    def create_module(self, _spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        exec(compile(spec.loader_state, spec.origin, "exec", dont_inherit=True), module.__dict__)
+
+    def get_data(self, path: str) -> bytes:
+        return self._archive.get_data(path)
+
+    def get_source(self, name: str) -> str:
+        """For tracebacks."""
+        return sys.modules[name].__spec__.loader_state.decode("utf-8")
+
+
+def _archive() -> Optional[zipimporter]:
+    loader = getattr(sys.modules[__name__].__spec__, "loader", None)
+    return loader if isinstance(loader, zipimporter) else None
+
+
+def install() -> None:
+    """Begin; does nothing where this was not imported from a zip file, or has begun."""
+    archive = _archive()
+    if archive and not any(isinstance(finder, _Importer) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Importer(archive))
