@@ -67,7 +67,7 @@ def test_a_good_host_meets_all():
         ({"bpf": errno.ENOSYS}, "bpf_syscall", False, "ENOSYS", "CONFIG_BPF_SYSCALL"),
         ({"bpf": errno.EPERM}, "bpf_syscall", None, "EPERM", "as root"),
         ({"sockhash": errno.EINVAL}, "sockhash", False, "EINVAL", "CONFIG_BPF_STREAM_PARSER"),
-        ({"ringbuf": errno.EINVAL}, "ringbuf", False, "EINVAL", "5.15"),
+        ({"ringbuf": errno.EINVAL}, "ringbuf", False, "EINVAL", "5.17"),
         ({"sock_ops": errno.EINVAL}, "sock_ops", False, "EINVAL", "CONFIG_CGROUP_BPF"),
         ({"sk_msg": errno.EPERM}, "sk_msg", None, "EPERM", "as root"),
         ({"atomics": errno.EINVAL}, "atomics", False, "EINVAL", "CONFIG_BPF_JIT"),
@@ -76,7 +76,7 @@ def test_a_good_host_meets_all():
             "sk_msg_helpers",
             False,
             "kernel 5.10.0-35-amd64 lacks get_netns_cookie",
-            "5.15",
+            "5.17",
         ),
         ({"sock_ops_helpers": {"get_netns_cookie": None}}, "sock_ops_helpers", None, "does not say", "as root"),
         (

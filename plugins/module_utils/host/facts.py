@@ -38,6 +38,7 @@ SK_MSG_HELPERS = (
     "for_each_map_elem",
     "get_netns_cookie",
     "ktime_get_ns",
+    "loop",
     "map_lookup_elem",
     "msg_redirect_hash",
     "probe_read_kernel",

@@ -15,7 +15,7 @@ from .facts import Facts
 
 BPFFS = "bpf"
 #: A kernel of this version has every helper and map type, unless its configuration leaves them out.
-_ENOUGH = "5.15"
+_ENOUGH = "5.17"
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE, _CAP_PERFMON, _CAP_BPF = 12, 21, 24, 38, 39
 
 #: When a prerequisite matters: always, when building on the host, when it is to survive a reboot.

@@ -51,6 +51,7 @@ HELPERS = {
     "ringbuf_output": 130,
     "skc_to_tcp_sock": 137,
     "for_each_map_elem": 164,
+    "loop": 181,
 }
 
 _EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
