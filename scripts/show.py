@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-FileCopyrightText: sockredir contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Shows a person what ``./run enable`` has done to this machine: plain TCP against redirected, and how to go on.

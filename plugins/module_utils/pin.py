@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import stat
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from .apply import Handler, Undo, Watch, apply
 from .errors import SockredirError
@@ -18,6 +18,9 @@ from .host import facts, mounts
 from .plan import pin as planning
 from .plan.model import Plan, Step
 from .plan.pin import DIRECTORY, PRESENT, Access, Observed, Place, Wanted
+
+if TYPE_CHECKING:
+    from .kernel import libbpf
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 
@@ -180,7 +183,7 @@ def _is_id(source: str) -> bool:
     return source.isdigit()
 
 
-def _by_id(kind: str, number: int) -> libbpf.Fd:  # noqa: F821
+def _by_id(kind: str, number: int) -> libbpf.Fd:
     """:raises FileNotFoundError: there is no such object."""
     from .kernel import libbpf
 
@@ -272,7 +275,7 @@ def _pin(step: Step) -> Undo:
     return undo
 
 
-def _pin_over(descriptor: libbpf.Fd, path: str, access: Access) -> None:  # noqa: F821
+def _pin_over(descriptor: libbpf.Fd, path: str, access: Access) -> None:
     """Pin under a temporary name, set access, rename: nobody sees a missing or half-made pin."""
     from .kernel import libbpf
 

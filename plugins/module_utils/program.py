@@ -111,7 +111,7 @@ def planned(name: str, document: manifest.Manifest, state_dir: str) -> Iterator[
     :raises SockredirError: the object is damaged, or something foreign is in the way.
     """
     entry = document["programs"][name]
-    pin_dir = os.path.dirname(next(iter(entry["pins"].values())))
+    pin_dir = os.path.dirname(min(entry["pins"].values()))
     kept = {key: entry[key] for key in ("src", "compiler", "defines", "config", "max_entries")}
     request = Request(name, pin_dir, state_dir, recreate=True, **kept)
     data = store.get(state_dir, entry["object_sha256"])
@@ -127,7 +127,7 @@ def removal(name: str, document: Optional[manifest.Manifest], state_dir: str) ->
     entry = _entry(document, name)
     if entry is None:
         return [], {}
-    pin_dir = os.path.dirname(next(iter(entry["pins"].values())))
+    pin_dir = os.path.dirname(min(entry["pins"].values()))
     return decide.absent(name, pin_dir, _observe(entry, pin_dir, document, name)), _Work(state_dir).handlers()
 
 
@@ -541,7 +541,8 @@ class _Work:
         return self._loaded().close
 
     def _loaded(self) -> Loadable:
-        assert self._loadable is not None  # plans with these steps are made from an object only
+        if self._loadable is None:
+            raise RuntimeError("a plan with these steps is made from an object only")
         return self._loadable
 
     def _pin(self, step: Step) -> Callable[[], None]:

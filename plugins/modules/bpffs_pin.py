@@ -153,7 +153,7 @@ def wanted(options, pretend):
     if source is not None and source.isdigit() and options["kind"] is None:
         raise SockredirError(f"source: {source} is an id, of what kind is unknown", "set kind to program, map or link")
     if source is not None and not source.isdigit():
-        source = os.path.abspath(os.path.expanduser(source))
+        source = os.path.abspath(source)
     access = Access(pin.user_id(options["owner"]), pin.group_id(options["group"]), pin.permissions(options["mode"]))
     return Wanted(pin.real_path(options["path"]), options["state"], options["kind"], source, access, pretend)
 

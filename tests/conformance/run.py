@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -17,8 +16,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from conform import cases, redirection  # noqa: F401  importing cases registers them
-from conform.case import CASES
+from conform import redirection
+from conform.cases import CASES
 from conform.runner import Bench, KernelLog
 
 

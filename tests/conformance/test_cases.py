@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from conform import cases  # noqa: F401  registers the cases
-from conform.case import CASES
+from conform.cases import CASES
 
 _RUNS = [
     pytest.param(case, family, id=key) for case in CASES.values() for family, key in zip(case.families, case.keys())

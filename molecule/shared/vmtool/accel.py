@@ -96,12 +96,12 @@ def judge(kvm: Trial, tcg: Trial) -> Decision:
 
 def decide(
     cache: Path,
-    environ: Mapping[str, str] = os.environ,
+    environ: Optional[Mapping[str, str]] = None,
     device: str = KVM_DEVICE,
     trial: Callable[[str], Trial] = try_boot,
 ) -> Decision:
     """The accelerator for this host; the trial's outcome is kept until the host reboots or qemu changes."""
-    wanted = environ.get("SOCKREDIR_VM_ACCEL", "")
+    wanted = (os.environ if environ is None else environ).get("SOCKREDIR_VM_ACCEL", "")
     if wanted:
         if wanted not in ("kvm", "tcg"):
             raise VmError(f"SOCKREDIR_VM_ACCEL={wanted!r}: write kvm or tcg")

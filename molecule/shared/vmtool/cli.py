@@ -187,7 +187,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         machine.start(_image(options.source, _names(options.packages)))
         for pair in options.copy:
-            local, _, remote = pair.partition(":")
+            local, _colon, remote = pair.partition(":")
             machine.copy_in(Path(local), remote or Path(local).name)
         code = machine.call(options.command, stdin=sys.stdin.buffer)
         ended_well = True

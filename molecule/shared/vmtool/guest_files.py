@@ -11,7 +11,7 @@ import re
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Optional
 
 # ca-certificates adds what lies here to the trusted ones when it is installed.
 LOCAL_CERTIFICATES = "/usr/local/share/ca-certificates"
@@ -61,10 +61,10 @@ LINKS: Dict[str, str] = {
 }
 
 
-def all_files(public_key: str, environ: Mapping[str, str] = os.environ) -> Dict[str, str]:
+def all_files(public_key: str, environ: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
     """Path in the guest -> text."""
     files = {**FIXED, "/root/.ssh/authorized_keys": public_key + "\n"}
-    proxies = apt_proxies(_apt_config(), environ)
+    proxies = apt_proxies(_apt_config(), os.environ if environ is None else environ)
     if proxies:
         files["/etc/apt/apt.conf.d/92vm-proxy"] = proxies
     for certificate in sorted(Path(LOCAL_CERTIFICATES).glob("**/*.crt")):

@@ -52,14 +52,14 @@ def ssh_key(cache: Path) -> Path:
     return key
 
 
-def recipe(suite: str, packages: Sequence[str], cache: Path, environ: Mapping[str, str] = os.environ) -> Recipe:
+def recipe(suite: str, packages: Sequence[str], cache: Path, environ: Optional[Mapping[str, str]] = None) -> Recipe:
     """The recipe of an image with these extra packages, under this host's apt settings."""
     public = ssh_key(cache).with_suffix(".pub").read_text(encoding="ascii").strip()
     chosen = suite_named(suite)
     return Recipe(
         suite=chosen,
         packages=tuple(packages),
-        mirrors=tuple(environ.get("SOCKREDIR_VM_MIRROR", "").split()),
+        mirrors=tuple((os.environ if environ is None else environ).get("SOCKREDIR_VM_MIRROR", "").split()),
         files=guest_files.all_files(public, environ),
     )
 

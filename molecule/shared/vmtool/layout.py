@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Optional
 
 APPLICATION = "sockredir-vm"
 
 
-def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+def cache_dir(environ: Optional[Mapping[str, str]] = None) -> Path:
     """The user's cache directory (XDG Base Directory specification: an empty or relative value counts as unset)."""
+    environ = os.environ if environ is None else environ
     base = environ.get("XDG_CACHE_HOME", "")
     if not base.startswith("/"):
         base = os.path.join(environ.get("HOME", "/"), ".cache")
@@ -26,7 +27,7 @@ def checkout_id(project: Path) -> str:
     return hashlib.sha256(str(project).encode()).hexdigest()[:12]
 
 
-def state_dir(project: Path, group: str, environ: Mapping[str, str] = os.environ) -> Path:
+def state_dir(project: Path, group: str, environ: Optional[Mapping[str, str]] = None) -> Path:
     """State of the machines of one group (a molecule scenario, or `adhoc`) of one checkout.
 
     `molecule/shared/inventory/group_vars/all.yml` follows the same rule.

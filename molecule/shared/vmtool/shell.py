@@ -47,8 +47,8 @@ def find(tool: str) -> str | None:
 def captured(argv: Sequence[str], **options: Any) -> Tuple[int, str]:
     """Runs a command; gives its exit code and all that it said."""
     command = [find(argv[0]) or argv[0], *argv[1:]]
-    options = {"text": True, "errors": "replace", "check": False, **options}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    options = {"text": True, "errors": "replace", **options}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
     return done.returncode, done.stdout
 
 

@@ -195,7 +195,7 @@ def attach_link(kind: str, path: str, program_id: int, link_pin: str) -> None:
 def update_link(link_pin: str, program_id: int, replaced_id: int) -> None:
     """Replace the program of a pinned link in one step."""
     program, replaced = libbpf.program_by_id(program_id), libbpf.program_by_id(replaced_id)
-    with libbpf.get(link_pin) as link, program, replaced:
+    with program, replaced, libbpf.get(link_pin) as link:
         libbpf.update_link(link, program, replaced)
 
 

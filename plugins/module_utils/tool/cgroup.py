@@ -45,10 +45,11 @@ def execute(command: Sequence[str]) -> int:
     # Python ignores these two, and what is ignored stays so in the new program.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    reason, code = "not found", NOT_FOUND
     try:
         os.execvp(command[0], list(command))
     except FileNotFoundError:
-        reason, code = "not found", NOT_FOUND
+        pass
     except OSError as error:
         reason, code = error.strerror or str(error), NOT_EXECUTABLE
     sys.stderr.write(f"sockredirctl: {command[0]}: {reason}\n")

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from typing import Dict, List, Optional
+from xml.etree import ElementTree
 
 from .build import Report
 from .host import Entry

@@ -171,7 +171,7 @@ def test_two_namespaces_never_mix(lab):
 
 def test_a_full_map_leaves_connections_to_tcp(lab_with):
     with lab_with(flows=1) as lab:
-        pairs = [lab.pair() for _ in range(3)]
+        pairs = [lab.pair() for _each in range(3)]
         for client, server in pairs:
             client.sendall(b"data")
             assert read_exactly(server, 4) == b"data"

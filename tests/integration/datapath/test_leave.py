@@ -151,7 +151,7 @@ def test_that_race_loses_a_byte_without_the_proof(lab_with, tmp_path):
 def exchange(one, other, seed: int, problems: list) -> None:
     """Both directions at once: runs of small messages with pauses, so that both ends get demoted and leave."""
     source = random.Random(seed)
-    plans = [[source.randint(1, 200) for _ in range(source.randint(40, 400))] for _ in range(2)]
+    plans = [[source.randint(1, 200) for _each in range(source.randint(40, 400))] for _each in range(2)]
     datas = [random.Random(seed + i).randbytes(sum(plan)) for i, plan in enumerate(plans)]
 
     def write(sock, plan, data):
@@ -183,7 +183,7 @@ def test_many_leave_while_both_ends_write(lab):
     lab.redirection.set(demote_after=3)
     problems: list = []
     for turn in range(15):
-        pairs = [lab.pair() for _ in range(8)]
+        pairs = [lab.pair() for _each in range(8)]
         workers = [
             threading.Thread(target=exchange, args=(*pair, turn * 100 + index, problems))
             for index, pair in enumerate(pairs)

@@ -96,7 +96,7 @@ def test_a_reader_that_catches_up_gives_room_again(lab):
     lab.redirection.set(budget=8 * MIB)
     message = os.urandom(MIB)
     for _turn in range(5):
-        pairs = [lab.pair() for _ in range(4)]
+        pairs = [lab.pair() for _each in range(4)]
         for client, server in pairs:
             for _message in range(3):
                 writer = threading.Thread(target=client.sendall, args=(message,))
@@ -124,7 +124,7 @@ def test_200_stopped_readers(lab, size):
     lab.redirection.set(budget=budget, demote_below=0)
     before = kernel_memory()
     bystander = lab.pair()
-    pairs = [lab.pair() for _ in range(200)]
+    pairs = [lab.pair() for _each in range(200)]
     message = os.urandom(size)
     sent = [fill(client, message) for client, _server in pairs]
     assert all(sent)

@@ -139,8 +139,8 @@ struct bpf_map_def { int type, key_size, value_size, max_entries, flags; };
 struct bpf_map_def old SEC("maps") = { BPF_MAP_TYPE_ARRAY, 4, 4, 1, 0 };
 SEC("sk_msg") int verdict(void *msg)
 {
-	int key = 0;
-	return bpf_map_lookup_elem(&old, &key) ? SK_PASS : SK_DROP;
+    int key = 0;
+    return bpf_map_lookup_elem(&old, &key) ? SK_PASS : SK_DROP;
 }
 """
 

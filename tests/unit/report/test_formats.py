@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ElementTree
 from datetime import datetime, timezone
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report import text

@@ -5,6 +5,10 @@
 
 import importlib
 
+from ..case import CASES
+
+__all__ = ["CASES", "GROUPS"]
+
 GROUPS = (
     "stream",
     "changes",
