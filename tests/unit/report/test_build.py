@@ -138,7 +138,7 @@ def test_worst_first_then_by_natural_name():
 
 
 def rollout_of(hosts):
-    outcomes = {host: {"outcome": outcome, "batch": 1, "why": "because"} for (host, _), outcome in zip(hosts, OUTCOMES)}
+    outcomes = {host: {"outcome": outcome, "batch": 1, "why": "because"} for (host, _result), outcome in zip(hosts, OUTCOMES)}
     return {"state": "stopped", "why": "budget <spent>", "budget": 1, "spent": 2, "batches": 3, "outcomes": outcomes}
 
 
