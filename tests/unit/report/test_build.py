@@ -138,7 +138,8 @@ def test_worst_first_then_by_natural_name():
 
 
 def rollout_of(hosts):
-    outcomes = {host: {"outcome": outcome, "batch": 1, "why": "because"} for (host, _result), outcome in zip(hosts, OUTCOMES)}
+    names = [name for name, _result in hosts]
+    outcomes = {name: {"outcome": outcome, "batch": 1, "why": "because"} for name, outcome in zip(names, OUTCOMES)}
     return {"state": "stopped", "why": "budget <spent>", "budget": 1, "spent": 2, "batches": 3, "outcomes": outcomes}
 
 
