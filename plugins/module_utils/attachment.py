@@ -262,9 +262,12 @@ def _within(path: str, ancestor: str) -> bool:
 # --- apply ---
 
 
-def handlers(wanted: Wanted, state_dir: str) -> Dict[str, Handler]:
-    """The handler of each verb that :func:`.plan.attachment.plan` uses."""
-    own = _Handlers(wanted, state_dir)
+def handlers(wanted: Wanted, state_dir: str, keep_book: bool = True) -> Dict[str, Handler]:
+    """The handler of each verb that :func:`.plan.attachment.plan` uses.
+
+    :param keep_book: whether each change is written into the manifest at once.
+    """
+    own = _Handlers(wanted, state_dir, keep_book)
     return {
         "create_cgroup": own.create_cgroup,
         "remove_cgroup": own.remove_cgroup,
@@ -280,8 +283,9 @@ def handlers(wanted: Wanted, state_dir: str) -> Dict[str, Handler]:
 
 
 class _Handlers:
-    def __init__(self, wanted: Wanted, state_dir: str) -> None:
+    def __init__(self, wanted: Wanted, state_dir: str, keep_book: bool) -> None:
         self.wanted = wanted
+        self.keep_book = keep_book
         self.state_dir = state_dir
         self.kind, self.target, self.pin = wanted.kind, wanted.target, wanted.link_pin
 
@@ -304,7 +308,8 @@ class _Handlers:
             kept = [each for each in document.get("cgroups", []) if each != path]
             document["cgroups"] = sorted([*kept, path]) if ours else kept
 
-        manifest.edit(self.state_dir, change)
+        if self.keep_book:
+            manifest.edit(self.state_dir, change)
 
     def remove_cgroup(self, step: Step) -> Undo:
         if cgroups.remove([step.subject]):
@@ -362,6 +367,8 @@ class _Handlers:
         return _holding(held, lambda: libbpf.pin(held, step.subject))
 
     def record(self, _step: Step) -> Undo:
+        if not self.keep_book:
+            return None
         entry = planning.record(self.wanted, observe(self.wanted, self.state_dir)) if self.wanted.present else None
         key = (self.wanted.program, self.target)
 

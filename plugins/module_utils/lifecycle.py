@@ -13,20 +13,22 @@ import os
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from . import attachment, program, setup
+from . import attachment, pin, program, setup
 from .apply import Handler, Undo, Watch, apply
 from .datapath import live
 from .errors import SockredirError
-from .host import files, install
+from .host import files, install, mounts
 from .kernel.attachments import CGROUP, Attached
 from .plan import attachment as attachment_plan
 from .plan import host as planning
+from .plan import pin as pin_plan
 from .plan import setup as setup_plan
 from .plan.model import Plan, Step
 from .state import lock, manifest, store
 
 Document = manifest.Manifest
 WAIT_SECONDS = 60.0
+_BPFFS = "/sys/fs/bpf"
 
 
 class NotEnabled(SockredirError):
@@ -154,6 +156,7 @@ class _Making:
         return self.done
 
     def _steps(self) -> Iterator[Step]:
+        yield from self._bpffs()
         programs = self.document["programs"]
         for name in programs:
             if not programs[name].get(manifest.LEAVING):
@@ -169,6 +172,16 @@ class _Making:
             if programs[name].get(manifest.LEAVING):
                 steps, handlers = program.removal(name, self.document, self.state_dir)
                 yield from self._part(f"program {name}", planning.PROGRAM, steps, handlers)
+
+    def _bpffs(self) -> Iterator[Step]:
+        pin_dir = self.document["pin_dir"]
+        if mounts.bpffs_holding(pin_dir, mounts.read()):
+            return
+        if not pin_dir.startswith(_BPFFS + "/"):
+            raise SockredirError(f"{pin_dir} is not on a bpffs", "mount one there, as it was when the role ran")
+        wanted = pin_plan.Wanted(_BPFFS, pin_plan.MOUNTED)
+        steps = pin_plan.plan(wanted, pin.observe(wanted))
+        yield from self._part("bpffs", planning.BPFFS, steps, pin.handlers())
 
     def _attachments(self) -> List[Dict[str, Any]]:
         """Those to have, verdicts first; then those to take off, verdicts last."""
@@ -205,7 +218,8 @@ def restore(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float =
         if document is None:
             raise not_enabled(state_dir)
         if document["committed"]:
-            return _Making(state_dir, document).run(watch)
+            with manifest.unchanged_on_failure(state_dir):
+                return _Making(state_dir, document).run(watch)
         return _go_back(state_dir, watch)
 
 
@@ -221,15 +235,11 @@ def rollback(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float 
 
 
 def _go_back(state_dir: str, watch: Optional[Watch]) -> Plan:
-    saved = manifest.snapshot(state_dir)
-    try:
+    with manifest.unchanged_on_failure(state_dir):
         document = manifest.begin_rollback(state_dir)
         steps = _Making(state_dir, document).run(watch)
         manifest.commit(state_dir)
-    except Exception:
-        manifest.put_back(state_dir, saved)
-        raise
-    return steps
+        return steps
 
 
 def preview_rollback(state_dir: str) -> Plan:

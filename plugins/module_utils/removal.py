@@ -74,34 +74,27 @@ def ensure(places: Places, wait_seconds: float, watch: Optional[Watch] = None) -
     if not preview(places):
         return Result([], [], remaining(places, []))
     with lock.hold(places.state_dir, wait_seconds):
-        saved = manifest.snapshot(places.state_dir)
         work = _Work(places)
-        try:
-            work.adopt()
-            apply(work.steps(), work.handlers, watch)
-        except Exception:
-            manifest.put_back(places.state_dir, saved)
-            raise
+        apply(work.steps(), work.handlers, watch)
     return Result(work.done, _settle(work.programs), remaining(places, work.cgroups))
 
 
 class _Work:
-    """Steps that are planned while they are done."""
+    """Steps that are planned while they are done.
+
+    No book is kept: the manifest goes as a whole, last. So a full disk is no obstacle, and a run after one that was
+    killed knows all that there was.
+    """
 
     def __init__(self, places: Places) -> None:
         self.places = places
         known = manifest.known(places.state_dir)
-        self.found = known is None or manifest.damage(places.state_dir) is not None
-        self.document = discovery.document(places.pin_dir, known) if self.found else known
+        intact = known is not None and manifest.damage(places.state_dir) is None
+        self.document = known if intact else discovery.document(places.pin_dir, known)
         self.handlers: Dict[str, Handler] = {}
         self.done: Plan = []
         self.programs = _programs(self.document)
         self.cgroups: List[str] = list(self.document.get("cgroups", []))
-
-    def adopt(self) -> None:
-        """Write down what was found without a manifest: the steps keep book there, and a killed run finds it again."""
-        if self.found and (self.document["programs"] or self.document["attachments"]):
-            manifest.edit(self.places.state_dir, lambda document: document.update(self.document))
 
     def steps(self) -> Iterator[Step]:
         yield from self._part("settings", planning.drain(self._settings()), {"drain": self._drain})
@@ -109,10 +102,11 @@ class _Work:
         for entry in reversed(lifecycle.ordered(self.document)):
             wanted = setup.entry_wish(entry)._replace(present=False)
             steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.places.state_dir))
-            yield from self._part(wanted.target, steps, attachment.handlers(wanted, self.places.state_dir))
+            handlers = attachment.handlers(wanted, self.places.state_dir, keep_book=False)
+            yield from self._part(wanted.target, steps, handlers)
         for name in self.document["programs"]:
             steps, handlers = program.removal(name, self.document, self.places.state_dir)
-            yield from self._part(name, steps, handlers)
+            yield from self._part(name, steps, {**handlers, "forget": lambda _step: None})
         yield from self._part("files", self._file_steps(), {"file": self._file, "package": self._package})
         yield from self._part("state", self._state_steps(), {"remove_state": self._remove_state})
 

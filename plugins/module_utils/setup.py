@@ -39,14 +39,10 @@ def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Wa
     if wanted.pretend:
         return _plan(wanted, paths, {})
     with lock.hold(paths.state_dir, wait_seconds):
-        saved = manifest.snapshot(paths.state_dir)
         work = handlers(wanted, paths)
         steps = _plan(wanted, paths, work)
-        try:
+        with manifest.unchanged_on_failure(paths.state_dir):
             apply(steps, work, watch)
-        except Exception:
-            manifest.put_back(paths.state_dir, saved)
-            raise
     return steps
 
 

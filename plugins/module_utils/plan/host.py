@@ -16,7 +16,7 @@ from ..host.files import File
 from .model import Plan, Step
 from .setup import fingerprint
 
-PROGRAM, CGROUP, MAP, SETTINGS = "program", "cgroup", "map", "settings"
+PROGRAM, CGROUP, MAP, SETTINGS, BPFFS = "program", "cgroup", "map", "settings", "bpffs"
 
 #: What a step of a part means; None for one that only follows from the others.
 _KINDS: Dict[str, Dict[str, Optional[str]]] = {
@@ -52,6 +52,7 @@ _KINDS: Dict[str, Dict[str, Optional[str]]] = {
         "record": None,
     },
     SETTINGS: {"settings": "settings_changed"},
+    BPFFS: {"mount": "pin_missing"},
 }
 #: What a reboot takes away.
 _VOLATILE = ("pin_missing", "attachment_missing", "verdict_lost")
@@ -63,7 +64,7 @@ def name_drift(part: str, steps: Iterable[Step], same_boot: bool) -> Plan:
     Where only such are left that follow from others (the kernel's ids are not the recorded ones, while all that they
     identify is as it should be), they say that somebody has put another object there.
 
-    :param part: ``program``, ``cgroup`` or ``map``.
+    :param part: ``program``, ``cgroup``, ``map``, ``settings`` or ``bpffs``.
     :param same_boot: whether the manifest was written in this boot.
     """
     steps = list(steps)

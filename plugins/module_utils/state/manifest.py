@@ -14,13 +14,14 @@ be understood with :func:`known`, and its next :func:`edit` writes a sound one.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime
 import hashlib
 import json
 import os
 import re
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ..errors import SockredirError
 from . import files
@@ -272,6 +273,8 @@ def put_back(state_dir: str, saved: Snapshot) -> None:
     """
     for name, found in saved.items():
         path = _at(state_dir, name)
+        if found == _raw(path):
+            continue
         if found is None:
             files.remove(path)
         else:
@@ -279,6 +282,20 @@ def put_back(state_dir: str, saved: Snapshot) -> None:
             files.write(_at(state_dir, target), raw)
             files.link(path, target)
     _drop_unused(state_dir)
+
+
+@contextlib.contextmanager
+def unchanged_on_failure(state_dir: str) -> Iterator[None]:
+    """Put the manifests back as they are now when what is done under this fails; the caller holds the lock."""
+    saved = snapshot(state_dir)
+    try:
+        yield
+    except Exception as error:
+        try:
+            put_back(state_dir, saved)
+        except SockredirError as second:
+            raise SockredirError(f"{error}; and the manifest could not be put back: {second}") from error
+        raise
 
 
 def _raw(link: str) -> Optional[Tuple[str, bytes]]:

@@ -10,16 +10,18 @@ from ..plan.model import Plan, describe
 from . import context
 
 
-def mode(state_dir: str, wanted: str) -> int:
-    return _told(lifecycle.set_mode(state_dir, wanted), f"the mode is {wanted} already")
+def mode(state_dir: str, wanted: str, wait_seconds: float) -> int:
+    steps = lifecycle.set_mode(state_dir, wanted, wait_seconds=wait_seconds)
+    return _told(steps, f"the mode is {wanted} already")
 
 
-def restore(state_dir: str) -> int:
-    return _told(lifecycle.restore(state_dir), "the host is as its manifest says")
+def restore(state_dir: str, wait_seconds: float) -> int:
+    return _told(lifecycle.restore(state_dir, wait_seconds=wait_seconds), "the host is as its manifest says")
 
 
-def rollback(state_dir: str) -> int:
-    return _told(lifecycle.rollback(state_dir), "the host was as its previous manifest says")
+def rollback(state_dir: str, wait_seconds: float) -> int:
+    steps = lifecycle.rollback(state_dir, wait_seconds=wait_seconds)
+    return _told(steps, "the host was as its previous manifest says")
 
 
 def _told(steps: Plan, nothing: str) -> int:

@@ -99,13 +99,19 @@ def _steering(verbs: argparse._SubParsersAction) -> None:
 
     verb = verbs.add_parser("mode", help="enforce: redirect; observe: only count; drain: back to TCP")
     verb.add_argument("mode", choices=("enforce", "observe", "drain"))
-    verb.set_defaults(run=lambda options: change.mode(options.state_dir, options.mode))
+    _waits(verb).set_defaults(run=lambda options: change.mode(options.state_dir, options.mode, options.wait))
 
     verb = verbs.add_parser("restore", help="make the host what its manifest says; runs at boot")
-    verb.set_defaults(run=lambda options: change.restore(options.state_dir))
+    _waits(verb).set_defaults(run=lambda options: change.restore(options.state_dir, options.wait))
 
     verb = verbs.add_parser("rollback", help="go back to what the host was before the last change")
-    verb.set_defaults(run=lambda options: change.rollback(options.state_dir))
+    _waits(verb).set_defaults(run=lambda options: change.rollback(options.state_dir, options.wait))
+
+
+def _waits(verb: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    text = "how long to wait for another run on this host (%(default)s)"
+    verb.add_argument("--wait", type=_seconds, default=60, metavar="SECONDS", help=text)
+    return verb
 
 
 def _execute(options: argparse.Namespace) -> int:

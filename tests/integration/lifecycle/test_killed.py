@@ -16,6 +16,7 @@ import time
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils import lifecycle
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
 
 _MOST_STEPS = 200
@@ -199,3 +200,44 @@ def test_disable(whole, digests):
             works()
             stack.close()
             nothing_left(whole, digests)
+
+
+def test_restore(whole, digests):
+    """As at boot: nothing is loaded, connections are plain until it has come through."""
+
+    def prepared() -> None:
+        run(whole.disable_here)
+        run(lambda watch: whole.enable_here("v1", watch=watch))
+        for path in whole.corner.pin_dir.iterdir():
+            path.unlink()
+        whole.corner.pin_dir.rmdir()
+        manifest.amend(str(whole.corner.state_dir), lambda document: document.update(boot_id="an earlier boot"))
+        assert settled(lambda: not ours(whole, set(digests.values())))
+
+    def restore(watch) -> None:
+        lifecycle.restore(str(whole.corner.state_dir), watch)
+
+    for _step in each_step(prepared, restore):
+        with traffic(whole) as works:
+            assert run(restore) is not None
+            works()
+        whole_again(whole, digests, "v1")
+
+
+def test_mode(whole, digests):
+    run(lambda watch: whole.enable_here("v1", watch=watch))
+
+    def change(mode):
+        return lambda watch: lifecycle.set_mode(str(whole.corner.state_dir), mode, watch)
+
+    with traffic(whole) as works:
+        for die_at in (1, 2):
+            assert run(change("drain"), die_at) is None
+            works()
+            assert run(change("drain")) is not None
+            assert whole.drift_here() == []
+            assert run(change("enforce"), die_at) is None
+            works()
+            assert run(change("enforce")) is not None
+            assert whole.drift_here() == []
+    whole_again(whole, digests, "v1")

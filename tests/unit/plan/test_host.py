@@ -1,0 +1,103 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each step of the whole host's plan says of its drift."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment, program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File, digest, symlink
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan import host
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Wanted
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import Step
+
+
+def kinds(part, verbs, same_boot=True):
+    named = host.name_drift(part, [Step(verb, verb, "old", "new") for verb in verbs], same_boot)
+    return [each["kind"] for each in host.drift(named)]
+
+
+@pytest.mark.parametrize(
+    ("part", "verbs", "expected"),
+    [
+        ("program", [], []),
+        ("program", ["load", "pin", "pin", "identify"], ["pin_missing", "pin_missing"]),
+        ("program", ["load", "replace", "identify"], ["pin_replaced"]),
+        ("program", ["pin", "identify"], ["pin_missing"]),
+        ("program", ["make_directory", "load", "pin", "identify"], ["pin_missing", "pin_missing"]),
+        ("program", ["unpin"], ["leftover"]),
+        ("program", ["store"], ["object_changed"]),
+        # All as it should be, but not what was recorded.
+        ("program", ["identify"], ["pin_replaced"]),
+        ("cgroup", ["attach_link", "record"], ["attachment_missing"]),
+        ("cgroup", ["attach_legacy", "record"], ["attachment_missing"]),
+        ("cgroup", ["create_cgroup", "attach_link", "record"], ["attachment_missing", "attachment_missing"]),
+        ("cgroup", ["replace_link", "record"], ["program_replaced"]),
+        ("cgroup", ["replace_legacy", "record"], ["program_replaced"]),
+        ("cgroup", ["detach_legacy", "record"], ["attached_twice"]),
+        ("cgroup", ["detach_link", "record"], ["attached_twice"]),
+        ("cgroup", ["record"], ["pin_replaced"]),
+        ("map", ["attach_legacy", "record"], ["verdict_lost"]),
+        ("map", ["attach_link", "record"], ["verdict_lost"]),
+        ("map", ["replace_legacy", "record"], ["program_replaced"]),
+        ("map", ["replace_link", "record"], ["program_replaced"]),
+        ("settings", ["settings"], ["settings_changed"]),
+        ("bpffs", ["mount"], ["pin_missing"]),
+    ],
+)
+def test_what_a_step_says(part, verbs, expected):
+    assert kinds(part, verbs) == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "verbs", "expected"),
+    [
+        ("program", ["load", "pin", "identify"], ["lost_at_reboot"]),
+        ("program", ["replace"], ["pin_replaced"]),
+        ("program", ["identify"], []),
+        ("cgroup", ["create_cgroup", "attach_link", "record"], ["lost_at_reboot", "lost_at_reboot"]),
+        ("cgroup", ["record"], []),
+        ("cgroup", ["replace_link", "record"], ["program_replaced"]),
+        ("map", ["attach_legacy", "record"], ["lost_at_reboot"]),
+        ("settings", ["settings"], ["settings_changed"]),
+    ],
+)
+def test_after_a_reboot_what_is_missing_was_lost_with_it(part, verbs, expected):
+    assert kinds(part, verbs, same_boot=False) == expected
+
+
+def test_every_verb_of_the_parts_has_a_kind():
+    assert set(attachment.handlers(Wanted("/b/p", "cgroup", "/cg"), "/s")) - {"remove_cgroup"} == set(
+        host._KINDS["cgroup"]
+    )
+    assert set(host._KINDS["cgroup"]) - {"create_cgroup"} == set(host._KINDS["map"])
+    assert set(program._Work("/s").handlers()) - {"forget", "remove_directory"} == set(host._KINDS["program"])
+
+
+UNIT = {"path": "/u/s.service", "link": "/u/w/s.service"}
+TOOL, LINK = File("tool\n", 0o755), symlink("/u/s.service")
+RECORDED = {"/sbin/tool": digest("tool\n"), "/u/w/s.service": "-> /u/s.service"}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"/sbin/tool": TOOL, "/u/w/s.service": LINK}, []),
+        ({"/sbin/tool": None, "/u/w/s.service": LINK}, [("file_changed", "/sbin/tool", None)]),
+        ({"/u/w/s.service": LINK}, [("file_changed", "/sbin/tool", None)]),
+        ({"/sbin/tool": File("x"), "/u/w/s.service": LINK}, [("file_changed", "/sbin/tool", digest("x"))]),
+        ({"/sbin/tool": TOOL, "/u/w/s.service": None}, [("unit_disabled", "/u/w/s.service", None)]),
+        (
+            {"/sbin/tool": TOOL, "/u/w/s.service": symlink("/dev/null")},
+            [("unit_disabled", "/u/w/s.service", "-> /dev/null")],
+        ),
+        (
+            {"/sbin/tool": TOOL, "/u/w/s.service": LINK, "/lib/more.py": File("")},
+            [("file_changed", "/lib/more.py", digest(""))],
+        ),
+    ],
+)
+def test_files(found, expected):
+    drift = host.drift(host.file_drift(RECORDED, found, UNIT))
+    assert [(each["kind"], each["subject"], each["before"]) for each in drift] == expected
