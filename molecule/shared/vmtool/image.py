@@ -135,8 +135,9 @@ def _bootstrap(wanted: Recipe, work: Path) -> None:
         # mmdebstrap leaves this setting in the image, where it is needed too.
         command += ['--aptopt=Acquire::Check-Valid-Until "false"']
     command += [wanted.suite.name, str(work / "root.tar"), *wanted.mirrors]
-    # mmdebstrap unpacks under TMPDIR: there is room beside the images, /tmp may be small.
-    env = {**os.environ, "TMPDIR": str(work)}
+    # mmdebstrap unpacks under TMPDIR. Beside the images there is room; but without root it works in a user namespace,
+    # whose users must not be able to enter a home directory.
+    env = {**os.environ, "TMPDIR": str(work)} if os.geteuid() == 0 else None
     code, log = captured(command, env=env)
     if code:
         raise VmError(bootstrap_failure(wanted.suite.name, log), "\n".join(log.splitlines()[-30:]))

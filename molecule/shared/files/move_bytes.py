@@ -1,0 +1,177 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Moves bytes between plain processes of this host and tells, as JSON, which way they took.
+
+Knows nothing of the collection but its tool's name: the loopback device's own counter says what crossed it.
+
+    move_bytes.py [--trace]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+IPERF3_PORT = 10000
+IPERF3_SECONDS = 5
+TRANSFER_SIZE = 64 << 20
+EVENT = re.compile(r"^\S+-\d+ +\[\d{3}\] +\d+\.\d{6}: (ipv[46]) op=([45]) (\S+):(\d+) --> (\S+):(\d+)$")
+
+# How each pair looks: where the server listens, where the client connects to.
+PAIRS = {
+    "ipv4": (socket.AF_INET, "127.0.0.1", socket.AF_INET, "127.0.0.1"),
+    "ipv6": (socket.AF_INET6, "::1", socket.AF_INET6, "::1"),
+    "v4-mapped server": (socket.AF_INET6, "::", socket.AF_INET, "127.0.0.1"),
+    "v4-mapped client": (socket.AF_INET, "127.0.0.1", socket.AF_INET6, "::ffff:127.0.0.1"),
+    "v4-mapped on both": (socket.AF_INET6, "::", socket.AF_INET6, "::ffff:127.0.0.1"),
+}
+
+
+def over_lo() -> int:
+    """Bytes that the loopback device has carried."""
+    with open("/sys/class/net/lo/statistics/tx_bytes", encoding="ascii") as counter:
+        return int(counter.read())
+
+
+def iperf3(address: str) -> dict:
+    """The pair that everybody tries first: a server that listens dual-stack, and a client."""
+    server = subprocess.Popen(
+        f"exec iperf3 -s -p {IPERF3_PORT} --one-off", shell=True, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        wait_for_listener(IPERF3_PORT)
+        before = over_lo()
+        client = subprocess.run(
+            f"iperf3 -c {address} -t {IPERF3_SECONDS} -l 64k -p {IPERF3_PORT} --json",
+            shell=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        report = json.loads(client.stdout)
+        if "error" in report:
+            raise SystemExit(f"iperf3 {address}: {report['error']}")
+        received = report["end"]["sum_received"]["bytes"]
+        return {"received": received, "over_lo": over_lo() - before}
+    finally:
+        server.kill()
+        server.wait()
+
+
+def wait_for_listener(port: int) -> None:
+    """Until a socket listens on the port; looks instead of connecting, which would be an event."""
+    wanted = f":{port:04X}"
+    for _ in range(600):
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            with open(table, encoding="ascii") as lines:
+                if any(line.split()[1].endswith(wanted) and line.split()[3] == "0A" for line in lines):
+                    return
+        time.sleep(0.1)
+    raise SystemExit(f"nothing listens on port {port} after 60 s")
+
+
+def transfer(pair: str) -> dict:
+    """Random bytes through one connection: their digests at both ends, and what the loopback device saw."""
+    server_family, listen, client_family, connect = PAIRS[pair]
+    payload = os.urandom(1 << 20)
+    sent = hashlib.sha256()
+    received = {}
+    with socket.socket(server_family, socket.SOCK_STREAM) as listener:
+        if server_family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.settimeout(60)
+        listener.bind((listen, 0))
+        listener.listen(1)
+        before = over_lo()
+        reader = threading.Thread(target=read_all, args=(listener, received))
+        reader.start()
+        with socket.socket(client_family, socket.SOCK_STREAM) as client:
+            client.settimeout(60)
+            client.connect((connect, listener.getsockname()[1]))
+            for round_number in range(TRANSFER_SIZE // len(payload)):
+                chunk = round_number.to_bytes(8, "big") + payload[8:]
+                sent.update(chunk)
+                client.sendall(chunk)
+        reader.join(120)
+    return {"sent": sent.hexdigest(), "received": received.get("digest"), "over_lo": over_lo() - before}
+
+
+def read_all(listener: socket.socket, received: dict) -> None:
+    connection, _ = listener.accept()
+    digest = hashlib.sha256()
+    with connection:
+        connection.settimeout(60)
+        for chunk in iter(lambda: connection.recv(1 << 20), b""):
+            digest.update(chunk)
+    received["digest"] = digest.hexdigest()
+
+
+class Trace:
+    """`sockredirctl trace` in the background."""
+
+    def __enter__(self) -> Trace:
+        self.tool = subprocess.Popen(
+            ["sockredirctl", "trace", "--seconds", "300"], stdout=subprocess.PIPE, universal_newlines=True
+        )
+        self.lines = []
+        threading.Thread(target=lambda: self.lines.extend(iter(self.tool.stdout.readline, "")), daemon=True).start()
+        self._wait_until_it_sees()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.tool.terminate()
+        self.tool.wait(30)
+
+    def _wait_until_it_sees(self) -> None:
+        """It starts in its own time: connections are made until one shows."""
+        for _ in range(60):
+            transfer_nothing()
+            time.sleep(1)
+            if self.lines:
+                return
+            if self.tool.poll() is not None:
+                raise SystemExit("sockredirctl trace ended")
+        raise SystemExit("sockredirctl trace showed none of 60 connections")
+
+    def events(self) -> list:
+        """Family and operation of each event of iperf3's port, in the order of printing, and lines in another form."""
+        # The last ones are on their way.
+        time.sleep(3)
+        found = []
+        for line in list(self.lines):
+            event = EVENT.match(line)
+            if event is None:
+                found.append(line)
+            elif str(IPERF3_PORT) in (event.group(4), event.group(6)):
+                found.append(f"{event.group(1)} op={event.group(2)}")
+        self.lines.clear()
+        return found
+
+
+def transfer_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        listener.accept()[0].close()
+
+
+def main() -> None:
+    report = {"iperf3": {}, "transfers": {pair: transfer(pair) for pair in PAIRS}, "events": {}}
+    if "--trace" in sys.argv:
+        with Trace() as trace:
+            for family, address in (("ipv4", "127.0.0.1"), ("ipv6", "::1")):
+                report["iperf3"][family] = iperf3(address)
+                report["events"][family] = trace.events()
+    else:
+        report["iperf3"] = {"ipv4": iperf3("127.0.0.1"), "ipv6": iperf3("::1")}
+    json.dump(report, sys.stdout, indent=2)
+
+
+main()
