@@ -9,7 +9,7 @@ import json
 import os
 import struct
 import uuid
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live

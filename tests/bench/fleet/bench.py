@@ -120,7 +120,7 @@ def missed(sizes: Sequence[Size]) -> List[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 200], metavar="HOSTS")
     parser.add_argument("--forks", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)

@@ -18,7 +18,7 @@ from ansible_collections.ebpf.sockredir.plugins.plugin_utils.rollout import (
 
 
 def outcomes(**counts):
-    return [{"outcome": outcome, "canary": False} for outcome, count in counts.items() for _ in range(count)]
+    return [{"outcome": outcome, "canary": False} for outcome, count in counts.items() for _n in range(count)]
 
 
 @pytest.mark.parametrize(

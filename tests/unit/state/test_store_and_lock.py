@@ -143,7 +143,9 @@ def test_the_state_directory_may_go_while_another_waits(state):
     with lock.hold(state, 0):
         thread = threading.Thread(target=second)
         thread.start()
-        shutil.rmtree(state)
+        # Renamed first: the waiting run makes the directory anew while this one is being emptied.
+        os.rename(state, f"{state}.gone")
+        shutil.rmtree(f"{state}.gone")
     thread.join(30)
     assert entered.is_set()
     assert os.path.exists(os.path.join(state, lock.NAME))
