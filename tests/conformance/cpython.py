@@ -53,8 +53,10 @@ support.use_resources = []
 outcomes = {}
 class Result(unittest.TestResult):
     def addSuccess(self, test): outcomes.setdefault(test.id(), 'ok')
-    def addError(self, test, error): outcomes[test.id()] = 'error: %s' % self._exc_info_to_string(error, test)[-2000:]
-    def addFailure(self, test, error): outcomes[test.id()] = 'failure: %s' % self._exc_info_to_string(error, test)[-2000:]
+    def addError(self, test, error):
+        outcomes[test.id()] = 'error: %s' % self._exc_info_to_string(error, test)[-2000:]
+    def addFailure(self, test, error):
+        outcomes[test.id()] = 'failure: %s' % self._exc_info_to_string(error, test)[-2000:]
     def addSkip(self, test, reason): outcomes[test.id()] = 'skipped'
     def addExpectedFailure(self, test, error): outcomes[test.id()] = 'ok'
     def addSubTest(self, test, subtest, error):
@@ -67,7 +69,10 @@ with open(sys.argv[1], 'w') as handle:
 
 
 def run(python, names, parent, seconds):
-    """Start the tests ``names`` in a cgroup under ``parent`` and a network namespace of their own; returns a collector."""
+    """Start the tests ``names`` in a cgroup under ``parent`` and a network namespace of their own.
+
+    Returns a function that waits for them and gives {test: outcome}.
+    """
     leaf = Leaf(parent, f"cpython-{os.getpid()}-{time.monotonic_ns()}")
     directory = tempfile.TemporaryDirectory()
     report = os.path.join(directory.name, "report")
@@ -110,7 +115,7 @@ def kind(outcome):
 
 
 def compare(python, names, plain, redirected, seconds):
-    """[(test, outcome on TCP, outcome redirected)] of tests that come out differently, also when run once more alone."""
+    """[(test, outcome on TCP, redirected)] of tests that come out differently, also when run once more alone."""
     collectors = [run(python, names, parent, seconds) for parent in (plain, redirected)]
     tcp, ours = [collect() for collect in collectors]
     passed = sum(kind(outcome) == "ok" for outcome in tcp.values())
@@ -144,7 +149,10 @@ def main(arguments=None):
                 limit = LIMITS.get(test.rsplit(".", 1)[-1])
                 known += bool(limit)
                 bad += not limit
-                print(f"{'limit ' + limit if limit else 'DIFFERENT'}: {test}\n  TCP: {tcp}\n  redirected: {ours}", flush=True)
+                print(
+                    f"{'limit ' + limit if limit else 'DIFFERENT'}: {test}\n  TCP: {tcp}\n  redirected: {ours}",
+                    flush=True,
+                )
         messages = redirected.maps.counters()["redirected"] - before
     print(f"{messages} messages redirected; {known} differences by known limits, {bad} others")
     return int(bad > 0 or messages == 0)

@@ -221,6 +221,19 @@ def read_all(sock, chunk=1 << 16):
         parts.append(part)
 
 
+def read_all_polled(sock, chunk=1 << 16):
+    """Read up to the end of the stream without waiting inside recv, where the limit blocked-recv would show."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    parts = []
+    while True:
+        poller.poll()
+        part = sock.recv(chunk)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
 @functools.lru_cache(maxsize=32)
 def _block(seed):
     return hashlib.shake_128(b"stream %d" % seed).digest(1 << 20)

@@ -10,7 +10,19 @@ import socket
 import time
 
 from .. import libc
-from ..app import Process, Task, eventually, fill, pattern, read_all, read_exactly, readable, reset, small_buffers
+from ..app import (
+    Process,
+    Task,
+    eventually,
+    fill,
+    pattern,
+    read_all,
+    read_all_polled,
+    read_exactly,
+    readable,
+    reset,
+    small_buffers,
+)
 from ..case import ALL, BOTH, Limit, case
 
 #: Redirected data that nobody has read are not TCP's: closing on them ends the stream instead of resetting it.
@@ -399,7 +411,7 @@ def both_close_at_once(net, log):
     def end(sock, data):
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
-        read = read_all(sock)
+        read = read_all_polled(sock)
         sock.close()
         return read
 

@@ -180,22 +180,27 @@ def reader_killed_in_recv(net, log):
 def writer_killed_in_send(net, log):
     """A process is killed inside a blocked send: the reader gets an unbroken beginning of the stream."""
     client, server = net.pair()
-    data = pattern(600 << 20)
-    victim = Process(client.sendall, data)
+    block = pattern(1 << 20)
+
+    def write():
+        while True:
+            client.sendall(block)
+
+    victim = Process(write)
     client.close()
     time.sleep(0.3)
     os.kill(victim.pid, signal.SIGKILL)
     log("exit", victim.exit_code())
-    offset = 0
+    received = 0
     right = True
     try:
         while True:
-            part = server.recv(1 << 20)
+            part = read_exactly(server, len(block))
             if not part:
                 break
-            right = right and part == data[offset : offset + len(part)]
-            offset += len(part)
+            right = right and part == block[: len(part)]
+            received += len(part)
     except ConnectionResetError:
         pass
-    log("something came", offset > 0)
+    log("something came", received > 0)
     log("in order", right)

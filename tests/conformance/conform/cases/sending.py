@@ -24,6 +24,12 @@ def _file(data):
         yield handle
 
 
+def _around(block, begin, count):
+    """``count`` bytes of an endless repetition of ``block``, from ``begin``."""
+    part = block[begin : begin + count]
+    return part + block[: count - len(part)]
+
+
 @case(BOTH)
 def gathered_write(net, log):
     """writev of many small and some big buffers; sendmsg of a thousand."""
@@ -154,17 +160,22 @@ def partial_send(net, log):
     client, server = net.pair()
     small_buffers(client, server)
     client.setblocking(False)
-    data = pattern(300 << 20)
+    block = pattern(16 << 20)
     sent = 0
-    while True:
-        try:
-            sent += client.send(memoryview(data)[sent : sent + (10 << 20)])
-        except BlockingIOError:
+    try:
+        while sent < 600 << 20:
+            sent += client.send(memoryview(block)[sent % len(block) :])
+    except BlockingIOError:
+        pass
+    log("stopped before the end", sent < 600 << 20)
+    got = 0
+    while got < sent:
+        part = server.recv(1 << 20)
+        begin = got % len(block)
+        if not part or part != _around(block, begin, len(part)):
             break
-        if sent == len(data):
-            break
-    log("stopped before the end", sent < len(data))
-    log("read", read_exactly(server, sent, 1 << 20) == data[:sent])
+        got += len(part)
+    log("read", got == sent)
     log("nothing more", readable(server, 0.1))
 
 

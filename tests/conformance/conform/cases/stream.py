@@ -143,7 +143,7 @@ def many_writers_one_socket(net, log):
 def many_readers_one_socket(net, log):
     """Four threads read one socket: together they get every byte once."""
     client, server = net.pair()
-    data = bytes(range(256)) * (net.scaled(8 << 20) // 256)
+    data = bytes(range(256)) * (net.scaled(3 << 20) // 256)
     empty_handed = []
 
     def read():
