@@ -366,6 +366,7 @@ def test_the_place_of_the_link_taken_by_something_else(bench):
     bench.program("cgroup")
     done = bench.attach(cgroup=bench.cgroup)["attachment"]
     os.unlink(done["link_pin"])
+    bench.wait_until_detached()
     bench.map(os.path.basename(done["link_pin"]))
     before = bench.state()
     failed = bench.attach(cgroup=bench.cgroup)
