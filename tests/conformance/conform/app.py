@@ -139,9 +139,13 @@ FAMILIES = {
 class Net:
     """Makes the sockets of a case in its family, and carries requests to the operator (the runner)."""
 
-    def __init__(self, family, scale, outside, operator=None):
+    #: Seconds that a reader that resumes may be kept waiting for the next bytes; TCP takes milliseconds.
+    PROMPT = 3.0
+
+    def __init__(self, family, scale, patience, outside, operator=None):
         self.family = FAMILIES[family]
         self.scale = scale
+        self.prompt = self.PROMPT * patience
         self._outside = outside
         self._operator = operator
 

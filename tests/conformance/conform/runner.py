@@ -183,8 +183,8 @@ def _child(case, net, leaf, bound, sock, errors):
         report["lines"] = log.lines
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        family, scale, outside, operator = net
-        case.function(Net(family, scale, outside, operator and _ask(sock)), log)
+        *options, operator = net
+        case.function(Net(*options, operator and _ask(sock)), log)
     except BaseException:
         report["error"] = traceback.format_exc()
     try:
@@ -266,7 +266,7 @@ class Bench:
     def _start(self, case, family, parent, operator=None):
         self._count += 1
         leaf = Leaf(parent, f"run-{os.getpid()}-{self._count}")
-        return Run(case, (family, self.scale, self.plain, operator), leaf, case.bound * self.patience)
+        return Run(case, (family, self.scale, self.patience, self.plain, operator), leaf, case.bound * self.patience)
 
     @staticmethod
     def _finish(runs):

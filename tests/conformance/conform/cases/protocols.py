@@ -39,7 +39,10 @@ def _tls_keys():
     return struct.pack("HH8s16s4s8s", 0x0303, 51, b"i" * 8, b"k" * 16, b"s" * 4, b"\0" * 8)
 
 
-@case(BOTH, redirects=None, needs=_without_ktls, limit=Limit("ktls", {"client keys": "EINVAL", "server keys": "EINVAL"}))
+_NO_KEYS = {"client keys": "EINVAL", "server keys": "EINVAL"}
+
+
+@case(BOTH, redirects=None, needs=_without_ktls, limit=Limit("ktls", _NO_KEYS))
 def kernel_tls(net, log):
     """TLS in the kernel on a new connection, both ends."""
     client, server = net.pair()

@@ -13,9 +13,6 @@ import time
 from ..app import Mismatch, Process, Task, fill, pattern, read_all, read_exactly, readable, reset, small_buffers
 from ..case import BOTH, case
 
-#: A reader that resumes may be kept waiting this long for the next bytes; TCP takes milliseconds.
-PROMPT = 3.0
-
 
 def _read_promptly(sock, count, prompt):
     """Read ``count`` bytes of the pattern; Mismatch when they are wrong or keep the reader waiting."""
@@ -185,7 +182,7 @@ def stopped_readers(net, log):
         log(f"turn {turn}: sum bounded", sum(sent.values()) < (256 << 20) + count * (2 << 20))
         other, other_server = net.pair(listener=listener)
         writer = Task(other.sendall, pattern(net.scaled(16 << 20)))
-        _read_promptly(other_server, net.scaled(16 << 20), PROMPT)
+        _read_promptly(other_server, net.scaled(16 << 20), net.prompt)
         writer.result()
         for index in range(200):
             other_server.sendall(b"%04d" % index)
@@ -193,7 +190,7 @@ def stopped_readers(net, log):
                 raise Mismatch("another connection is disturbed")
         time.sleep(1)
         for client, server in pairs:
-            _read_promptly(server, sent[client], PROMPT)
+            _read_promptly(server, sent[client], net.prompt)
         log(f"turn {turn}: resumed", True)
     for client, server in pairs:
         client.close()
@@ -224,7 +221,7 @@ def _stop_and_resume(net, log, seconds, small):
     more = 32 << 20
     rest = pattern(sent + more)[sent:]
     writer = Task(client.sendall, rest)
-    _read_promptly(server, sent + more, PROMPT)
+    _read_promptly(server, sent + more, net.prompt)
     writer.result()
     log("resumed", True)
     server.sendall(b"answer")
@@ -245,7 +242,7 @@ def stopped_readers_of_any_size(net, log):
         stopped.append((client, server, sent))
     time.sleep(5)
     for client, server, sent in stopped:
-        _read_promptly(server, sent, PROMPT)
+        _read_promptly(server, sent, net.prompt)
         client.sendall(b"more")
         if read_exactly(server, 4) != b"more":
             raise Mismatch("what came after the stop is wrong")
@@ -262,9 +259,9 @@ def stopped_both_ways(net, log):
     back, blocked = fill(server)
     log("server blocked", blocked)
     time.sleep(1)
-    _read_promptly(server, there, PROMPT)
+    _read_promptly(server, there, net.prompt)
     log("server resumed", True)
-    _read_promptly(client, back, PROMPT)
+    _read_promptly(client, back, net.prompt)
     log("client resumed", True)
     client.sendall(b"again")
     log("server read", server.recv(10))
@@ -288,7 +285,7 @@ def trickling_reader(net, log):
         offset += len(part)
         time.sleep(0.02)
     while offset < len(data):
-        if not readable(server, PROMPT):
+        if not readable(server, net.prompt):
             raise Mismatch(f"reader waits in vain at {offset} of {len(data)} bytes")
         part = server.recv(1 << 18)
         right = right and part == data[offset : offset + len(part)]

@@ -192,6 +192,17 @@ def huge_send(net, log):
     log("send returned", writer.result() == len(data))
 
 
+@case(BOTH, limit=Limit("runs-ahead", {"send blocks": False}, varies=True))
+def big_send_to_stopped_reader(net, log):
+    """A send of 16 MB to a reader that has stopped blocks until the reader goes on."""
+    client, server = net.pair()
+    data = pattern(16 << 20)
+    writer = Task(client.sendall, data)
+    log("send blocks", writer.blocked(1.0))
+    log("read", read_exactly(server, len(data), 1 << 20) == data)
+    writer.result()
+
+
 @case(BOTH)
 def write_after_shutdown(net, log):
     """EPIPE after SHUT_WR, for send, writev, sendfile and sendmmsg."""
