@@ -23,6 +23,9 @@ import time
 IPERF3_PORT = 10000
 IPERF3_SECONDS = 5
 TRANSFER_SIZE = 64 << 20
+CHUNK = 1 << 20
+# So many chunks may be on their way.
+AHEAD = 2
 EVENT = re.compile(r"^\S+-\d+ +\[\d{3}\] +\d+\.\d{6}: (ipv[46]) op=([45]) (\S+):(\d+) --> (\S+):(\d+)$")
 
 # How each pair looks: where the server listens, where the client connects to.
@@ -80,11 +83,15 @@ def wait_for_listener(port: int) -> None:
 
 
 def transfer(pair: str) -> dict:
-    """Random bytes through one connection: their digests at both ends, and what the loopback device saw."""
+    """Random bytes through one connection: their digests at both ends, and what the loopback device saw.
+
+    The writer keeps near its reader: far ahead of it, the host's memory budget would rightly send it back to TCP.
+    """
     server_family, listen, client_family, connect = PAIRS[pair]
-    payload = os.urandom(1 << 20)
+    payload = os.urandom(CHUNK)
     sent = hashlib.sha256()
     received = {}
+    may_send = threading.Semaphore(AHEAD)
     with socket.socket(server_family, socket.SOCK_STREAM) as listener:
         if server_family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -92,26 +99,33 @@ def transfer(pair: str) -> dict:
         listener.bind((listen, 0))
         listener.listen(1)
         before = over_lo()
-        reader = threading.Thread(target=read_all, args=(listener, received))
+        reader = threading.Thread(target=read_all, args=(listener, may_send, received))
         reader.start()
         with socket.socket(client_family, socket.SOCK_STREAM) as client:
             client.settimeout(60)
             client.connect((connect, listener.getsockname()[1]))
-            for round_number in range(TRANSFER_SIZE // len(payload)):
+            for round_number in range(TRANSFER_SIZE // CHUNK):
                 chunk = round_number.to_bytes(8, "big") + payload[8:]
                 sent.update(chunk)
+                if not may_send.acquire(timeout=60):
+                    raise SystemExit(f"{pair}: the reader does not get on")
                 client.sendall(chunk)
         reader.join(120)
     return {"sent": sent.hexdigest(), "received": received.get("digest"), "over_lo": over_lo() - before}
 
 
-def read_all(listener: socket.socket, received: dict) -> None:
+def read_all(listener: socket.socket, may_send: threading.Semaphore, received: dict) -> None:
     connection, _ = listener.accept()
     digest = hashlib.sha256()
+    size = 0
     with connection:
         connection.settimeout(60)
-        for chunk in iter(lambda: connection.recv(1 << 20), b""):
-            digest.update(chunk)
+        for part in iter(lambda: connection.recv(CHUNK), b""):
+            digest.update(part)
+            whole_chunks = (size + len(part)) // CHUNK - size // CHUNK
+            size += len(part)
+            for _ in range(whole_chunks):
+                may_send.release()
     received["digest"] = digest.hexdigest()
 
 
