@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Callable, Mapping, Optional
 
 from .errors import VmError
-from .shell import find, say
+from .shell import find, need, say
 
 KVM_DEVICE = "/dev/kvm"
 TRIAL_LIMIT_S = 10.0
@@ -63,7 +63,8 @@ def arguments(accelerator: str) -> list:
 
 
 def try_boot(accelerator: str) -> Trial:
-    """Boots a machine whose boot sector ends it at once."""
+    """Boots a machine whose boot sector ends it at once; raises VmError where there is no qemu."""
+    need("qemu-system-x86_64")
     with tempfile.NamedTemporaryFile(prefix="vm-trial-") as disk:
         disk.write(BOOT_SECTOR)
         disk.truncate(DISK_SIZE)
