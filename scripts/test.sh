@@ -153,10 +153,10 @@ test)
 	stage lint lint
 	stage 'ansible-test sanity' sanity
 	unit_everywhere
-	for suite in integration conformance fleet; do
-		[ ! -d "$ROOT/tests/$suite" ] || live_stage "$suite" "$ROOT/tests/$suite"
-	done
+	live_stage integration "$ROOT/tests/integration"
+	live_stage conformance "$ROOT/tests/conformance"
 	browser_stage
+	cannot fleet 'some of its audit tests are not settled yet: pytest tests/fleet in .venv, as root'
 	cannot molecule 'virtual machines take long: ./run molecule'
 	finish
 	;;

@@ -81,7 +81,7 @@ def file_changed(fleet, name):
 
 
 def unfinished(fleet, name):
-    edit_manifest(fleet, name, lambda document: document.update(committed=False))
+    manifest.edit(str(fleet.state_dir(name)), lambda _document: None)
 
 
 def lost_at_reboot(fleet, name):

@@ -278,7 +278,7 @@ def question_half_close_answer(net, log):
     log("exit", process.exit_code())
 
 
-@case(BOTH)
+@case(BOTH, limit=Limit("blocked-recv", {"last answer": "EAGAIN"}, varies=True))
 def half_close_after_answers(net, log):
     """Questions and answers, then a half-close while the server waits; the last answer takes a while."""
     client, server = net.pair()
