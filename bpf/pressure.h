@@ -89,6 +89,23 @@ static __always_inline bool on_brim(__u64 unread, const struct sockredir_side *r
 	return unread > b.below && unread <= b.top;
 }
 
+/* What a peer may send before it hears of a closed window. */
+#define FIRST_WINDOW (64ULL << 10)
+
+/* As on_brim(), looked up, with room for what TCP sends at first: not the moment to demote. */
+static __always_inline bool brim_ahead(const struct sockredir_side *writer,
+				       const struct sockredir_side *reader)
+{
+	struct brim b;
+	__u64 unread;
+
+	if (writer->unread <= LOOK_ABOVE)
+		return false;
+	b = brim_of(reader);
+	unread = unread_bound(writer, look_at(reader));
+	return unread > b.below && unread <= b.top + FIRST_WINDOW;
+}
+
 /* What to charge for that much unread; NEVER: such a reader must not get more. */
 #define NEVER (~0ULL)
 
