@@ -114,6 +114,12 @@ def planned(name: str, document: manifest.Manifest, state_dir: str) -> Iterator[
     pin_dir = os.path.dirname(min(entry["pins"].values()))
     kept = {key: entry[key] for key in ("src", "compiler", "defines", "config", "max_entries")}
     request = Request(name, pin_dir, state_dir, recreate=True, **kept)
+    running = os.uname().release
+    if entry.get("kernel") not in (None, running):
+        raise SockredirError(
+            f"bcc compiled the programs of {name} for the kernel {entry['kernel']}, this is {running}",
+            "run the role again: it compiles them for this kernel",
+        )
     data = store.get(state_dir, entry["object_sha256"])
     with _planned(request, _Object(data, entry["compiler"], entry["source_digest"])) as (_wanted, plan, work):
         yield plan, work.handlers()
@@ -225,7 +231,7 @@ def _stored(request: Request) -> Optional[_Object]:
         return None
     if request.compiler not in (compilers.AUTO, entry["compiler"]):
         return None
-    digest = compilers.source_digest(request.src, request.defines, entry["compiler"])
+    digest = compilers.source_digest(request.src, _macros(request, entry["compiler"]), entry["compiler"])
     if digest != entry["source_digest"]:
         return None
     try:
@@ -236,9 +242,14 @@ def _stored(request: Request) -> Optional[_Object]:
 
 def _compile(request: Request) -> _Object:
     compiler = compilers.choose(request.compiler)
-    digest = compilers.source_digest(request.src, request.defines, compiler)
-    compiled = compilers.compile_source(request.src, request.defines, compiler)
+    digest = compilers.source_digest(request.src, _macros(request, compiler), compiler)
+    compiled = compilers.compile_source(request.src, _macros(request, compiler), compiler)
     return _Object(compiled.data, compiler, digest, (compiled.warnings,) if compiled.warnings else ())
+
+
+def _macros(request: Request, compiler: str) -> Dict[str, Any]:
+    """BCC has no ``const volatile`` variables: there the configuration is compiled in."""
+    return {**request.defines, **request.config} if compiler == compilers.BCC else request.defines
 
 
 def _wanted(request: Request, found: _Object, loadable: Loadable) -> decide.Wanted:
@@ -249,6 +260,7 @@ def _wanted(request: Request, found: _Object, loadable: Loadable) -> decide.Want
         "source_digest": found.source_digest,
         "digest": decide.digest(sha256, types, request.config, request.max_entries),
         "compiler": found.compiler,
+        "kernel": compilers.kernel_of(found.compiler),
         "src": request.src,
         "defines": request.defines,
         "config": request.config,
@@ -433,7 +445,8 @@ def _load(request: Request, found: _Object, check: bool, watch: Optional[Watch])
 @contextlib.contextmanager
 def _planned(request: Request, found: _Object) -> Iterator[Tuple[decide.Wanted, Plan, _Work]]:
     where = request.src if found.compiler != compilers.OBJECT or os.path.exists(request.src) else request.name
-    with Loadable(found.data, request.name, where, request.config, request.max_entries) as loadable:
+    config = {} if found.compiler == compilers.BCC else request.config
+    with Loadable(found.data, request.name, where, config, request.max_entries) as loadable:
         wanted = _wanted(request, found, loadable)
         loadable.stamp(wanted.entry["digest"])
         document = manifest.known(request.state_dir)

@@ -16,10 +16,12 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 from ..errors import SockredirError
 from ..host import distribution
+from . import bcc
 
 AUTO, CLANG, BCC, OBJECT = "auto", "clang", "bcc", "object"
 
 _TIMEOUT_SECONDS = 300
+_DIRECTORIES = ("/usr/local/bin", "/usr/bin")
 _LLVM_DIRECTORIES = "/usr/lib/llvm-*/bin"
 _NUMBERED = re.compile(r"clang-(\d+)")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
@@ -61,15 +63,20 @@ def _collect(path: str, found: List[str]) -> None:
 
 
 def source_digest(src: str, defines: Dict[str, Any], compiler: str) -> str:
-    """64 hex digits over all that a compilation takes in from the user: sources, definitions, kind of compiler.
+    """64 hex digits over all that a compilation takes in: sources, definitions, kind of compiler; with bcc, the kernel.
 
     Equal digests mean that there is no need to compile again. File contents count, not times or directories.
     """
     start = os.path.dirname(src)
     parts = [[os.path.relpath(path, start), hashlib.sha256(read(path)).hexdigest()] for path in sources(src)[1:]]
     parts.sort()
-    whole = [hashlib.sha256(read(src)).hexdigest(), parts, options(defines), compiler]
+    whole = [hashlib.sha256(read(src)).hexdigest(), parts, options(defines), compiler, kernel_of(compiler)]
     return hashlib.sha256(json.dumps(whole).encode("utf-8")).hexdigest()
+
+
+def kernel_of(compiler: str) -> Optional[str]:
+    """The release of the only kernel that this compiler's object is for; None where it is for any."""
+    return os.uname().release if compiler == BCC else None
 
 
 def read(path: str) -> bytes:
@@ -105,21 +112,40 @@ def choose(wanted: str) -> str:
         return wanted
     if find_clang():
         return CLANG
-    raise Missing("compiler: neither clang nor bcc is on this host", _install(CLANG))
+    found = bcc.search()
+    if found.real:
+        return BCC
+    other = f" ({found.others[0]} is another package of that name)" if found.others else ""
+    raise Missing(f"compiler: neither clang nor bcc is on this host{other}", _install(CLANG))
 
 
 def compile_source(src: str, defines: Dict[str, Any], compiler: str) -> Compiled:
     """Compile with the compiler of this kind.
 
     :raises Missing: it is not on this host.
-    :raises SockredirError: the source does not compile.
+    :raises SockredirError: the source does not compile: the first error with file and line; ``detail`` is all of it.
     """
-    return compile_clang(src, defines)
+    return compile_bcc(src, defines) if compiler == BCC else compile_clang(src, defines)
+
+
+def compile_bcc(src: str, defines: Dict[str, Any]) -> Compiled:
+    """Compile with the distribution's BCC, for the running kernel; see :func:`compile_source`."""
+    found = bcc.search()
+    if not found.real:
+        other = f"{found.others[0]} is not BCC but another package of that name" if found.others else ""
+        raise Missing(f"compiler: {other or 'bcc is not on this host'}", _install(BCC))
+    if not bcc.has_headers():
+        needed = f"the headers of the running kernel, {os.uname().release}"
+        raise Missing(f"compiler: bcc needs {needed}, which are not on this host", _install(BCC))
+    try:
+        return Compiled(bcc.compile_source(found.real, src, options(defines)), BCC, "")
+    except bcc.Failed as error:
+        raise _explain(src, str(error), 1) from error
 
 
 def find_clang() -> Optional[str]:
     """The path of ``clang``, or of the newest ``clang-N``; None where there is none."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/bin", "/usr/bin"])
+    path = os.pathsep.join([os.environ.get("PATH", ""), *_DIRECTORIES])
     found = shutil.which("clang", path=path)
     if found:
         return found
@@ -143,7 +169,8 @@ def compile_clang(src: str, defines: Dict[str, Any], target: str = "bpf") -> Com
     """Compile with clang for libbpf; writes no file.
 
     :param target: ``bpf`` for this host, else see :func:`target`.
-    :raises SockredirError: no clang, or the first error with file and line; ``detail`` is all that clang said.
+    :raises Missing: no clang.
+    :raises SockredirError: see :func:`compile_source`.
     """
     clang = find_clang()
     if not clang:
@@ -203,7 +230,7 @@ def _explain(src: str, log: str, status: int) -> SockredirError:
     match = _ERROR.search(log)
     if not match:
         last = (log.strip().splitlines() or [f"clang ended with status {status}"])[-1]
-        return SockredirError(f"{src} does not compile: {last}", "", log)
+        return SockredirError(f"{src} does not compile: {last.strip()}", "", log)
     place = os.path.normpath(os.path.join(os.path.dirname(src), match["file"]))
     missing = _NOT_FOUND.search(match["text"])
     cure = _install(CLANG) if missing and missing[1].split("/")[0] in _SYSTEM_HEADERS else ""
