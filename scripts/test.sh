@@ -106,7 +106,7 @@ can_mount_bpf() {
 }
 
 live() {
-	need_packages clang libbpf-dev libbpf1 iperf3 iproute2
+	need_packages clang libbpf-dev libbpf1 iperf3 iproute2 python3-bpfcc "linux-headers-$(dpkg --print-architecture)"
 	as_root env PATH="$PATH" ANSIBLE_CONFIG="$ANSIBLE_CONFIG" pytest "$@"
 }
 

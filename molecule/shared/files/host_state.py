@@ -23,7 +23,7 @@ def files() -> dict:
     """Path -> kind, mode, owner, size and time of change of all that lies in the trees."""
     found = {}
     for tree in TREES:
-        for directory, _, names in os.walk(tree):
+        for directory, _directories, names in os.walk(tree):
             if directory.startswith(PASSING):
                 continue
             for path in [directory, *(os.path.join(directory, name) for name in names)]:
@@ -37,7 +37,7 @@ def files() -> dict:
 def cgroups() -> list:
     """The cgroups but those of logins and of services that come and go with them."""
     slices = []
-    for directory, names, _ in os.walk("/sys/fs/cgroup"):
+    for directory, names, _files in os.walk("/sys/fs/cgroup"):
         names[:] = [name for name in names if not name.startswith(("user", "session-", "init.scope"))]
         slices.extend(os.path.join(directory, name) for name in names if name.endswith(".slice"))
     return sorted(slices)

@@ -73,7 +73,7 @@ def iperf3(address: str) -> dict:
 def wait_for_listener(port: int) -> None:
     """Until a socket listens on the port; looks instead of connecting, which would be an event."""
     wanted = f":{port:04X}"
-    for _ in range(600):
+    for _turn in range(600):
         for table in ("/proc/net/tcp", "/proc/net/tcp6"):
             with open(table, encoding="ascii") as lines:
                 if any(line.split()[1].endswith(wanted) and line.split()[3] == "0A" for line in lines):
@@ -115,7 +115,7 @@ def transfer(pair: str) -> dict:
 
 
 def read_all(listener: socket.socket, may_send: threading.Semaphore, received: dict) -> None:
-    connection, _ = listener.accept()
+    connection, _address = listener.accept()
     digest = hashlib.sha256()
     size = 0
     with connection:
@@ -124,7 +124,7 @@ def read_all(listener: socket.socket, may_send: threading.Semaphore, received: d
             digest.update(part)
             whole_chunks = (size + len(part)) // CHUNK - size // CHUNK
             size += len(part)
-            for _ in range(whole_chunks):
+            for _turn in range(whole_chunks):
                 may_send.release()
     received["digest"] = digest.hexdigest()
 
@@ -141,13 +141,13 @@ class Trace:
         self._wait_until_it_sees()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_error) -> None:
         self.tool.terminate()
         self.tool.wait(30)
 
     def _wait_until_it_sees(self) -> None:
         """It starts in its own time: connections are made until one shows."""
-        for _ in range(60):
+        for _turn in range(60):
             transfer_nothing()
             time.sleep(1)
             if self.lines:

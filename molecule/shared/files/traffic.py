@@ -47,7 +47,7 @@ def read_exactly(connection: socket.socket, size: int) -> bytes:
 
 def serve(listener: socket.socket) -> None:
     while True:
-        connection, _ = listener.accept()
+        connection, _address = listener.accept()
         threading.Thread(target=guarded, args=(answer, connection), daemon=True).start()
 
 
@@ -123,7 +123,7 @@ def guarded(work, *arguments) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_signal: stop.set())
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     threading.Thread(target=serve, args=(listener,), daemon=True).start()
     workers = [*[lasting] * LASTING, *[stream] * STREAMS, brief]

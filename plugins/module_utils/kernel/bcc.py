@@ -37,7 +37,7 @@ _DIGEST_BYTES = 72
 # Looks for the package without importing it; the first one found is what "import bcc" would give.
 _PROBE = """
 import json, os, sys
-found = [os.path.join(p, "bcc") for p in sys.path if os.path.isdir(os.path.join(p, "bcc"))]
+found = [os.path.join(p, "bcc") for p in sys.path if os.path.isfile(os.path.join(p, "bcc", "__init__.py"))]
 found += [os.path.join(p, "bcc.py") for p in sys.path if os.path.isfile(os.path.join(p, "bcc.py"))]
 print(json.dumps(found))
 """
