@@ -190,20 +190,37 @@ def absent(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Ou
     names = ("pin_dir", "state_dir", "unit_dir", "prefix", "cgroup")
     places = removal.Places(**{name: options[name] for name in names})
     if pretend:
-        return Outcome(removal.preview(places), {"draining": [], "waiting_services": [], "remaining": []}, [])
+        steps = removal.preview(places)
+        steps += _idle_slice(options, steps)
+        return Outcome(steps, {"draining": [], "waiting_services": [], "remaining": []}, [])
     services = _Services(dict(options, services=[]))
     services.look(pretend)
     done = removal.ensure(places, options["lock_timeout"], watch)
     waiting, restarts = services.settle(done.steps, pretend)
-    _stop_slice(options, done.remaining)
+    idle = _idle_slice(options, done.steps)
+    _stop_slice(options, idle)
     result = {"draining": done.draining, "waiting_services": waiting, "remaining": done.remaining}
-    return Outcome(done.steps + restarts, result, [])
+    return Outcome(done.steps + restarts + idle, result, [])
 
 
-def _stop_slice(options: Options, remaining: Sequence[str]) -> None:
-    """Have systemd forget a slice whose cgroup has gone."""
+def _idle_slice(options: Options, steps: Plan) -> Plan:
+    """The cgroup of a slice without a unit file that nothing is in any more: an earlier run had to leave it.
+
+    :param steps: what else is done; they may say so themselves.
+    """
     slice_name = _slice(options)
-    if slice_name and not remaining and not os.path.isdir(cgroups.resolve(options["cgroup"], mounts.read())):
+    if slice_name is None:
+        return []
+    path = cgroups.resolve(options["cgroup"], mounts.read())
+    if not cgroups.removable([path]) or systemd.has_unit_file(slice_name):
+        return []
+    return [] if path in {step.subject for step in steps} else [Step("stop_slice", path, "cgroup", None)]
+
+
+def _stop_slice(options: Options, idle: Plan) -> None:
+    """Have systemd forget a slice that is idle, or whose cgroup has gone."""
+    slice_name = _slice(options)
+    if slice_name and (idle or not os.path.isdir(cgroups.resolve(options["cgroup"], mounts.read()))):
         systemd.stop_slice(slice_name)
 
 

@@ -208,7 +208,7 @@ def _listing(directory: str) -> List[str]:
 def remaining(places: Places, made: List[str]) -> List[str]:
     """What is still there, in lines."""
     lines = [
-        f"cgroup {path} is still in use: it goes with rmdir when its processes have ended"
+        f"cgroup {path} is still in use: it can go when its processes have ended: disable again, or rmdir"
         for path in made
         if os.path.isdir(path)
     ]

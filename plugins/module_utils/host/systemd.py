@@ -208,6 +208,11 @@ def start_slice(name: str) -> None:
     systemctl(["start", "--", name])
 
 
+def has_unit_file(name: str) -> bool:
+    """Whether a unit is somebody's by a file; a slice that was only started by its name is not."""
+    return bool(_properties(systemctl(["show", "--property=FragmentPath", "--", name])).get("FragmentPath"))
+
+
 def stop_slice(name: str) -> None:
     """Stop a slice that nothing is in; one with something in it would take that along."""
     systemctl(["stop", "--", name])

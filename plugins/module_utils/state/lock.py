@@ -17,6 +17,7 @@ from . import files
 NAME = "lock"
 WAIT_SECONDS = 120.0
 _POLL_SECONDS = 0.05
+_ATTEMPTS = 100
 
 
 @contextlib.contextmanager
@@ -40,8 +41,7 @@ def _acquire(state_dir: str, wait_seconds: float) -> int:
     path = os.path.join(state_dir, NAME)
     deadline = time.monotonic() + wait_seconds
     while True:
-        files.make_directory(state_dir)
-        number = _open(path)
+        number = _open(state_dir, path)
         if _lock(number) and _is_at(number, path):
             _sign(number)
             return number
@@ -54,11 +54,16 @@ def _acquire(state_dir: str, wait_seconds: float) -> int:
         time.sleep(_POLL_SECONDS)
 
 
-def _open(path: str) -> int:
+def _open(state_dir: str, path: str) -> int:
+    """The file's descriptor. Its directory may go in between, with the run that removes it, and is made again."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        for _attempt in range(_ATTEMPTS):
+            files.make_directory(state_dir)
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise SockredirError(f"cannot open {path}: {error.strerror}") from error
+    raise SockredirError(f"cannot open {path}: somebody removes {state_dir} again and again", "find out who")
 
 
 def _lock(number: int) -> bool:

@@ -133,6 +133,20 @@ def test_a_dead_holder_holds_nothing(state):
         pass
 
 
+def test_the_state_directory_may_go_before_the_lock_is_opened(state, monkeypatch):
+    made = []
+
+    def make(path):
+        os.makedirs(path, exist_ok=True)
+        made.append(path)
+        if len(made) == 1:
+            os.rmdir(path)
+
+    monkeypatch.setattr(lock.files, "make_directory", make)
+    with lock.hold(state, 0):
+        assert len(made) == 2
+
+
 def test_the_state_directory_may_go_while_another_waits(state):
     entered = threading.Event()
 
