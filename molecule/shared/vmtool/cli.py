@@ -17,7 +17,7 @@ from typing import List, Sequence, Tuple
 from . import groups
 from . import image as images
 from .accel import decide
-from .errors import VmError
+from .errors import NoMirror, VmError
 from .layout import cache_dir, state_dir
 from .machine import Machine
 from .shell import say
@@ -40,7 +40,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one subcommand; the exit code is 1 for an error of ours, else the guest command's."""
+    """Runs one subcommand; the exit code is 1 for an error of ours, 69 for a mirror's, else the guest command's."""
     ours, command = _split(list(argv))
     options = _parser().parse_args(ours)
     options.command = command
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         if error.detail:
             print(error.detail, file=sys.stderr)
         print(f"vm: error: {error}", file=sys.stderr)
-        return 1
+        return os.EX_UNAVAILABLE if isinstance(error, NoMirror) else 1
     except KeyboardInterrupt:
         return 130
 
@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     _image_options(build)
     build.add_argument("--fresh", action="store_true", help="build it anew")
     build.set_defaults(run=_build)
+
+    mirror = verbs.add_parser("mirror", help="ask the package mirror for a suite's lists; exit code 69: no answer")
+    mirror.add_argument("suite", choices=SUITES)
+    mirror.set_defaults(run=_mirror)
 
     up = verbs.add_parser("up", help="boot a machine, wait for ssh, print how to reach it")
     _image_options(up)
@@ -154,6 +158,11 @@ def _machine(options: argparse.Namespace, name: str, **more: object) -> Machine:
 
 def _build(options: argparse.Namespace) -> int:
     print(_image(options.source, _names(options.packages), options.fresh).disk)
+    return 0
+
+
+def _mirror(options: argparse.Namespace) -> int:
+    images.ask_mirror(options.suite)
     return 0
 
 

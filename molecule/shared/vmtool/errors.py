@@ -12,3 +12,7 @@ class VmError(Exception):
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
         self.detail = detail
+
+
+class NoMirror(VmError):
+    """No package mirror answers: no fault of ours, and callers may want to tell it from one."""

@@ -17,12 +17,12 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Dict, Iterator, Mapping, Optional, Sequence
+from typing import Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 from . import guest_files
-from .errors import VmError
+from .errors import NoMirror, VmError
 from .shell import captured, find, need, run, say
-from .suites import Recipe, suite_named
+from .suites import Recipe, Suite, suite_named
 
 DISK_SIZE = "8G"
 SPACE_TO_BUILD = 4 << 30
@@ -59,7 +59,7 @@ def recipe(suite: str, packages: Sequence[str], cache: Path, environ: Optional[M
     return Recipe(
         suite=chosen,
         packages=tuple(packages),
-        mirrors=tuple((os.environ if environ is None else environ).get("SOCKREDIR_VM_MIRROR", "").split()),
+        mirrors=_mirrors(environ),
         files=guest_files.all_files(public, environ),
     )
 
@@ -118,43 +118,54 @@ def _bootstrap(wanted: Recipe, work: Path) -> None:
     files = work / "files.tar"
     with tarfile.open(files, "w") as tar:
         guest_files.add_to_tar(tar, wanted.files)
-    # Where we are killed, it ends too, and cleans up.
-    command = [
-        "setpriv",
-        "--pdeathsig",
-        "TERM",
-        find("mmdebstrap") or "",
-        "--variant=minbase",
-        f"--include={','.join(wanted.all_packages)}",
-    ]
     # Package lists stay in the image: an installation inside needs no `apt-get update` first.
-    command += ["--skip=cleanup/apt/lists", f"--essential-hook=tar-in {files} /"]
-    if wanted.suite.main_archive_only:
-        command += ["""--setup-hook=sed -i -E '/(-security|-updates) /d' "$1"/etc/apt/sources.list"""]
-    if wanted.suite.ignore_validity_date:
-        # mmdebstrap leaves this setting in the image, where it is needed too.
-        command += ['--aptopt=Acquire::Check-Valid-Until "false"']
-    command += [wanted.suite.name, str(work / "root.tar"), *wanted.mirrors]
+    options = [f"--include={','.join(wanted.all_packages)}", "--skip=cleanup/apt/lists"]
+    options.append(f"--essential-hook=tar-in {files} /")
     # mmdebstrap unpacks under TMPDIR. Beside the images there is room; but without root it works in a user namespace,
     # whose users must not be able to enter a home directory.
     env = {**os.environ, "TMPDIR": str(work)} if os.geteuid() == 0 else None
-    code, log = captured(command, env=env)
+    _mmdebstrap(wanted.suite, options, work / "root.tar", wanted.mirrors, env)
+
+
+def ask_mirror(suite: str, environ: Optional[Mapping[str, str]] = None) -> None:
+    """Fetches a suite's package lists and nothing else; raises NoMirror where no mirror gives them."""
+    need("mmdebstrap")
+    _mmdebstrap(suite_named(suite), ["--simulate"], Path(os.devnull), _mirrors(environ))
+
+
+def _mirrors(environ: Optional[Mapping[str, str]]) -> Tuple[str, ...]:
+    return tuple((os.environ if environ is None else environ).get("SOCKREDIR_VM_MIRROR", "").split())
+
+
+def _mmdebstrap(
+    suite: Suite, options: Sequence[str], target: Path, mirrors: Sequence[str], env: Optional[Mapping[str, str]] = None
+) -> None:
+    # Where we are killed, it ends too, and cleans up.
+    command = ["setpriv", "--pdeathsig", "TERM", find("mmdebstrap") or "", "--variant=minbase", *options]
+    if suite.main_archive_only:
+        command += ["""--setup-hook=sed -i -E '/(-security|-updates) /d' "$1"/etc/apt/sources.list"""]
+    if suite.ignore_validity_date:
+        # mmdebstrap leaves this setting in the image, where it is needed too.
+        command += ['--aptopt=Acquire::Check-Valid-Until "false"']
+    code, log = captured([*command, suite.name, str(target), *mirrors], env=env)
     if code:
-        raise VmError(bootstrap_failure(wanted.suite.name, log), "\n".join(log.splitlines()[-30:]))
+        raise bootstrap_failure(suite.name, log)
 
 
-def bootstrap_failure(suite: str, log: str) -> str:
-    """The one line that a person needs of mmdebstrap's log."""
+def bootstrap_failure(suite: str, log: str) -> VmError:
+    """The one line that a person needs of mmdebstrap's log, with the log's end."""
+    end = "\n".join(log.splitlines()[-30:])
     lines = [line.strip() for line in log.splitlines()]
     errors = [line[3:] for line in lines if line.startswith("E: ")]
     if any("No space left on device" in line for line in lines):
-        return f"cannot build {suite}: no space left in the cache directory; free some, or set XDG_CACHE_HOME"
+        cure = "free some, or set XDG_CACHE_HOME"
+        return VmError(f"cannot build {suite}: no space left in the cache directory; {cure}", end)
     fetch = next((line for line in lines if NO_MIRROR.search(line)), None)
     if fetch:
         cure = "check the network and apt's proxy, or set SOCKREDIR_VM_MIRROR"
-        return f"cannot build {suite}: no package mirror answers ({fetch}); {cure}"
+        return NoMirror(f"cannot build {suite}: no package mirror answers ({fetch}); {cure}", end)
     reason = errors[0] if errors else (lines[-1] if lines else "mmdebstrap said nothing")
-    return f"cannot build {suite}: {reason}"
+    return VmError(f"cannot build {suite}: {reason}", end)
 
 
 def _make_disk(work: Path) -> None:

@@ -56,7 +56,7 @@ def test_modes_in_the_archive():
     ],
 )
 def test_one_line_of_a_failed_build(log, said):
-    line = image.bootstrap_failure("bookworm", log)
+    line = str(image.bootstrap_failure("bookworm", log))
     assert said in line
     assert line.startswith("cannot build bookworm: ")
     assert "\n" not in line

@@ -12,85 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
-
-SHARED = Path(__file__).resolve().parents[3] / "molecule" / "shared"
-VM = str(SHARED / "vm")
-TOOLS = ("qemu-system-x86_64", "qemu-img", "genisoimage", "ssh", "ssh-keygen", "mmdebstrap")
-MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
-
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not installed")
-
-
-@pytest.fixture
-def vm(tmp_path):
-    """Runs the tool on a cache of the test's own; afterwards no qemu of that cache may be left."""
-    used = Tool(tmp_path)
-    yield used
-    leftovers = used.qemus()
-    for pid in leftovers:
-        os.kill(pid, signal.SIGKILL)
-    assert not leftovers
-
-
-class Tool:
-    """The tool with a cache, and an empty disk that never boots."""
-
-    def __init__(self, place: Path) -> None:
-        self.cache = place / "cache"
-        self.disk = place / "empty.img"
-        with open(self.disk, "wb") as disk:
-            disk.truncate(1 << 20)
-        self.environ = {**os.environ, "XDG_CACHE_HOME": str(self.cache), "SOCKREDIR_VM_ACCEL": "tcg"}
-
-    def __call__(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
-        command = [VM, *arguments]
-        env = {**self.environ, **environ}
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
-
-    def fails(self, *arguments: str, **environ: str) -> str:
-        """The one line that says why it fails."""
-        done = self(*arguments, **environ)
-        assert done.returncode == 1, done.stderr
-        last = done.stderr.splitlines()[-1]
-        assert last.startswith("vm: error: ")
-        assert "Traceback" not in done.stderr
-        return last
-
-    def start(self, *arguments: str) -> subprocess.Popen:
-        """Starts the tool and waits until its machine runs (it never comes up: the disk is empty)."""
-        tool = subprocess.Popen([VM, *arguments], env=self.environ, stderr=subprocess.PIPE, text=True)
-        until(lambda: self.qemus() or tool.poll() is not None)
-        assert tool.poll() is None, tool.stderr.read()
-        return tool
-
-    def qemus(self) -> list:
-        """The qemus whose files lie in this cache."""
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"qemu-system" in os.path.basename(command[0]) and any(
-                os.fsencode(self.cache) in word for word in command
-            ):
-                found.append(int(entry.name))
-        return found
-
-    def leftovers(self) -> list:
-        """Files of machines; the lock files of groups are empty and stay."""
-        return [path for path in (self.cache / "sockredir-vm" / "run").glob("*/*") if path.suffix != ".lock"]
-
-
-def until(condition, limit_s: float = 30.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+from support.machines import SHARED, VM, until
 
 
 def test_a_terminated_start_takes_its_machine_along(vm):
@@ -202,8 +126,9 @@ def test_no_free_port(vm):
 
 
 def test_no_mirror(vm):
-    line = vm.fails("build", "bookworm", SOCKREDIR_VM_MIRROR="http://127.0.0.1:9/nothing")
-    assert "no package mirror answers" in line
+    for verb in ("mirror", "build"):
+        line = vm.fails(verb, "bookworm", code=os.EX_UNAVAILABLE, SOCKREDIR_VM_MIRROR="http://127.0.0.1:9/nothing")
+        assert "no package mirror answers" in line
     assert [path for path in vm.cache.glob("sockredir-vm/images/*") if path.suffix != ".lock"] == []
 
 
