@@ -6,6 +6,7 @@
 . "$ROOT/scripts/pythons.sh"
 . "$ROOT/scripts/sanity.sh"
 . "$ROOT/scripts/lint.sh"
+. "$ROOT/scripts/machines.sh"
 
 passed=0
 failures=0
@@ -135,6 +136,19 @@ browser_stage() {
 	fi
 }
 
+# Virtual machines: the tool that makes them, and the scenario that takes a bare host there and back.
+machine_stages() {
+	reason=$(no_machines)
+	if [ -n "$reason" ]; then
+		cannot 'vm tool' "$reason"
+		cannot 'molecule default' "$reason"
+	else
+		stage 'molecule default' scenario default
+		stage 'vm tool' as_root env PATH="$PATH" pytest "$ROOT/tests/vm"
+	fi
+	cannot "molecule $(scenarios | grep -vx default | tr '\n' ' ')" 'they take long: ./run molecule SCENARIO'
+}
+
 need_venv development
 need_collection
 
@@ -153,12 +167,11 @@ test)
 	stage lint lint
 	stage 'ansible-test sanity' sanity
 	unit_everywhere
-	live_stage integration "$ROOT/tests/integration" --ignore "$ROOT/tests/integration/vm"
+	live_stage integration "$ROOT/tests/integration"
 	live_stage conformance "$ROOT/tests/conformance"
 	browser_stage
 	cannot fleet 'some of its audit tests are not settled yet: pytest tests/fleet in .venv, as root'
-	cannot 'vm tool' 'virtual machines take long: ./run integration'
-	cannot molecule 'virtual machines take long: ./run molecule'
+	machine_stages
 	finish
 	;;
 esac
