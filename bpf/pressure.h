@@ -211,7 +211,8 @@ static __always_inline bool recount(struct sockredir_pressure *p)
  * sleep; a BPF program cannot, so it waits, looking at the reader, for as long as the reader takes
  * to read as much as it is about to get. The fuller the queue, the longer at most.
  *
- * Waiting that sees no progress at all is noted; so much of it, and the reader has stopped.
+ * Waiting that sees no progress at all is noted; so much of it, and the reader has stopped. A writer
+ * whose CPU was taken away meanwhile, as a hypervisor does, comes late; that was no waiting.
  */
 #define BRAKE_ABOVE   (2ULL << 20)
 #define BRAKE_LEAST   20000ULL	 /* ns: reading 64 KiB takes about that */
@@ -252,6 +253,13 @@ static __always_inline __u64 brake_time(__u64 unread, __u64 room)
 	return BRAKE_LEAST + BRAKE_MOST * full * full / 1000000;
 }
 
+static __always_inline __u64 waited_until(__u64 until)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	return now < until ? now : until;
+}
+
 /* False: the reader has stopped. */
 static __always_inline bool brake(struct sockredir_side *writer, const struct sockredir_side *reader,
 				  __u32 size, __u64 room)
@@ -269,7 +277,7 @@ static __always_inline bool brake(struct sockredir_side *writer, const struct so
 	if (writer->unread < before)
 		writer->in_vain = 0;
 	else
-		writer->in_vain += (__u32)(bpf_ktime_get_ns() - begin) / 1000;
+		writer->in_vain += (__u32)(waited_until(b.until) - begin) / 1000;
 	return writer->in_vain < STOPPED_AFTER;
 }
 
