@@ -28,6 +28,7 @@
 #include "maps.h"
 #include "look.h"
 #include "policy.h"
+#include "pressure.h"
 
 /* Notes a message; true when the run has become too long. Big messages count only on TCP. */
 static __always_inline bool overrun(const struct sockredir_settings *s, struct sockredir_side *own,
@@ -45,6 +46,21 @@ static __always_inline bool overrun(const struct sockredir_settings *s, struct s
 	if (own->run < 0xffff)
 		own->run++;
 	return own->run > s->demote_after;
+}
+
+/*
+ * May a redirected direction turn to TCP for no reason but speed? Not while a thread waits in recv
+ * on the sending socket, or soon may, having left bytes unread: once its writer blocks on TCP, room
+ * in the send buffer wakes that recv too, which then says EAGAIN.
+ */
+static __always_inline bool may_demote(const struct tcp_sock *tp, struct sockredir_side *own,
+				       const struct sockredir_side *peer)
+{
+	if (!brim_ahead(own, peer) && look_at(own).look == LOOK_EMPTY &&
+	    !has_sleeper((struct sock *)&tp->inet_conn.icsk_inet.sk))
+		return true;
+	own->run = 0; /* ask again after as many messages */
+	return false;
 }
 
 static __always_inline void bar(struct sockredir_side *side)

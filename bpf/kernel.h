@@ -35,6 +35,23 @@ struct sock_common {
 	} skc_net;
 } __kernel_struct;
 
+struct list_head {
+	struct list_head *next;
+} __kernel_struct;
+
+struct wait_queue_head {
+	struct list_head head;
+} __kernel_struct;
+
+struct wait_queue_entry {
+	void *private; /* whoever waits: for a thread asleep its task_struct */
+	struct list_head entry;
+} __kernel_struct;
+
+struct socket_wq {
+	struct wait_queue_head wait;
+} __kernel_struct;
+
 struct sock {
 	struct sock_common __sk_common;
 	struct {
@@ -44,6 +61,7 @@ struct sock {
 	} sk_backlog;
 	int sk_rcvbuf;
 	__u32 sk_userlocks : 4;
+	struct socket_wq *sk_wq;
 	void *sk_user_data; /* struct sk_psock, with flags in the lower bits */
 } __kernel_struct;
 
@@ -64,10 +82,6 @@ struct tcp_sock {
 	__u64 bytes_sent;
 } __kernel_struct;
 
-struct list_head {
-	struct list_head *next;
-} __kernel_struct;
-
 struct sk_psock {
 	struct list_head ingress_msg; /* redirected and not read */
 	struct {
@@ -79,6 +93,7 @@ struct sk_psock {
 
 struct task_struct {
 	int pid;
+	void *stack; /* its lowest address */
 	char comm[16];
 } __kernel_struct;
 

@@ -289,7 +289,7 @@ static __always_inline __u32 handle(struct sk_msg_md *msg, const struct tcp_sock
 	peer = &flow->side[!(index & 1)];
 	own->messages++;
 	why = decide(tp, own, peer, mode_of(s));
-	if (overrun(s, own, peer, size) && !(why == SOCKREDIR_REDIRECTED && brim_ahead(own, peer))) {
+	if (overrun(s, own, peer, size) && (why != SOCKREDIR_REDIRECTED || may_demote(tp, own, peer))) {
 		bar(peer);
 		if (why <= SOCKREDIR_WOULD_REDIRECT)
 			why = SOCKREDIR_DEMOTED;

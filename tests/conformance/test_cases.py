@@ -13,15 +13,9 @@ _RUNS = [
 ]
 
 
-#: Defects that are known and not mended yet, as docs/limits.md says; the plain entry point counts them as failures.
-_OPEN = {"random_sizes": "was seen to hang on a machine under heavy load"}
-
-
 @pytest.mark.parametrize(("case", "family"), _RUNS)
 def test_same_as_tcp(bench, case, family):
     result = bench.run(case, family)
     if result.status == "skipped":
         pytest.skip(result.detail)
-    if result.status != "passed" and case.name in _OPEN:
-        pytest.xfail(f"{_OPEN[case.name]}: {result.detail}")
     assert result.status == "passed", result.detail

@@ -203,11 +203,20 @@ class Net:
         return client, server
 
 
-def read_exactly(sock, count, chunk=1 << 16):
-    """Read ``count`` bytes; fewer only at the end of the stream."""
+def read_exactly(sock, count, chunk=1 << 16, empty_handed=None):
+    """Read ``count`` bytes; fewer only at the end of the stream.
+
+    empty_handed: a list that notes each EAGAIN of a blocking recv (limit blocked-recv), after which reading goes on.
+    """
     parts = []
     while count:
-        part = sock.recv(min(chunk, count))
+        try:
+            part = sock.recv(min(chunk, count))
+        except BlockingIOError:
+            if empty_handed is None:
+                raise
+            empty_handed.append(True)
+            continue
         if not part:
             break
         parts.append(part)

@@ -124,6 +124,45 @@ def python_timeout(net, log):
     log("read", server.recv(1))
 
 
+@case(BOTH)
+def recv_beside_small_sends(net, log):
+    """A recv that waits is not disturbed by thousands of small messages that another thread sends on its socket."""
+    client, server = net.pair()
+    _warm(client, server)
+    reader = Task(client.recv, 10)
+    log("waits", reader.blocked())
+    count, size = net.scaled(4000, 500), 2000
+    writer = Task(lambda: [client.sendall(pattern(size)) for _turn in range(count)])
+    left = count * size
+    while left:
+        left -= len(server.recv(min(left, 65536)))
+        time.sleep(0.001)  # slower than the writer, which on TCP fills its send buffer
+    writer.result()
+    log("still waits", reader.blocked())
+    server.sendall(b"answer")
+    log.call("answer", reader.result)
+
+
+@case(BOTH, limit=Limit("blocked-recv", {"still waits": False, "answer": "EAGAIN"}), bound=60)
+def recv_beside_blocked_send(net, log):
+    """Nor by a send of another thread that blocks on a full send buffer and goes on."""
+    client, server = net.pair()
+    small_buffers(client, server)
+    _warm(client, server)
+    reader = Task(client.recv, 10)
+    log("waits", reader.blocked())
+    sent, blocked = fill(client)
+    log("blocked", blocked)
+    rest = pattern(1 << 20)
+    writer = Task(client.sendall, rest)
+    log("sendall blocks", writer.blocked())
+    log("read", len(read_exactly(server, sent + len(rest), 1 << 20)) == sent + len(rest))
+    writer.result()
+    log("still waits", reader.blocked())
+    server.sendall(b"answer")
+    log.call("answer", reader.result)
+
+
 def _interrupting(seconds, restart):
     """Deliver SIGALRM to the main thread after ``seconds``, to a handler that does nothing."""
     signal.signal(signal.SIGALRM, lambda *_: None)
