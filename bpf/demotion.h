@@ -23,9 +23,6 @@
 #ifndef SOCKREDIR_DEMOTION_H
 #define SOCKREDIR_DEMOTION_H
 
-#include "sockredir.h"
-#include "kernel.h"
-#include "maps.h"
 #include "look.h"
 #include "policy.h"
 #include "pressure.h"

@@ -5,8 +5,7 @@
 #ifndef SOCKREDIR_ENDPOINT_H
 #define SOCKREDIR_ENDPOINT_H
 
-#include "kernel.h"
-#include "sockredir.h"
+#include "dialect.h"
 
 #define V4MAPPED bpf_htonl(0xffff)
 
@@ -36,8 +35,8 @@ static __always_inline struct sockredir_key self_key(const struct tcp_sock *tp, 
 		key.local = mapped(sk->skc_rcv_saddr);
 		key.remote = mapped(sk->skc_daddr);
 	} else {
-		key.local = sk->skc_v6_rcv_saddr;
-		key.remote = sk->skc_v6_daddr;
+		key.local = *(const struct sockredir_addr *)&sk->skc_v6_rcv_saddr;
+		key.remote = *(const struct sockredir_addr *)&sk->skc_v6_daddr;
 	}
 	key.local_port = sk->skc_num;
 	key.remote_port = bpf_ntohs(sk->skc_dport);

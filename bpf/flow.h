@@ -15,10 +15,8 @@
 #ifndef SOCKREDIR_FLOW_H
 #define SOCKREDIR_FLOW_H
 
-#include "sockredir.h"
 #include "endpoint.h"
 #include "look.h"
-#include "maps.h"
 #include "pressure.h"
 
 #define OWNER_BITS 3ULL

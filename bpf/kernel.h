@@ -7,9 +7,6 @@
 #ifndef SOCKREDIR_KERNEL_H
 #define SOCKREDIR_KERNEL_H
 
-#include <linux/types.h>
-#include "sockredir.h"
-
 #define __kernel_struct __attribute__((preserve_access_index))
 
 struct net {
@@ -96,5 +93,19 @@ struct task_struct {
 	void *stack; /* its lowest address */
 	char comm[16];
 } __kernel_struct;
+
+#define SOCK_RCVBUF_LOCK 2
+
+/* Did the program choose the size of its receive buffer, by SO_RCVBUF? */
+static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
+{
+	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_RCVBUF_LOCK;
+}
+
+/* Does TCP take one segment into a full buffer (8c670bdfa58e)? icsk_rto_max is a bit younger. */
+static __always_inline bool takes_one_when_full(void)
+{
+	return bpf_core_field_exists(struct inet_connection_sock, icsk_rto_max);
+}
 
 #endif /* SOCKREDIR_KERNEL_H */

@@ -10,8 +10,7 @@
 #ifndef SOCKREDIR_LOOK_H
 #define SOCKREDIR_LOOK_H
 
-#include "sockredir.h"
-#include "kernel.h"
+#include "dialect.h"
 
 enum look {
 	LOOK_GONE,  /* the socket is not there any more, or cannot be read */

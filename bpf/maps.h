@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The maps, and the names by which the rest of the code uses them.
+ * The maps in the dialect of libbpf, and the names by which the rest of the code uses them.
+ * bcc_maps.h is its counterpart.
  */
 #ifndef SOCKREDIR_MAPS_H
 #define SOCKREDIR_MAPS_H
-
-#include "sockredir.h"
 
 /* The sockets. Values of 8 bytes, so that user space can look them up (it gets cookies). */
 struct {
@@ -64,6 +63,11 @@ static __always_inline struct sockredir_pressure *get_pressure(void)
 	return bpf_map_lookup_elem(&pressure, &zero);
 }
 
+static __always_inline struct sockredir_count *counter_find(__u32 reason)
+{
+	return bpf_map_lookup_elem(&counters, &reason);
+}
+
 static __always_inline struct sockredir_flow *flow_find(const struct sockredir_key *id)
 {
 	return bpf_map_lookup_elem(&flows, id);
@@ -78,6 +82,9 @@ static __always_inline void flow_delete(const struct sockredir_key *id)
 {
 	bpf_map_delete_elem(&flows, id);
 }
+
+/* Calls long visit(map, key, flow, context) for each record. Negative: it could not. */
+#define flows_each(visit, context) bpf_for_each_map_elem(&flows, visit, context, 0)
 
 static __always_inline long peers_add(struct bpf_sock_ops *ctx, struct sockredir_key *self)
 {
@@ -97,17 +104,6 @@ static __always_inline long peers_redirect(struct sk_msg_md *msg, struct sockred
 static __always_inline long events_send(struct sockredir_event *event)
 {
 	return bpf_ringbuf_output(&events, event, sizeof(*event), 0);
-}
-
-static __always_inline void count(__u32 reason, __u64 bytes)
-{
-	struct sockredir_count *c = bpf_map_lookup_elem(&counters, &reason);
-
-	if (c) {
-		__sync_fetch_and_add(&c->events, 1);
-		if (bytes)
-			__sync_fetch_and_add(&c->bytes, bytes);
-	}
 }
 
 #endif /* SOCKREDIR_MAPS_H */

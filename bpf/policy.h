@@ -6,7 +6,6 @@
 #ifndef SOCKREDIR_POLICY_H
 #define SOCKREDIR_POLICY_H
 
-#include "sockredir.h"
 #include "endpoint.h"
 
 static __always_inline __u32 mode_of(const struct sockredir_settings *s)
@@ -20,8 +19,9 @@ static __always_inline __u32 mode_of(const struct sockredir_settings *s)
 
 static __always_inline bool port_in(const struct sockredir_ports *list, __u32 n, __u16 port)
 {
-	for (__u32 i = 0; i < SOCKREDIR_MAX_PORTS; i++) {
-		if (i >= n)
+	for (__u32 i = 0; i < n; i++) {
+		barrier_var(i); /* what the verifier is to know of it is what comes next */
+		if (i >= SOCKREDIR_MAX_PORTS)
 			break;
 		if (port >= list[i].low && port <= list[i].high)
 			return true;
@@ -58,8 +58,9 @@ static __always_inline bool addr_in(const struct sockredir_cidr *c, const struct
 
 static __always_inline bool addr_listed(const struct sockredir_settings *s, const struct sockredir_addr *a)
 {
-	for (__u32 i = 0; i < SOCKREDIR_MAX_CIDRS; i++) {
-		if (i >= s->n_cidrs)
+	for (__u32 i = 0; i < s->n_cidrs; i++) {
+		barrier_var(i);
+		if (i >= SOCKREDIR_MAX_CIDRS)
 			break;
 		if (addr_in(&s->cidrs[i], a))
 			return true;

@@ -17,9 +17,6 @@
 #ifndef SOCKREDIR_PRESSURE_H
 #define SOCKREDIR_PRESSURE_H
 
-#include "sockredir.h"
-#include "kernel.h"
-#include "maps.h"
 #include "look.h"
 
 /* Unread bytes assumed, not looked up, until they pass this: looking costs more than memory. */
@@ -64,8 +61,7 @@ struct brim {
 };
 
 /* More than TCP sends at first, and than one message can be (17 fragments of 32 KiB). */
-#define BRIM_WIDTH	 (1ULL << 20)
-#define SOCK_RCVBUF_LOCK 2 /* the program chose its size by SO_RCVBUF */
+#define BRIM_WIDTH (1ULL << 20)
 
 static __always_inline struct brim brim_of(const struct sockredir_side *reader)
 {
@@ -74,7 +70,7 @@ static __always_inline struct brim brim_of(const struct sockredir_side *reader)
 	__u64 most = BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_rmem[2]);
 	struct brim b;
 
-	if ((BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_RCVBUF_LOCK) || now > most)
+	if (rcvbuf_is_fixed(sk) || now > most)
 		most = now;
 	b.top = most;
 	b.below = most > 2 * BRIM_WIDTH ? most - BRIM_WIDTH : most / 2;
@@ -115,8 +111,7 @@ static __always_inline __u64 charge_for(__u64 unread, const struct sockredir_sid
 
 	if (unread > LOOK_ABOVE) {
 		b = brim_of(reader);
-		/* icsk_rto_max came with 6.15 and tells kernels with that change. */
-		if (unread > b.below && !bpf_core_field_exists(struct inet_connection_sock, icsk_rto_max))
+		if (unread > b.below && !takes_one_when_full())
 			return NEVER;
 		if (unread > b.below && unread <= b.top)
 			unread = b.top + BRIM_WIDTH;
@@ -198,7 +193,8 @@ static __always_inline bool recount(struct sockredir_pressure *p)
 
 	if (begin < due || __sync_val_compare_and_swap(&p->recount_at, due, begin + RECOUNT_PAUSE) != due)
 		return false;
-	bpf_for_each_map_elem(&flows, recount_flow, &r, 0);
+	if (flows_each(recount_flow, &r) < 0)
+		return false;
 	end = bpf_ktime_get_ns();
 	*(volatile __u64 *)&p->recount_at = end + RECOUNT_PAUSE + RECOUNT_FACTOR * (end - begin);
 	count(SOCKREDIR_RECOUNTED, r.freed);
@@ -238,7 +234,7 @@ static long brake_pause(__u32 turn, void *unused)
 static long brake_look(__u32 turn, struct brake *b)
 {
 	(void)turn;
-	bpf_loop(BRAKE_PAUSE, brake_pause, NULL, 0);
+	repeat(BRAKE_PAUSE, brake_pause, NULL);
 	b->writer->unread = unread_bound(b->writer, look_at(b->reader));
 	return b->writer->unread <= b->enough || bpf_ktime_get_ns() >= b->until;
 }
@@ -272,7 +268,7 @@ static __always_inline bool brake(struct sockredir_side *writer, const struct so
 		.until = begin + brake_time(before, room),
 	};
 
-	bpf_loop(BRAKE_LOOKS, brake_look, &b, 0);
+	repeat(BRAKE_LOOKS, brake_look, &b);
 	count(SOCKREDIR_BRAKED, size);
 	if (writer->unread < before)
 		writer->in_vain = 0;

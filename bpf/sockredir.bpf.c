@@ -6,36 +6,18 @@
  * note of them in a flow record. `verdict` sees each message before TCP does and hands it to the
  * receiving socket, or leaves it to TCP: whatever is not surely right and worth it is TCP's.
  */
-#include <stdbool.h>
-#include <linux/types.h>
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_core_read.h>
+#include "dialect.h"
 
 /* Atomics that return the old value: kernels have them since 5.12, clang 14 unless told not. */
 #pragma clang attribute push(__attribute__((target("arch=v3"))), apply_to = function)
 
-#define AF_INET 2
-#define E2BIG	7
-#define SOL_TCP 6
-
-#include "kernel.h"
-#include "sockredir.h"
 #include "endpoint.h"
-#include "maps.h"
 #include "policy.h"
 #include "look.h"
 #include "pressure.h"
 #include "flow.h"
 #include "demotion.h"
 #include "trace.h"
-
-char _license[] SEC("license") = "Dual BSD/GPL";
-
-/* The loader writes "sha256:<hex>" of all that makes this program what it is. */
-const volatile char bpf_metadata_digest[72] SEC(".rodata") = "";
-const volatile __u32 bpf_metadata_layout SEC(".rodata") = SOCKREDIR_LAYOUT;
 
 /* Kinds of sockets that we keep away from whatever their addresses say. */
 static __always_inline bool odd_kind(const struct tcp_sock *tp)

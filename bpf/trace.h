@@ -6,10 +6,7 @@
 #ifndef SOCKREDIR_TRACE_H
 #define SOCKREDIR_TRACE_H
 
-#include "sockredir.h"
 #include "endpoint.h"
-#include "kernel.h"
-#include "maps.h"
 
 static __always_inline void trace(const struct sockredir_settings *s, const struct sockredir_key *self,
 				  __u32 op)

@@ -23,7 +23,9 @@ from . import assemble
 
 _INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", sys.executable)
 _TIMEOUT_SECONDS = 900  # 36 s on an emulated CPU
-_MAX_INCLUDES = 256
+_MAX_INCLUDES = 1024
+#: A function that nobody defines would be an instruction that no kernel takes.
+_FLAGS = ("-D__BCC__", "-Werror=implicit-function-declaration")
 _INCLUDE = re.compile(r'[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"')
 _SOCKET_MAPS = (15, 18)
 _RINGBUF = 27
@@ -157,7 +159,7 @@ def compile_source(found: Found, src: str, options: List[str]) -> bytes:
     :raises SockredirError: what it made cannot be used.
     """
     text = flatten(src)
-    asked = {"path": found.path, "text": text, "cflags": ["-D__BCC__", *options]}
+    asked = {"path": found.path, "text": text, "cflags": [*_FLAGS, *options]}
     done = _run(found.interpreter, json.dumps(asked).encode("ascii"))
     if done.returncode:
         raise Failed(done.stderr.decode("utf-8", "replace"))

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The dialect of libbpf. bcc.h is its counterpart.
+ */
+#ifndef SOCKREDIR_LIBBPF_H
+#define SOCKREDIR_LIBBPF_H
+
+#include <stdbool.h>
+#include <linux/types.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_core_read.h>
+
+#define AF_INET 2
+#define E2BIG	7
+#define SOL_TCP 6
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+/* The loader writes "sha256:<hex>" of all that makes this program what it is. */
+const volatile char bpf_metadata_digest[72] SEC(".rodata") = "";
+const volatile __u32 bpf_metadata_layout SEC(".rodata") = SOCKREDIR_LAYOUT;
+
+/* Calls long turn(__u32 index, context) up to `times` times, until it does not return 0. */
+#define repeat(times, turn, context) bpf_loop(times, turn, context, 0)
+
+#endif /* SOCKREDIR_LIBBPF_H */
