@@ -32,6 +32,7 @@ int bpf_metadata_layout(void *ctx)
 /* The structs are the kernel's own: nothing has to be found when the program is loaded. */
 #define __builtin_preserve_access_index(address) (address)
 #define bpf_core_read(to, size, from)		 bpf_probe_read_kernel(to, size, from)
+#define bpf_core_field_offset(type, field)	 offsetof(type, field)
 
 #define PROBE_READ(pointer, member)                                                                          \
 	({                                                                                                   \

@@ -23,7 +23,7 @@ from . import assemble
 
 _INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", sys.executable)
 _TIMEOUT_SECONDS = 900  # 36 s on an emulated CPU
-_MAX_INCLUDES = 1024
+_MAX_INCLUDES = 512
 #: A function that nobody defines would be an instruction that no kernel takes.
 _FLAGS = ("-D__BCC__", "-Werror=implicit-function-declaration")
 _INCLUDE = re.compile(r'[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"')

@@ -11,10 +11,16 @@ from __future__ import annotations
 
 import glob
 import os
+import subprocess
+import sys
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import bcc
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import bcc, compilers, objects
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.libbpf import Map
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.loader import Loadable
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.maps import differences
+from support.collection import ROOT
 from support.connection import connection
 
 PACKAGE = "/usr/lib/python3/dist-packages"
@@ -61,6 +67,8 @@ def test_a_pair_in_bccs_dialect_redirects(bcc_pair):
     assert {name: one["type"] for name, one in done["programs"].items()} == {"sockops": "sock_ops", "verdict": "sk_msg"}
     with Map.open_id(done["maps"]["peers"]["id"]) as peers:
         assert peers.info.value_size == 8
+    loaded = objects.program_by_id(done["programs"]["verdict"]["id"])
+    assert (loaded.digest, loaded.layout) == (done["digest"], 3)
     with bcc_pair.attached(), connection(bcc_pair.host.cgroup) as live:
         live.send("client", 100000)
         assert live.redirected("client")
@@ -81,6 +89,99 @@ def test_its_configuration_is_compiled_in(bcc_pair):
         assert not live.redirected("client")
     other = bcc_pair.run(prefix=headers(), config={"first_port": 1}, max_entries={"peers": 128})
     assert other["digest"] != done["digest"]
+
+
+def masked(*directories):
+    """What hides these directories, in front of another command."""
+    return "".join(f"mount -t tmpfs none {path} && " for path in directories)
+
+
+@NEEDS
+def test_auto_takes_it_where_there_is_no_clang(bcc_pair):
+    by_clang = bcc_pair.run(prefix=headers(), compiler="auto", check=True)
+    assert "does not compile" in by_clang["msg"], "BCC's dialect is not clang's"
+    hide = masked(*glob.glob("/usr/lib/llvm-*/bin"))
+    done = bcc_pair.run(
+        prefix=("unshare", "--mount", "sh", "-c", hide + 'exec "$@"', "sh", *headers()), compiler="auto"
+    )
+    assert done["failed"] is False, done
+    assert done["compiler"] == "bcc"
+
+
+CLANGS_PAIR = """
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 8);
+    __type(key, __u32);
+    __type(value, struct pair_flow);
+} counters SEC(".maps");
+
+const volatile __u32 bpf_metadata_layout = %d;
+
+struct {
+"""
+
+
+@NEEDS
+def test_the_other_compiler_takes_the_same_maps_over(pair):
+    """clang, bcc and back: whoever compiled, a map with the same layout goes on."""
+    text = pair.src.read_text().replace("struct {\n", "struct {" + CLANGS_PAIR % 3, 1)
+    pair.src.write_text(text)
+    first = pair.run(compiler="clang")
+    assert first["failed"] is False, first
+    other = pair.run(compiler="bcc", src=str(pair.src.with_name("pair_bcc.c")), prefix=headers())
+    assert other["failed"] is False, other
+    assert other["compiler"] == "bcc"
+    assert other["maps"] == first["maps"]
+    assert other["programs"]["verdict"]["id"] != first["programs"]["verdict"]["id"]
+    back = pair.run(compiler="clang")
+    assert back["maps"] == first["maps"]
+    pair.src.write_text(text.replace("bpf_metadata_layout = 3", "bpf_metadata_layout = 4"))
+    refused = pair.run(compiler="clang")
+    assert "layout version: 3 pinned, 4 wanted" in str(refused)
+
+
+COMPILE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from support.collection import map_collection
+map_collection()
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import compilers
+with open(sys.argv[3], "wb") as out:
+    out.write(compilers.compile_source(sys.argv[2], {}, compilers.BCC).data)
+"""
+
+
+def compiled_by_bcc(src, out):
+    """The bytes of the object."""
+    command = [*headers(), sys.executable, "-c", COMPILE, str(ROOT / "tests"), str(src), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return out.read_bytes()
+
+
+def described(data):
+    """Programs' types, maps and version of an object."""
+    with Loadable(data, "shipped", "it", {}, {}) as found:
+        types = {name: (one.prog_type, one.attach_type) for name, one in found.programs.items()}
+        return types, found.maps, found.layout_version
+
+
+@NEEDS
+def test_the_shipped_source_has_the_same_maps_with_both_compilers(tmp_path):
+    source = ROOT / "bpf" / "sockredir.bpf.c"
+    types, maps, version = described(compiled_by_bcc(source, tmp_path / "bcc.o"))
+    clangs = described(compilers.compile_source(str(source), {}, compilers.CLANG).data)
+    assert (types, sorted(maps), version) == (clangs[0], sorted(clangs[1]), layout.LAYOUT)
+    assert {name: differences(maps[name], one) for name, one in clangs[1].items()} == {name: [] for name in maps}
+
+
+@NEEDS
+def test_a_function_that_nobody_defines(bcc_pair):
+    bcc_pair.edit("flow->messages++", "invented(flow)")
+    msg = bcc_pair.run(prefix=headers())["msg"]
+    assert "does not compile" in msg
+    assert "invented" in msg
+    assert bcc_pair.everything() == ({}, {})
 
 
 @NEEDS
