@@ -52,6 +52,19 @@ def test_a_bare_host_is_told_which_packages_would_come(site):
     assert site.traces() == []
 
 
+def test_bcc_comes_with_the_headers_of_this_kernel(site):
+    bcc = {"sockredir_compiler": "bcc"}
+    played = site.enable("--check", variables=bcc, prefix=hiding()).ok()
+    assert f"python3-bpfcc, linux-headers-{os.uname().release}" in played.output
+    assert "clang" not in played.output
+    refused = site.enable(variables={**bcc, "sockredir_install_packages": False}, prefix=hiding())
+    assert refused.code != 0
+    said = refused.tasks[-1]["result"]["msg"]
+    assert "sockredir_compiler (found: " in said
+    assert f"needed: bcc; cure: install python3-bpfcc linux-headers-{os.uname().release}, or" in said
+    assert site.traces() == []
+
+
 def test_without_root_it_says_so(site):
     if not os.path.exists("/usr/sbin/runuser"):
         pytest.skip("no runuser here")
