@@ -151,6 +151,22 @@ cgroup:
   returned: success
   type: str
   sample: /sys/fs/cgroup/sockredir.slice
+pin_directory:
+  description: Whose the directory of the pins is; V(null) where there is none.
+  returned: success
+  type: dict
+  contains:
+    uid: {description: Its owner., type: int}
+    gid: {description: Its group., type: int}
+    mode: {description: Its permissions., type: str}
+  sample: {uid: 0, gid: 0, mode: '0700'}
+sources:
+  description:
+    - SHA-256 of what the programs are made from, a C source or an object, by file name in C(src) below
+      RV(state_dir); V(null) where that may not be read.
+  returned: success
+  type: dict
+  sample: {sockredir.bpf.c: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}
 version:
   description: The version of the collection that set the host up, where the manifest says it.
   returned: success

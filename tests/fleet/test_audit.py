@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.host import systemd
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 
@@ -23,13 +24,6 @@ RETURN_ONE = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 def program_id(pin):
     with libbpf.get(str(pin)) as program:
         return libbpf.program_info(program).id
-
-
-def edit_manifest(fleet, name, change):
-    file = fleet.state_dir(name) / "current"
-    document = json.loads(file.read_text(encoding="utf-8"))
-    change(document)
-    file.resolve().write_text(json.dumps(document), encoding="utf-8")
 
 
 def pin_missing(fleet, name):
@@ -47,6 +41,14 @@ def pin_replaced(fleet, name):
 def verdict_lost(fleet, name):
     pins = fleet.pin_dir(name)
     attachments.detach_legacy("map", str(pins / "peers"), program_id(pins / "verdict"))
+
+
+def program_replaced(fleet, name):
+    (link,) = fleet.pin_dir(name).glob("link_sockops_*")
+    kind = attachments.ATTACH_TYPE["cgroup"]
+    other = libbpf.load_program(attachments.PROGRAM_TYPE["cgroup"], "other", RETURN_ONE, kind)
+    with other, libbpf.get(str(link)) as ours:
+        libbpf.update_link(ours, other)
 
 
 def attachment_missing(fleet, name):
@@ -76,18 +78,24 @@ def manifest_changed(fleet, name):
 
 
 def file_changed(fleet, name):
-    tool = fleet.home(name) / "usr" / "sbin" / "sockredirctl"
-    tool.write_text(tool.read_text(encoding="utf-8") + "\n# by hand\n", encoding="utf-8")
+    (fleet.home(name) / "usr" / "lib" / "sockredir" / "sockredir" / HOSTILE_FILE).write_text("", encoding="utf-8")
+
+
+def unit_disabled(fleet, name):
+    os.unlink(systemd.wants_link(str(fleet.home(name) / "units")))
 
 
 def unfinished(fleet, name):
-    manifest.edit(str(fleet.state_dir(name)), lambda _document: None)
+    """What a run leaves that is killed before it commits."""
+    state_dir = str(fleet.state_dir(name))
+    manifest.edit(state_dir, lambda document: document["wanted"].update(version="2.0.0"))
 
 
 def lost_at_reboot(fleet, name):
-    edit_manifest(fleet, name, lambda document: document.update(boot_id=str(uuid.uuid4())))
+    manifest.amend(str(fleet.state_dir(name)), lambda document: document.update(boot_id=str(uuid.uuid4())))
     for pin in fleet.pin_dir(name).iterdir():
         pin.unlink()
+    fleet.pin_dir(name).rmdir()
     attachment_missing(fleet, name)
 
 
@@ -95,15 +103,22 @@ BROKEN = (
     pin_missing,
     pin_replaced,
     verdict_lost,
+    program_replaced,
     attachment_missing,
     attached_twice,
     settings_changed,
     object_changed,
     manifest_changed,
     file_changed,
+    unit_disabled,
     unfinished,
     lost_at_reboot,
 )
+#: A name that a file may have, and that is no name in a page, an XML file or a terminal.
+HOSTILE_FILE = "<img src=x onerror=\"document.title='owned'\">\n]]>\x1b[31m \u202e\U0001f600.py"
+#: What only the modules of one host see: systemd at work, and a kernel of old without types.
+SYSTEMD_RUNS = "mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system"
+OLD_KERNEL = "mount -t tmpfs tmpfs /sys/kernel/btf"
 #: Hosts behind the broken ones: what they are.
 WHOLE, NEVER, LOST, UNSUPPORTED = "compliant", "not_enabled", "unreachable", "unsupported"
 
@@ -111,18 +126,27 @@ WHOLE, NEVER, LOST, UNSUPPORTED = "compliant", "not_enabled", "unreachable", "un
 def everything(fleet):
     """What an audit must not change: every file, pin, cgroup, and what is attached where."""
     files = {
-        str(path.relative_to(fleet.base)): path.lstat().st_mtime_ns
+        path.relative_to(fleet.base): (path.lstat().st_mtime_ns, path.lstat().st_ctime_ns, path.lstat().st_mode)
         for folder in (fleet.base / "hosts", fleet.bpffs)
         for path in folder.rglob("*")
         if "__pycache__" not in path.parts
     }
-    manifests = {
-        name: (fleet.state_dir(name) / "current").read_bytes()
-        for name in fleet.names
-        if (fleet.state_dir(name) / "current").exists()
+    pins = {path: kernel_id(path) for path in fleet.bpffs.glob("*/*")}
+    cgroups = {
+        path.name: (path.stat().st_ino, attached(path)) for path in fleet.cgroup_of("").iterdir() if path.is_dir()
     }
-    cgroups = sorted(str(path) for path in fleet.cgroup_of("").iterdir() if path.is_dir())
-    return files, manifests, cgroups, sorted(libbpf.program_ids()), sorted(libbpf.link_ids())
+    return files, pins, cgroups
+
+
+def kernel_id(pin):
+    infos = {"program": libbpf.program_info, "map": libbpf.map_info, "link": libbpf.link_info}
+    with libbpf.get(str(pin)) as descriptor:
+        return infos[libbpf.kind(descriptor)](descriptor).id
+
+
+def attached(cgroup):
+    with attachments.opened("cgroup", str(cgroup)) as target:
+        return libbpf.query(target, attachments.ATTACH_TYPE["cgroup"]).program_ids
 
 
 class Audited:
@@ -133,16 +157,24 @@ class Audited:
         self.broken = {kind.__name__: name for kind, name in zip(BROKEN, fleet.names)}
         self.others = dict(zip((WHOLE, NEVER, LOST, UNSUPPORTED), fleet.names[len(BROKEN) :]))
         enabled = [*self.broken.values(), self.others[WHOLE]]
-        outside = {"sockredir_pin_dir": str(fleet.base / "no-bpffs")}
-        fleet.write_inventory({self.others[UNSUPPORTED]: outside}, {"enabled": enabled})
-        done = fleet.play("enable_sockredir.yml", "--limit", "enabled", "-e", "sockredir_build=controller")
+        fleet.common = {"sockredir_build": "controller"}
+        with_systemd, old = self.broken["unit_disabled"], self.others[UNSUPPORTED]
+        extra = {
+            with_systemd: {
+                "ansible_python_interpreter": fleet.interpreter(with_systemd, SYSTEMD_RUNS),
+                "sockredir_persist": True,
+            },
+            old: {"ansible_python_interpreter": fleet.interpreter(old, OLD_KERNEL)},
+        }
+        fleet.write_inventory(extra, {"enabled": enabled})
+        done = fleet.play("enable_sockredir.yml", "--limit", "enabled")
         assert done.returncode == 0, done.stdout[-4000:]
         for kind in BROKEN:
             kind(fleet, self.broken[kind.__name__])
         fleet.lose(self.others[LOST])
         self.before = everything(fleet)
-        query = "hosts[?status=='drifted'].[name, drift[0].kind]"
-        self.done = fleet.play("audit_sockredir.yml", "-e", f"report_query={query}", "-e", "sockredir_report_path=out")
+        asked = {"report_query": "hosts[?status=='drifted'].[name, drift[].kind]", "sockredir_report_path": "out"}
+        self.done = fleet.play("audit_sockredir.yml", "-e", json.dumps(asked))
         self.after = everything(fleet)
         out = fleet.base / "out"
         self.report = json.loads((out / "sockredir-audit.json").read_text(encoding="utf-8"))
@@ -184,7 +216,7 @@ def test_the_other_hosts(audited):
     assert whole["mode"] == "enforce"
     assert whole["counters"]["redirected"]["messages"] > 0  # the role's own proof went through it
     unsupported = audited.hosts[audited.others[UNSUPPORTED]]
-    assert [item["name"] for item in unsupported["missing"] if item["scope"] == "load"] == ["bpffs"]
+    assert [item["name"] for item in unsupported["missing"] if item["scope"] == "load"] == ["btf"]
     assert "No route to host" in audited.hosts[audited.others[LOST]]["error"]
     assert audited.report["totals"] == {
         "hosts": len(BROKEN) + 4,
@@ -204,6 +236,17 @@ def test_it_fails_and_answers_the_question(audited):
     assert "Traceback" not in audited.done.stdout + audited.done.stderr
 
 
+def test_a_hostile_file_name_is_only_text(audited):
+    host = audited.hosts[audited.broken["file_changed"]]
+    (item,) = host["drift"]
+    shown = "<img src=x onerror=\"document.title='owned'\"> ]]>\\x1b[31m \\u202e\U0001f600.py"
+    assert item["subject"].endswith(shown)
+    case = audited.junit.find(f".//testcase[@name='{host['name']}']")
+    assert shown in case.find("failure").text
+    assert "<img src=x" not in audited.page
+    assert "&lt;img src=x onerror=" in audited.page
+
+
 def test_it_changed_nothing(audited):
     assert audited.after == audited.before
 
@@ -211,8 +254,7 @@ def test_it_changed_nothing(audited):
 def test_enable_repairs_each_and_says_so(audited):
     """After this the fleet is whole: it comes last."""
     fleet = audited.fleet
-    extra = ("-e", "sockredir_build=controller", "--limit", "enabled")
-    done = fleet.play("enable_sockredir.yml", "--diff", *extra)
+    done = fleet.play("enable_sockredir.yml", "--diff", "--limit", "enabled")
     assert done.returncode == 0, done.stdout[-4000:]
     (fleet.bpffs / f"second_{audited.broken['attached_twice']}").unlink(missing_ok=True)
     again = fleet.play("audit_sockredir.yml", "--limit", "enabled", "-e", "sockredir_report_path=out")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,8 +26,13 @@ pytestmark = [
 ]
 
 
-def run(*command, cwd):
-    result = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+def run(*command, cwd, collections=None):
+    environment = dict(os.environ)
+    if collections:
+        # Else the checkout, where ansible.cfg names it, counts as installed.
+        environment["ANSIBLE_COLLECTIONS_PATH"] = str(collections)
+    words = [str(part) for part in command]
+    result = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -56,6 +62,7 @@ def installed(context, tmp_path_factory):
         folder,
         "--offline",
         cwd=context / "_build",
+        collections=folder,
     )
     return folder / "ansible_collections" / "ebpf" / "sockredir"
 

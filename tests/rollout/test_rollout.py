@@ -19,7 +19,6 @@ SERIAL = '{"sockredir_rollout_serial": [2, "100%"]}'
 QUICK = (
     "-e",
     SERIAL,
-    *("-e", "sockredir_build=controller"),
     *("-e", "sockredir_rollout_soak=1"),
     *("-e", "sockredir_rollout_batch_soak=0"),
 )
@@ -61,17 +60,24 @@ def state(fleet, name):
 def is_plain(fleet, name):
     """Nothing of ours on the host: no pin, nothing on its cgroup, no manifest."""
     pins = list(fleet.pin_dir(name).iterdir()) if fleet.pin_dir(name).exists() else []
+    return not pins and is_plain_tcp(fleet, name) and manifest.current(str(fleet.state_dir(name))) is None
+
+
+def is_plain_tcp(fleet, name):
+    """Nothing is attached to the host's cgroup, so none of its sockets is redirected."""
     cgroup = fleet.cgroup_of(name)
-    attached = []
-    if cgroup.exists():
-        with attachments.opened("cgroup", str(cgroup)) as target:
-            attached = libbpf.query(target, attachments.ATTACH_TYPE["cgroup"]).ids
-    return not pins and not attached and manifest.current(str(fleet.state_dir(name))) is None
+    if not cgroup.exists():
+        return True
+    with attachments.opened("cgroup", str(cgroup)) as target:
+        return not libbpf.query(target, attachments.ATTACH_TYPE["cgroup"]).program_ids
 
 
 @pytest.fixture(scope="module")
 def fleet(fleet_of):
-    return fleet_of(6)
+    fleet = fleet_of(6)
+    fleet.common = {"sockredir_build": "controller"}
+    fleet.write_inventory({})
+    return fleet
 
 
 @pytest.fixture
@@ -95,19 +101,22 @@ def cannot_be_proved(fleet, mounted):
     return lambda name: mounted(fleet.home(name) / "usr" / "sbin", "noexec,mode=755")
 
 
-def test_one_host_that_cannot_stops_it_before_any_change(fleet):
-    fleet.write_inventory({"h004": {"sockredir_pin_dir": str(fleet.base / "no-bpffs")}})
+def test_a_host_with_too_old_a_kernel_stops_it_before_any_change(fleet):
+    """Its kernel has no types of its own, and says that it is a 2.6: for the modules of this host alone."""
+    old = 'mount -t tmpfs tmpfs /sys/kernel/btf; set -- setarch --uname-2.6 "$@"'
+    fleet.write_inventory({"h004": {"ansible_python_interpreter": fleet.interpreter("h004", old)}})
     run = Rollout(fleet)
     assert run.done.returncode == 2
     assert run.state["state"] == "stopped"
     assert run.state["why"].startswith("1 host(s) cannot be changed, nothing was changed anywhere")
     assert run.outcomes == {**dict.fromkeys(fleet.names, "not_started"), "h004": "cannot"}
-    assert "bpffs" in run.why("h004")
+    assert run.hosts["h004"]["kernel"].startswith("2.6.")
+    assert "btf (found: none; needed: /sys/kernel/btf/vmlinux" in run.why("h004")
     assert all(is_plain(fleet, name) for name in fleet.names)
     fleet.write_inventory({})
 
 
-def test_the_budget_stops_it_and_the_bad_host_is_put_back(fleet, cannot_be_proved):
+def test_a_failing_proof_stops_it_and_the_bad_host_is_put_back(fleet, cannot_be_proved):
     cannot_be_proved("h003")
     run = Rollout(fleet, "-e", "sockredir_rollout_budget=0")
     assert run.done.returncode == 2
@@ -128,34 +137,66 @@ def test_the_budget_stops_it_and_the_bad_host_is_put_back(fleet, cannot_be_prove
     assert "stopped, batch 2 of 2 is left alone" in run.done.stdout
 
 
-def test_it_goes_on_with_the_rest_and_bears_failures_within_the_budget(fleet, mounted):
-    """h004 has a full disk, h005 is lost between loading and attaching."""
+def test_mended_it_goes_on_with_the_rest_until_a_full_disk_stops_it(fleet, mounted):
     done = {name: state(fleet, name) for name in ("h001", "h002")}
     mounted(fleet.state_dir("h004"), "size=16k,mode=700")
-    fleet.lose("h005", once=fleet.pin_dir("h005") / "verdict")
-    run = Rollout(fleet, "-e", "sockredir_rollout_budget=2")
+    run = Rollout(fleet, "-e", "sockredir_rollout_budget=0")
     assert run.done.returncode == 2
-    assert (run.state["state"], run.state["spent"]) == ("finished", 2)
+    assert run.state["why"] == "1 of 4 hosts failed, the budget is 0"
     assert run.outcomes == {
         "h001": "already",
         "h002": "already",
         "h003": "enabled",
         "h004": "restored",
-        "h005": "unreachable",
-        "h006": "enabled",
+        "h005": "not_started",
+        "h006": "not_started",
     }
     assert "No space left on device" in run.why("h004")
-    assert run.why("h005") == "lost on the way"
     assert is_plain(fleet, "h004")
     assert done == {name: state(fleet, name) for name in done}
 
 
+def test_it_bears_a_lost_host_within_the_budget_and_a_broken_clang_stops_it(fleet):
+    """h005 is lost between loading and attaching; h006 compiles for itself, and its clang crashes."""
+    done = {name: state(fleet, name) for name in ("h001", "h002", "h003")}
+    tools = fleet.home("h006") / "tools"
+    tools.mkdir()
+    (tools / "clang").write_text(
+        "#!/bin/sh\necho 'clang: error: unable to execute command: Segmentation fault' >&2\nexit 254\n"
+    )
+    (tools / "clang").chmod(0o755)
+    fleet.write_inventory(
+        {
+            "h006": {
+                "ansible_python_interpreter": fleet.interpreter("h006", f"mount --bind {tools}/clang /usr/bin/clang"),
+                "sockredir_build": "target",
+            }
+        }
+    )
+    fleet.lose("h005", once=fleet.pin_dir("h005") / "verdict")
+    run = Rollout(fleet, "-e", "sockredir_rollout_budget=1")
+    assert run.done.returncode == 2
+    assert run.state["why"] == "2 of 3 hosts failed, the budget is 1"
+    assert run.outcomes == {
+        **dict.fromkeys(done, "already"),
+        "h004": "enabled",
+        "h005": "unreachable",
+        "h006": "restored",
+    }
+    assert run.why("h005") == "lost on the way"
+    assert "Segmentation fault" in run.why("h006")
+    assert is_plain(fleet, "h006")
+    assert is_plain_tcp(fleet, "h005")
+    assert done == {name: state(fleet, name) for name in done}
+
+
 def test_mended_it_finishes_the_rest_only(fleet):
+    fleet.write_inventory({})
     fleet.find_again("h005")
-    done = {name: state(fleet, name) for name in ("h001", "h002", "h003", "h006")}
+    done = {name: state(fleet, name) for name in ("h001", "h002", "h003", "h004")}
     run = Rollout(fleet, "-e", "sockredir_rollout_budget=0")
     assert run.done.returncode == 0, run.done.stdout[-3000:]
-    assert run.outcomes == {**dict.fromkeys(done, "already"), "h004": "enabled", "h005": "enabled"}
+    assert run.outcomes == {**dict.fromkeys(done, "already"), "h005": "enabled", "h006": "enabled"}
     assert done == {name: state(fleet, name) for name in done}
     assert {host["status"] for host in run.hosts.values()} == {"compliant"}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,8 @@ class Fleet:
         self.bpffs = base / "bpf"
         self.lost = base / "lost"
         self.inventory = base / "inventory.json"
+        #: Variables of all hosts, beside those of :meth:`variables`.
+        self.common: Dict[str, Any] = {}
 
     def set_up(self) -> None:
         for folder in (self.bpffs, self.lost):
@@ -87,7 +90,7 @@ class Fleet:
 
     def write_inventory(self, extra: Dict[str, Dict[str, Any]], groups: Optional[Dict[str, List[str]]] = None) -> None:
         """:param extra: further variables per host, :param groups: further groups."""
-        hosts = {name: {**self.variables(name), **extra.get(name, {})} for name in self.names}
+        hosts = {name: {**self.variables(name), **self.common, **extra.get(name, {})} for name in self.names}
         children = {group: {"hosts": dict.fromkeys(names)} for group, names in (groups or {}).items()}
         document = {"all": {"hosts": hosts, "children": children}}
         self.inventory.write_text(json.dumps(document), encoding="utf-8")
@@ -98,6 +101,18 @@ class Fleet:
 
     def find_again(self, name: str) -> None:
         (self.lost / name).unlink(missing_ok=True)
+
+    def interpreter(self, name: str, prepare: str) -> str:
+        """A Python for this host that runs in a mount namespace of its own.
+
+        :param prepare: shell commands, run in it first; what they mount and export only this host's modules see.
+        :returns: str, for ``ansible_python_interpreter``.
+        """
+        path = self.home(name) / "python"
+        command = f'set -- {TARGET_PYTHON} "$@"; {prepare}; exec "$@"'
+        path.write_text(f'#!/bin/sh\nexec unshare --mount sh -e -c {shlex.quote(command)} sh "$@"\n', encoding="utf-8")
+        path.chmod(0o755)
+        return str(path)
 
     def environment(self) -> Dict[str, str]:
         return {

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from typing import Any, Dict, List, Optional
 
 from ..host import distribution, mounts
@@ -73,6 +75,36 @@ def manifest_summary(document: Optional[manifest.Manifest], damage: Optional[str
 def _program(entry: Dict[str, Any]) -> Dict[str, Any]:
     keys = ("digest", "source_digest", "object_sha256", "compiler", "config", "max_entries", "pins", "program_ids")
     return {key: entry.get(key) for key in keys}
+
+
+def directory(path: str) -> Optional[Dict[str, Any]]:
+    """Whose a directory is, ``mode`` as ``0700``; None where there is none.
+
+    :raises OSError: it may not be looked at.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return {"uid": found.st_uid, "gid": found.st_gid, "mode": f"{stat.S_IMODE(found.st_mode):04o}"}
+
+
+def sources(state_dir: str) -> Dict[str, str]:
+    """SHA-256 of what the programs are made from, C source or object, by file name.
+
+    :raises OSError: it may not be read.
+    """
+    directory = os.path.join(state_dir, "src")
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return {}
+    return {name: _sha256(os.path.join(directory, name)) for name in names}
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def accelerated(document: Optional[manifest.Manifest]) -> Optional[str]:

@@ -46,7 +46,7 @@ def gather(parts: Sequence[str], pin_dir: Optional[str], state_dir: str, max_flo
     document = unreadable.read("manifest", lambda: manifest.known(state_dir))
     pins = pin_dir or (document or {}).get("pin_dir") or PIN_DIR
     report: Report = {"schema_version": SCHEMA_VERSION, "pin_dir": pins, "state_dir": state_dir}
-    report.update(_about(unreadable, document, state_dir))
+    report.update(_about(unreadable, document, state_dir, pins))
     if "prerequisites" in parts:
         report.update(_prerequisites(pins))
     if "programs" in parts:
@@ -63,7 +63,7 @@ def gather(parts: Sequence[str], pin_dir: Optional[str], state_dir: str, max_flo
     return report
 
 
-def _about(unreadable: Unreadable, document: Optional[manifest.Manifest], state_dir: str) -> Report:
+def _about(unreadable: Unreadable, document: Optional[manifest.Manifest], state_dir: str, pins: str) -> Report:
     from . import host
 
     damaged = unreadable.read("manifest", lambda: manifest.damage(state_dir)) if not unreadable.found else None
@@ -73,6 +73,8 @@ def _about(unreadable: Unreadable, document: Optional[manifest.Manifest], state_
         "enabled": None if unknown else document is not None,
         "manifest": host.manifest_summary(document, damaged),
         "cgroup": host.accelerated(document),
+        "sources": unreadable.read(f"sources in {state_dir}", lambda: host.sources(state_dir)),
+        "pin_directory": unreadable.read(f"directory {pins}", lambda: host.directory(pins)),
         "version": (document or {}).get("wanted", {}).get("version"),
     }
 

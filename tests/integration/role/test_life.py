@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from support.playbook import Played
@@ -70,7 +71,16 @@ def test_enable_again_changes_nothing(site, capsys):
     show_times(played, "enable of an enabled host", capsys)
     assert not played.changed
     assert ids(site) == before
-    assert len(played.touches) <= 8
+    modules = [task["action"] for task in played.touches]
+    expected = ["sockmap_info", "sockmap_program", "sockredir_host"]
+    assert modules == [f"ebpf.sockredir.{name}" for name in expected]
+
+
+def test_a_pin_directory_that_others_may_enter_is_closed_again(site):
+    pin_dir = Path(site.variables["sockredir_pin_dir"])
+    pin_dir.chmod(0o755)
+    assert site.enable().ok().changed == ["Have a directory for the pins"]
+    assert pin_dir.stat().st_mode & 0o777 == 0o700
 
 
 def ids(site) -> str:
