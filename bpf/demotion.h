@@ -27,22 +27,29 @@
 #include "policy.h"
 #include "pressure.h"
 
-/* Notes a message; true when the run has become too long. Big messages count only on TCP. */
+/*
+ * Notes a message; true when the run has become too long. Big messages count only on TCP. Whether
+ * the peer has sent meanwhile is asked at the end of a run, not at each message: its CPU writes there.
+ */
 static __always_inline bool overrun(const struct sockredir_settings *s, struct sockredir_side *own,
 				    const struct sockredir_side *peer, __u32 size)
 {
-	__u16 heard = *(volatile __u32 *)&peer->messages;
-	bool pays = own->state <= SOCKREDIR_WOULD_REDIRECT && size >= s->demote_below;
+	__u16 heard;
 
-	if (heard != own->heard || pays) {
-		own->heard = heard;
+	if (!s->demote_below || (own->state <= SOCKREDIR_WOULD_REDIRECT && size >= s->demote_below)) {
 		own->run = 0;
-	}
-	if (pays || !s->demote_below)
 		return false;
-	if (own->run < 0xffff)
+	}
+	if (likely(own->run < s->demote_after && own->run < 0xffff)) {
 		own->run++;
-	return own->run > s->demote_after;
+		return false;
+	}
+	heard = *(volatile __u32 *)&peer->messages;
+	if (heard == own->heard)
+		return true;
+	own->heard = heard;
+	own->run = 1;
+	return false;
 }
 
 /*

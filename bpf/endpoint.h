@@ -25,34 +25,31 @@ static __always_inline bool same_addr(const struct sockredir_addr *a, const stru
 	       a->word[3] == b->word[3];
 }
 
-/* How the socket is named in `peers`. */
-static __always_inline struct sockredir_key self_key(const struct tcp_sock *tp, __u64 netns)
+/* The two names of a connection in `peers`: as its own end sees it, and as the other end does. */
+struct names {
+	struct sockredir_key self;
+	struct sockredir_key peer;
+};
+
+/* Fills both at once. */
+static __always_inline void name_ends(struct names *n, const struct tcp_sock *tp, __u64 netns)
 {
 	const struct sock_common *sk = &tp->inet_conn.icsk_inet.sk.__sk_common;
-	struct sockredir_key key = {.netns = netns};
+	struct sockredir_addr local, remote;
 
 	if (sk->skc_family == AF_INET) {
-		key.local = mapped(sk->skc_rcv_saddr);
-		key.remote = mapped(sk->skc_daddr);
+		local = mapped(sk->skc_rcv_saddr);
+		remote = mapped(sk->skc_daddr);
 	} else {
-		key.local = *(const struct sockredir_addr *)&sk->skc_v6_rcv_saddr;
-		key.remote = *(const struct sockredir_addr *)&sk->skc_v6_daddr;
+		local = *(const struct sockredir_addr *)&sk->skc_v6_rcv_saddr;
+		remote = *(const struct sockredir_addr *)&sk->skc_v6_daddr;
 	}
-	key.local_port = sk->skc_num;
-	key.remote_port = bpf_ntohs(sk->skc_dport);
-	return key;
-}
-
-/* The same connection seen from its other end. */
-static __always_inline struct sockredir_key peer_key(const struct sockredir_key *self)
-{
-	return (struct sockredir_key){
-		.netns = self->netns,
-		.local = self->remote,
-		.remote = self->local,
-		.local_port = self->remote_port,
-		.remote_port = self->local_port,
-	};
+	n->self.netns = n->peer.netns = netns;
+	n->self.local = n->peer.remote = local;
+	n->self.remote = n->peer.local = remote;
+	n->self.local_port = n->peer.remote_port = sk->skc_num;
+	n->self.remote_port = n->peer.local_port = bpf_ntohs(sk->skc_dport);
+	n->self.zero = n->peer.zero = 0;
 }
 
 /*
@@ -74,6 +71,12 @@ static __always_inline int side_index(const struct sockredir_key *self)
 	if (l->word[0] != r->word[0])
 		return l->word[0] > r->word[0];
 	return -1;
+}
+
+/* The key of the flow record is the view of side 0. */
+static __always_inline struct sockredir_key *flow_key(struct names *n, int index)
+{
+	return index ? &n->peer : &n->self;
 }
 
 #endif /* SOCKREDIR_ENDPOINT_H */

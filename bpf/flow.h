@@ -21,12 +21,6 @@
 
 #define OWNER_BITS 3ULL
 
-/* The record's key is the view of side 0. */
-static __always_inline struct sockredir_key flow_key(const struct sockredir_key *self, int index)
-{
-	return index ? peer_key(self) : *self;
-}
-
 static __always_inline bool flow_join(struct sockredir_flow *flow, const struct sockredir_key *id, int index)
 {
 	__u64 owners = *(volatile __u64 *)&flow->owners;

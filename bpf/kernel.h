@@ -10,6 +10,7 @@
 #define __kernel_struct __attribute__((preserve_access_index))
 
 struct net {
+	__u64 net_cookie;
 	struct {
 		__u32 sysctl_tcp_rmem[3];
 	} ipv4;

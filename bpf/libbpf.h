@@ -16,6 +16,9 @@
 #define E2BIG	7
 #define SOL_TCP 6
 
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 /* The loader writes "sha256:<hex>" of all that makes this program what it is. */

@@ -80,12 +80,12 @@ static __always_inline bool surely_local(const struct sockredir_key *k)
 }
 
 /*
- * Decides on a new socket: 0, or the reason to leave it to TCP. May turn `self` into the key of a
+ * Decides on a new socket: 0, or the reason to leave it to TCP. May turn the names into those of a
  * pair that is allowed across namespaces.
  */
-static __always_inline __u32 policy(const struct sockredir_settings *s, struct sockredir_key *self,
-				    bool server)
+static __always_inline __u32 policy(const struct sockredir_settings *s, struct names *names, bool server)
 {
+	const struct sockredir_key *self = &names->self;
 	__u32 generation = s ? *(volatile __u32 *)&s->generation : 0;
 	bool listed;
 
@@ -99,7 +99,7 @@ static __always_inline __u32 policy(const struct sockredir_settings *s, struct s
 		if (!listed)
 			return SOCKREDIR_SKIP_REMOTE;
 		if (s->flags & SOCKREDIR_CROSS_NETNS)
-			self->netns = 0;
+			names->self.netns = names->peer.netns = 0;
 	}
 	if (!s || !port_allowed(s, server ? self->local_port : self->remote_port))
 		return SOCKREDIR_SKIP_POLICY;

@@ -109,7 +109,7 @@ static __always_inline __u64 charge_for(__u64 unread, const struct sockredir_sid
 {
 	struct brim b;
 
-	if (unread > LOOK_ABOVE) {
+	if (unlikely(unread > LOOK_ABOVE)) {
 		b = brim_of(reader);
 		if (unread > b.below && !takes_one_when_full())
 			return NEVER;
@@ -130,14 +130,17 @@ static __always_inline void uncharge(struct sockredir_pressure *p, struct sockre
 	__sync_fetch_and_add(&p->used, -held);
 }
 
-/* Sets the charge; false and nothing changed if the budget does not allow that. */
+/*
+ * Sets the charge; false and nothing changed if the budget does not allow that. It is not lowered for
+ * little: questions and answers would go up and down, and `used` from CPU to CPU.
+ */
 static __always_inline bool recharge(struct sockredir_pressure *p, struct sockredir_side *writer,
 				     __u64 charge, __u64 budget)
 {
 	__u64 held = *(volatile __u64 *)&writer->charge;
 	__u64 used;
 
-	if (charge == held)
+	if (likely(charge <= held && held - charge <= LOOK_ABOVE))
 		return true;
 	used = __sync_fetch_and_add(&p->used, charge - held);
 	if (charge > held && (used > budget || charge > budget - used))
@@ -299,7 +302,7 @@ static __always_inline __u32 admit(struct sockredir_side *writer, const struct s
 
 	if (!p)
 		return SOCKREDIR_OVER_BUDGET;
-	if (writer->unread + size > LOOK_ABOVE) {
+	if (unlikely(writer->unread + size > LOOK_ABOVE)) {
 		seen = look_at(reader);
 		charge = unread_bound(writer, seen);
 		if (charge < writer->unread)
@@ -307,7 +310,7 @@ static __always_inline __u32 admit(struct sockredir_side *writer, const struct s
 		writer->unread = charge;
 	}
 	/* Where the kernel does not count, no progress is to be seen. */
-	if (seen.unread && writer->unread > BRAKE_ABOVE &&
+	if (unlikely(seen.unread && writer->unread > BRAKE_ABOVE) &&
 	    !brake(writer, reader, size, room_for(p, writer, budget)) && !on_brim(writer->unread, reader))
 		return SOCKREDIR_STOPPED;
 	charge = charge_for(writer->unread + size, reader);

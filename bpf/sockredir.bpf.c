@@ -57,11 +57,11 @@ static __always_inline void begin_tcp_gently(struct bpf_sock_ops *ctx)
 }
 
 /* Puts the socket in the map. 0, or why not. */
-static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
-					struct sockredir_key *self, bool server)
+static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_sock *tp, struct names *names,
+					bool server)
 {
-	int index = side_index(self);
-	struct sockredir_key id = flow_key(self, index == 1);
+	int index = side_index(&names->self);
+	const struct sockredir_key *id = flow_key(names, index == 1);
 	struct sockredir_side *side;
 	struct sockredir_flow *flow;
 	__u64 cookie;
@@ -71,12 +71,12 @@ static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_soc
 	if (odd_kind(tp) || index < 0)
 		return SOCKREDIR_SKIP_KIND;
 	cookie = bpf_get_socket_cookie(ctx);
-	why = flow_enter(&id, index, cookie, server, &flow);
+	why = flow_enter(id, index, cookie, server, &flow);
 	if (why)
 		return why;
-	err = peers_add(ctx, self);
+	err = peers_add(ctx, &names->self);
 	if (err) {
-		flow_exit(flow, &id, index);
+		flow_exit(flow, id, index);
 		return err == -E2BIG ? SOCKREDIR_SKIP_FULL : SOCKREDIR_SKIP_FAILED;
 	}
 	side = &flow->side[index & 1];
@@ -94,26 +94,26 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct tcp_soc
 {
 	bool server = ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
 	struct sockredir_settings *s = get_settings();
-	struct sockredir_key self = self_key(tp, bpf_get_netns_cookie(ctx));
-	__u32 why = policy(s, &self, server);
+	struct names names;
+	__u32 why;
 
+	name_ends(&names, tp, bpf_get_netns_cookie(ctx));
+	why = policy(s, &names, server);
 	if (!why)
-		why = add_socket(ctx, tp, &self, server);
+		why = add_socket(ctx, tp, &names, server);
 	count(why ? why : SOCKREDIR_SOCKET_ADDED, 0);
 	if (!why && s)
-		trace(s, &self, ctx->op);
+		trace(s, &names.self, ctx->op);
 }
 
-/* The record of this socket's flow, if it is its own; `self` becomes the key it has there. */
-static __always_inline struct sockredir_flow *own_flow(struct sockredir_key *self, int index,
-						       struct sockredir_key *id, __u64 cookie)
+/* The record of this socket's flow, if it is its own; the names become those it has there. */
+static __always_inline struct sockredir_flow *own_flow(struct names *names, int index, __u64 cookie)
 {
-	struct sockredir_flow *flow;
+	const struct sockredir_key *id = flow_key(names, index == 1);
+	struct sockredir_flow *flow = flow_find(id);
 
-	*id = flow_key(self, index == 1);
-	flow = flow_find(id);
-	if (!flow) {
-		self->netns = id->netns = 0;
+	if (unlikely(!flow)) {
+		names->self.netns = names->peer.netns = 0;
 		flow = flow_find(id);
 	}
 	return flow && flow->side[index & 1].cookie == cookie ? flow : NULL;
@@ -152,26 +152,28 @@ static __always_inline void try_leave(struct bpf_sock_ops *ctx, struct sockredir
 
 static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp, enum occasion occasion)
 {
-	struct sockredir_key self = self_key(tp, bpf_get_netns_cookie(ctx)), id;
 	struct sockredir_side *own, *peer;
-	int index = side_index(&self);
 	struct sockredir_flow *flow;
+	struct names names;
+	int index;
 
+	name_ends(&names, tp, bpf_get_netns_cookie(ctx));
+	index = side_index(&names.self);
 	if (index < 0)
 		return;
-	flow = own_flow(&self, index, &id, bpf_get_socket_cookie(ctx));
+	flow = own_flow(&names, index, bpf_get_socket_cookie(ctx));
 	if (!flow)
 		return;
 	own = &flow->side[index & 1];
 	peer = &flow->side[!(index & 1)];
 	if (occasion == OCCASION_CLOSED)
-		closed(flow, &id, index);
+		closed(flow, flow_key(&names, index), index);
 	/*
 	 * A reader that blocks in a mapped socket gets EAGAIN when anything but data wakes it,
 	 * and after shutdown() the acknowledged FIN does: out before it can block.
 	 */
 	else if (occasion == OCCASION_SHUTDOWN || done_here(get_settings(), own, peer))
-		try_leave(ctx, &self, own, peer);
+		try_leave(ctx, &names.self, own, peer);
 }
 
 static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct tcp_sock *tp)
@@ -217,38 +219,40 @@ static __always_inline bool sent_by_tcp(const struct tcp_sock *tp)
 /*
  * The rule of a direction: it is redirected from its first byte or never, and once it went to TCP
  * it stays there. Observing, WOULD_REDIRECT stands for REDIRECTED: the bytes are TCP's.
+ *
+ * The peer is looked for once; gone later, it is not in `peers` either. What it writes stays in its
+ * CPU's cache, and so it is elsewhere on a message's way.
  */
 static __always_inline __u32 decide(const struct tcp_sock *tp, const struct sockredir_side *own,
 				    const struct sockredir_side *peer, __u32 mode)
 {
 	bool observed = own->state == SOCKREDIR_WOULD_REDIRECT && mode == SOCKREDIR_MODE_OBSERVE;
 
-	if (own->state > SOCKREDIR_WOULD_REDIRECT)
+	if (unlikely(own->state > SOCKREDIR_WOULD_REDIRECT))
 		return own->state;
-	if (mode == SOCKREDIR_MODE_DRAIN)
+	if (unlikely(mode == SOCKREDIR_MODE_DRAIN))
 		return SOCKREDIR_DRAINED;
-	if (sent_by_tcp(tp) && !observed)
+	if (unlikely(sent_by_tcp(tp) && !observed))
 		return SOCKREDIR_SENT_BEFORE;
-	if (tp->inet_conn.icsk_ulp_ops)
+	if (unlikely(tp->inet_conn.icsk_ulp_ops))
 		return SOCKREDIR_ULP;
-	if (!peer->cookie)
+	if (unlikely(own->state == SOCKREDIR_UNDECIDED && !peer->cookie))
 		return SOCKREDIR_NO_PEER;
 	return mode == SOCKREDIR_MODE_OBSERVE ? SOCKREDIR_WOULD_REDIRECT : SOCKREDIR_REDIRECTED;
 }
 
 /* Hands the message to the peer: SOCKREDIR_REDIRECTED or why that was not to be. */
-static __always_inline __u32 redirect(struct sk_msg_md *msg, const struct sockredir_key *self,
+static __always_inline __u32 redirect(struct sk_msg_md *msg, struct sockredir_key *peer,
 				      struct sockredir_side *own, struct sockredir_side *other, __u32 size,
 				      __u64 budget)
 {
-	struct sockredir_key peer = peer_key(self);
 	__u32 why = admit(own, other, size, budget);
 
-	if (why != SOCKREDIR_REDIRECTED)
+	if (unlikely(why != SOCKREDIR_REDIRECTED))
 		return why;
 	if (__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_STARTED) & SOCKREDIR_SIDE_BARRED)
 		return SOCKREDIR_DEMOTED;
-	if (peers_redirect(msg, &peer) != SK_PASS)
+	if (unlikely(peers_redirect(msg, peer) != SK_PASS))
 		return SOCKREDIR_REFUSED;
 	own->bytes += size;
 	return SOCKREDIR_REDIRECTED;
@@ -257,27 +261,31 @@ static __always_inline __u32 redirect(struct sk_msg_md *msg, const struct sockre
 /* What becomes of this message: SOCKREDIR_REDIRECTED or why it goes by TCP. */
 static __always_inline __u32 handle(struct sk_msg_md *msg, const struct tcp_sock *tp, __u32 size)
 {
-	struct sockredir_key self = self_key(tp, bpf_get_netns_cookie(msg)), id;
 	struct sockredir_settings *s = get_settings();
 	struct sockredir_side *own, *peer;
-	int index = side_index(&self);
 	struct sockredir_flow *flow;
+	struct names names;
 	__u32 why;
+	int index;
 
-	flow = own_flow(&self, index, &id, tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter);
+	/* What bpf_get_netns_cookie() returns, for a third of the time. */
+	name_ends(&names, tp, tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->net_cookie);
+	index = side_index(&names.self);
+	flow = own_flow(&names, index, tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter);
 	if (!flow || !s)
 		return SOCKREDIR_NO_FLOW;
 	own = &flow->side[index & 1];
 	peer = &flow->side[!(index & 1)];
 	own->messages++;
 	why = decide(tp, own, peer, mode_of(s));
-	if (overrun(s, own, peer, size) && (why != SOCKREDIR_REDIRECTED || may_demote(tp, own, peer))) {
+	if (unlikely(overrun(s, own, peer, size)) &&
+	    (why != SOCKREDIR_REDIRECTED || may_demote(tp, own, peer))) {
 		bar(peer);
 		if (why <= SOCKREDIR_WOULD_REDIRECT)
 			why = SOCKREDIR_DEMOTED;
 	}
-	if (why == SOCKREDIR_REDIRECTED) {
-		why = redirect(msg, &self, own, peer, size, s->budget);
+	if (likely(why == SOCKREDIR_REDIRECTED)) {
+		why = redirect(msg, &names.peer, own, peer, size, s->budget);
 		if (why != SOCKREDIR_REDIRECTED)
 			bar(peer);
 	}

@@ -103,7 +103,7 @@ struct sockredir_side {
 	__u64 bytes;	/* redirected */
 	__u32 state;	/* enum sockredir_reason: what its next message meets */
 	__u16 run;	/* messages that count against it, since the peer last sent */
-	__u16 heard;	/* the peer's messages at our last one (its lower bits) */
+	__u16 heard;	/* the peer's messages when that was asked last (their lower bits) */
 	__u64 flags;	/* SOCKREDIR_SIDE_... (64 bits wide for the sake of atomics) */
 };
 

@@ -36,7 +36,6 @@ SOCK_OPS_HELPERS = (
 )
 SK_MSG_HELPERS = (
     "for_each_map_elem",
-    "get_netns_cookie",
     "ktime_get_ns",
     "loop",
     "map_lookup_elem",
