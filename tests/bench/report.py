@@ -81,13 +81,19 @@ def chart(document: dict, path: str) -> None:
         ),
         ("Latency (left of the line is better)", [r for r in document["results"] if r["metric"] in ("p50", "p99")]),
     ]
+    groups = [(title, results) for title, results in groups if results]
     rows = [len(results) for _title, results in groups]
     figure, axes = pyplot.subplots(
-        2, 1, figsize=(10, 2.2 + 0.34 * sum(rows)), gridspec_kw={"height_ratios": rows}, layout="constrained"
+        len(rows),
+        1,
+        figsize=(10, 2.2 + 0.4 * sum(rows)),
+        gridspec_kw={"height_ratios": rows},
+        layout="constrained",
+        squeeze=False,
     )
-    for axis, (title, results) in zip(axes, groups):
+    for axis, (title, results) in zip(axes[:, 0], groups):
         _panel(axis, title, results)
-    handles, labels = axes[0].get_legend_handles_labels()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
     host = document["host"]
     figure.suptitle(
@@ -105,28 +111,35 @@ def _panel(axis, title: str, results: List[dict]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     names = ["plain pair", "Unix sockets", "sockredir"]
+    seen = [ratio[end] for result in results for ratio in result["ratios"].values() for end in ("low", "high")]
+    named = set()
     for row, result in enumerate(results):
-        for name in names:
+        for place, name in enumerate(names):
             ratio = result["ratios"].get(name)
             if ratio:
-                axis.plot([ratio["low"], ratio["high"]], [row, row], color=_COLOURS[name], linewidth=2, alpha=0.5)
+                height = row + 0.22 * (place - 1)
+                axis.plot([ratio["low"], ratio["high"]], [height, height], color=_COLOURS[name], linewidth=2, alpha=0.5)
                 axis.plot(
                     [ratio["median"]],
-                    [row],
+                    [height],
                     _MARKS[name],
                     color=_COLOURS[name],
                     markersize=8 if name == "sockredir" else 6,
-                    label=name if row == 0 else None,
+                    label=None if name in named else name,
                 )
+                named.add(name)
     axis.axvline(1, color="black", linewidth=1)
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10]))
+    wide = max(seen) / min(seen) > 30
+    ticks = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100] if wide else [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10]
+    axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}x"))
     axis.set_yticks(range(len(results)), [f"{r['title']}, {r['metric']}" for r in results])
     axis.set_ylim(len(results) - 0.4, -0.6)
     axis.grid(axis="x", alpha=0.3)
-    axis.grid(axis="y", alpha=0.12)
+    for row in range(1, len(results), 2):
+        axis.axhspan(row - 0.5, row + 0.5, color="black", alpha=0.04, linewidth=0)
     axis.set_title(title, loc="left", fontsize=10)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
