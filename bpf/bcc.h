@@ -76,13 +76,16 @@ static __always_inline bool takes_one_when_full(void)
 
 /*
  * Calls long turn(__u32 index, context) up to `times` times, until it does not return 0. The
- * verifier follows every turn, so they are few, and made to last, for those who wait by them.
+ * verifier follows every turn, so they are few, and made to last, for those who wait by them: a
+ * call that does nothing is the longest time for one instruction.
  */
 #define TURNS_MOST 32
+#define PAUSE_4	   (bpf_ktime_get_ns(), bpf_ktime_get_ns(), bpf_ktime_get_ns(), bpf_ktime_get_ns())
+#define PAUSE_16   (PAUSE_4, PAUSE_4, PAUSE_4, PAUSE_4)
 #define repeat(times, turn, context)                                                                         \
 	for (__u64 turn_ = 0; turn_ < (times) && turn_ < TURNS_MOST; turn_++) {                              \
 		barrier_var(turn_);                                                                          \
-		bpf_ktime_get_ns();                                                                          \
+		(void)PAUSE_16;                                                                              \
 		if (turn(turn_, context))                                                                    \
 			break;                                                                               \
 	}
