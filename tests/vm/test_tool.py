@@ -180,6 +180,16 @@ def test_a_kvm_that_hangs(tmp_path, monkeypatch):
     assert "hangs" in decision.reason
 
 
+def test_one_line_says_which_accelerator_this_host_has(vm):
+    """Whatever its /dev/kvm is worth, and whether it has one."""
+    told = vm("accelerator", SOCKREDIR_VM_ACCEL="")
+    assert told.returncode == 0
+    (line,) = told.stdout.splitlines()
+    accelerator, _colon, reason = line.partition(": ")
+    assert accelerator in ("kvm", "tcg")
+    assert reason
+
+
 def test_emulation_boots(monkeypatch):
     """What the trial boots does end qemu as expected: otherwise every verdict on KVM would be a refusal."""
     monkeypatch.syspath_prepend(str(SHARED))
