@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import uuid
 from xml.etree import ElementTree
@@ -116,6 +117,10 @@ BROKEN = (
 )
 #: A name that a file may have, and that is no name in a page, an XML file or a terminal.
 HOSTILE_FILE = "<img src=x onerror=\"document.title='owned'\">\n]]>\x1b[31m \u202e\U0001f600.py"
+#: The same for a host.
+HOSTILE_HOST = "<b onclick=\"document.title='owned'\">&amp; \u00fc \U0001f600"
+HUGE = "<script>document.title='owned'</script>\n" * 250_000
+#: Ten million characters of it.
 #: What only the modules of one host see: systemd at work, and a kernel of old without types.
 SYSTEMD_RUNS = "mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system"
 OLD_KERNEL = "mount -t tmpfs tmpfs /sys/kernel/btf"
@@ -154,6 +159,7 @@ class Audited:
 
     def __init__(self, fleet):
         self.fleet = fleet
+        fleet.names.append(HOSTILE_HOST)
         self.broken = {kind.__name__: name for kind, name in zip(BROKEN, fleet.names)}
         self.others = dict(zip((WHOLE, NEVER, LOST, UNSUPPORTED), fleet.names[len(BROKEN) :]))
         enabled = [*self.broken.values(), self.others[WHOLE]]
@@ -172,6 +178,7 @@ class Audited:
         for kind in BROKEN:
             kind(fleet, self.broken[kind.__name__])
         fleet.lose(self.others[LOST])
+        fleet.lose(HOSTILE_HOST, says=HUGE)
         self.before = everything(fleet)
         asked = {"report_query": "hosts[?status=='drifted'].[name, drift[].kind]", "sockredir_report_path": "out"}
         self.done = fleet.play("audit_sockredir.yml", "-e", json.dumps(asked))
@@ -219,9 +226,9 @@ def test_the_other_hosts(audited):
     assert [item["name"] for item in unsupported["missing"] if item["scope"] == "load"] == ["btf"]
     assert "No route to host" in audited.hosts[audited.others[LOST]]["error"]
     assert audited.report["totals"] == {
-        "hosts": len(BROKEN) + 4,
+        "hosts": len(BROKEN) + 5,
         "failed": 0,
-        "unreachable": 1,
+        "unreachable": 2,
         "drifted": len(BROKEN),
         "unsupported": 1,
         "not_enabled": 1,
@@ -245,6 +252,19 @@ def test_a_hostile_file_name_is_only_text(audited):
     assert shown in case.find("failure").text
     assert "<img src=x" not in audited.page
     assert "&lt;img src=x onerror=" in audited.page
+
+
+def test_a_hostile_name_and_ten_megabytes_of_error_are_only_text(audited):
+    host = audited.hosts[HOSTILE_HOST]
+    assert host["status"] == "unreachable"
+    (size,) = re.findall(r"of ([\d,]+) characters shown", host["error"])
+    assert int(size.replace(",", "")) > len(HUGE) >= 10_000_000
+    assert len(host["error"]) < 400
+    names = [case.get("name") for case in audited.junit.iter("testcase")]
+    assert HOSTILE_HOST in names
+    assert "<b onclick" not in audited.page
+    assert "<script>document" not in audited.page
+    assert len(audited.page) < 1_000_000
 
 
 def test_it_changed_nothing(audited):

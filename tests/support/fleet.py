@@ -95,9 +95,9 @@ class Fleet:
         document = {"all": {"hosts": hosts, "children": children}}
         self.inventory.write_text(json.dumps(document), encoding="utf-8")
 
-    def lose(self, name: str, once: Path = Path("/")) -> None:
-        """The host is lost, from the moment on when that path exists."""
-        (self.lost / name).write_text(str(once), encoding="utf-8")
+    def lose(self, name: str, once: Path = Path("/"), says: str = "No route to host") -> None:
+        """The host is lost, from the moment on when that path exists, and the connection says so."""
+        (self.lost / name).write_text(f"{once}\n{says}", encoding="utf-8")
 
     def find_again(self, name: str) -> None:
         (self.lost / name).unlink(missing_ok=True)

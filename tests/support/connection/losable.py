@@ -10,7 +10,8 @@ name: losable
 short_description: Local, until a file says that the host is lost
 author: sockredir contributors (!UNKNOWN)
 description:
-  - A file of the host's name in O(losable_dir) holds a path; once that exists the host is lost.
+  - A file of the host's name in O(losable_dir) holds a path, and behind it what the connection says; once that path
+    exists the host is lost.
 extends_documentation_fragment:
   - connection_pipelining
 options:
@@ -48,5 +49,8 @@ class Connection(Local):
     def _check(self) -> None:
         name = self.get_option("losable_host")
         file = Path(self.get_option("losable_dir"), name)
-        if file.exists() and Path(file.read_text(encoding="utf-8")).exists():
-            raise AnsibleConnectionFailure(f"connect to host {name} port 22: No route to host")
+        if not file.exists():
+            return
+        once, _newline, says = file.read_text(encoding="utf-8").partition("\n")
+        if Path(once).exists():
+            raise AnsibleConnectionFailure(f"connect to host {name} port 22: {says}")
