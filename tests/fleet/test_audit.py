@@ -119,8 +119,8 @@ BROKEN = (
 HOSTILE_FILE = "<img src=x onerror=\"document.title='owned'\">\n]]>\x1b[31m \u202e\U0001f600.py"
 #: The same for a host.
 HOSTILE_HOST = "<b onclick=\"document.title='owned'\">&amp; \u00fc \U0001f600"
+#: Ten million characters of an error.
 HUGE = "<script>document.title='owned'</script>\n" * 250_000
-#: Ten million characters of it.
 #: What only the modules of one host see: systemd at work, and a kernel of old without types.
 SYSTEMD_RUNS = "mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system"
 OLD_KERNEL = "mount -t tmpfs tmpfs /sys/kernel/btf"

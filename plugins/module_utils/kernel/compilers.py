@@ -16,7 +16,6 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 from ..errors import SockredirError
 from ..host import distribution
-from . import bcc
 
 AUTO, CLANG, BCC, OBJECT = "auto", "clang", "bcc", "object"
 
@@ -112,6 +111,8 @@ def choose(wanted: str) -> str:
         return wanted
     if find_clang():
         return CLANG
+    from . import bcc  # here: a fleet's audit asks for compilers, and never for this one's ways
+
     found = bcc.search()
     if found.real:
         return BCC
@@ -130,6 +131,8 @@ def compile_source(src: str, defines: Dict[str, Any], compiler: str) -> Compiled
 
 def compile_bcc(src: str, defines: Dict[str, Any]) -> Compiled:
     """Compile with the distribution's BCC, for the running kernel; see :func:`compile_source`."""
+    from . import bcc
+
     found = bcc.search()
     if not found.real:
         other = f"{found.others[0]} is not BCC but another package of that name" if found.others else ""
