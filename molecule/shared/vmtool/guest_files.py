@@ -16,17 +16,20 @@ from typing import Dict, Mapping, Optional
 # ca-certificates adds what lies here to the trusted ones when it is installed.
 LOCAL_CERTIFICATES = "/usr/local/share/ca-certificates"
 
-# qemu's user-mode network is the same in every machine.
+# qemu's user-mode network is the same in every machine. On a busy host the device may come later than systemd waits.
 NETWORK_UNIT = """[Unit]
 Description=Address in qemu's user-mode network
 DefaultDependencies=no
 After=sys-subsystem-net-devices-eth0.device systemd-remount-fs.service
 Wants=sys-subsystem-net-devices-eth0.device
 Before=network.target network-online.target ssh.service
+StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+Restart=on-failure
+RestartSec=1
 ExecStart=ip link set eth0 up
 ExecStart=ip address replace 10.0.2.15/24 dev eth0
 ExecStart=ip route replace default via 10.0.2.2

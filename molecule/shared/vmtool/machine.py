@@ -31,6 +31,8 @@ from .shell import find, need, run, say
 SPACE_TO_RUN = 2 << 30
 # Long enough for emulation on a busy host; a machine that answers is used at once.
 BOOT_LIMIT_S = 900
+# qemu takes a connection before the guest has a network; ssh may then wait for ever.
+KNOCK_LIMIT_S = 120
 SSH_OPTIONS = (
     "BatchMode=yes",
     "StrictHostKeyChecking=no",
@@ -261,7 +263,13 @@ class Machine:
     def _lets_in(self) -> bool:
         """A real login: sshd shuts out whoever connects again and again and leaves without one."""
         knock = self.ssh_command("true")
-        return subprocess.run(knock, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+        try:
+            done = subprocess.run(
+                knock, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=KNOCK_LIMIT_S
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0
 
 
 def _last_lines(log: Path) -> str:
