@@ -102,10 +102,8 @@ static int new_socket(const struct endpoint *e)
 
 	if (fd < 0)
 		err(1, "socket");
-	if (e->any.sa_family != AF_UNIX) {
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (e->any.sa_family != AF_UNIX)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	}
 	return fd;
 }
 
@@ -116,6 +114,15 @@ static int dial(const struct endpoint *e)
 	if (connect(fd, &e->any, e->len))
 		err(1, "connect");
 	return fd;
+}
+
+/* As programs that ask and wait for answers have it; one-way streams have TCP as it comes. */
+static void send_at_once(const struct endpoint *e, int fd)
+{
+	int one = 1;
+
+	if (e->any.sa_family != AF_UNIX)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
 static double now(void)
@@ -211,7 +218,7 @@ static void *serve_one(void *arg)
 
 static int serve(const struct endpoint *e)
 {
-	int one = 1, fd, listener = new_socket(e);
+	int fd, listener = new_socket(e);
 	pthread_attr_t attr;
 	pthread_t thread;
 
@@ -228,8 +235,7 @@ static int serve(const struct endpoint *e)
 		fd = accept(listener, NULL, NULL);
 		if (fd < 0)
 			err(1, "accept");
-		if (e->any.sa_family != AF_UNIX)
-			setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		send_at_once(e, fd);
 		if (pthread_create(&thread, &attr, serve_one, (void *)(intptr_t)fd))
 			errx(1, "no thread for a connection");
 	}
@@ -240,6 +246,8 @@ static int start(const struct endpoint *e, enum pattern pattern, uint32_t size)
 	struct hello hello = {pattern, size};
 	int fd = dial(e);
 
+	if (pattern != STREAM)
+		send_at_once(e, fd);
 	if (!write_all(fd, &hello, sizeof(hello)))
 		err(1, "send");
 	return fd;
