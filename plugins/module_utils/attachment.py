@@ -69,6 +69,28 @@ def _notes(wanted: Wanted, seen: Observed) -> List[str]:
     return notes
 
 
+# --- as the manifest has it ---
+
+
+def wish(entry: Record) -> Wanted:
+    """A manifest's attachment as the plan takes it."""
+    on_cgroup = entry["cgroup"] is not None
+    return Wanted(
+        program=entry["program"],
+        kind=CGROUP if on_cgroup else MAP,
+        target=entry["cgroup"] if on_cgroup else entry["map"],
+        present=not entry.get(manifest.LEAVING),
+        create_cgroup=on_cgroup,
+    )
+
+
+def ordered(document: manifest.Manifest) -> List[Record]:
+    """The manifest's attachments, verdicts first."""
+    return sorted(
+        document["attachments"], key=lambda entry: (entry["map"] is None, entry["cgroup"] or "", entry["program"])
+    )
+
+
 # --- observe ---
 
 

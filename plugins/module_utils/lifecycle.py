@@ -1,9 +1,9 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole host after its manifest: compare, restore, roll back, steer. No compiler, no Ansible.
+"""The whole host after its manifest: restore, roll back, steer. No compiler, no Ansible.
 
-:mod:`.plan.host` says how the parts make one plan. Here the parts are looked at and done: programs first, then
+:mod:`.plan.host` says how the parts make one plan. Here the parts are done: programs first, then
 settings, then the verdict, then the cgroups, so that no socket enters the map before it has all that it needs.
 """
 
@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from . import attachment, pin, program, setup
 from .apply import Handler, Undo, Watch, apply
 from .datapath import live
 from .errors import SockredirError
-from .host import files, install, mounts
-from .kernel.attachments import CGROUP, Attached
+from .host import mounts
 from .plan import attachment as attachment_plan
 from .plan import host as planning
 from .plan import pin as pin_plan
-from .plan import setup as setup_plan
+from .plan import settings as settings_plan
 from .plan.model import Plan, Step
-from .state import lock, manifest, store
+from .state import lock, manifest
 
 Document = manifest.Manifest
 WAIT_SECONDS = 60.0
@@ -33,112 +32,6 @@ _BPFFS = "/sys/fs/bpf"
 
 class NotEnabled(SockredirError):
     """There is no manifest: nothing of ours is meant to be on this host."""
-
-
-# --- compare ---
-
-
-class Comparison(NamedTuple):
-    """A host beside its manifest.
-
-    :ivar document: what can be understood of the manifest; None where there is none.
-    :ivar steps: what it would take to make the host what the manifest says, each with its kind of drift.
-    :ivar foreign: other programs on the accelerated cgroups, by cgroup.
-    """
-
-    document: Optional[Document]
-    steps: Plan
-    foreign: Dict[str, List[Attached]]
-
-
-def compare(state_dir: str) -> Comparison:
-    """How a host differs from its manifest; reads only.
-
-    :raises SockredirError: the kernel does not let us look.
-    """
-    document = manifest.known(state_dir)
-    damage = manifest.damage(state_dir)
-    steps: Plan = []
-    if damage:
-        steps.append(planning.refused("manifest", damage, "manifest_changed"))
-    foreign: Dict[str, List[Attached]] = {}
-    if document is not None:
-        steps += _manifest_drift(state_dir, document, bool(damage))
-        for name in document["programs"]:
-            steps += _program_drift(state_dir, document, name)
-        for entry in ordered(document):
-            found, others = _attachment_drift(state_dir, document, entry)
-            steps += found
-            if others:
-                foreign[entry["cgroup"]] = others
-        steps += _settings_drift(document) + _file_drift(document)
-    return Comparison(document, steps, foreign)
-
-
-def _manifest_drift(state_dir: str, document: Document, damaged: bool) -> Plan:
-    steps: Plan = []
-    if not document["committed"] and not damaged:
-        steps.append(planning.refused("manifest", "a change was not finished", "unfinished"))
-    problem = setup.previous_damage(state_dir)
-    if problem:
-        steps.append(planning.refused("manifest: previous", problem, "object_changed"))
-    for digest in manifest.objects(document):
-        try:
-            store.get(state_dir, digest)
-        except SockredirError as error:
-            steps.append(planning.refused(store.path(state_dir, digest), error.message, "object_changed"))
-    return steps
-
-
-def _program_drift(state_dir: str, document: Document, name: str) -> Plan:
-    same_boot = manifest.ids_valid(document)
-    try:
-        with program.planned(name, document, state_dir) as (steps, _handlers):
-            pass
-    except SockredirError as error:
-        return [planning.refused(f"program {name}", error.message, "pin_replaced")]
-    # What is wrong with an object is said above, for each.
-    return planning.name_drift(planning.PROGRAM, [step for step in steps if step.verb != "store"], same_boot)
-
-
-def _attachment_drift(state_dir: str, document: Document, entry: Dict[str, Any]) -> Any:
-    wanted = setup.entry_wish(entry)._replace(pretend=True)
-    try:
-        seen = attachment.observe(wanted, state_dir)
-        steps = attachment_plan.plan(wanted, seen)
-    except SockredirError as error:
-        return [planning.refused(wanted.target, error.message, "program_replaced")], []
-    others = attachment_plan.foreign(wanted, seen) if wanted.kind == CGROUP else []
-    return planning.name_drift(wanted.kind, steps, manifest.ids_valid(document)), others
-
-
-def _settings_drift(document: Document) -> Plan:
-    try:
-        found = live.read_settings(document["pin_dir"])
-    except SockredirError as error:
-        return [planning.refused("settings", error.message, "settings_changed")]
-    # Without the map that is missing, not what it would say.
-    return setup_plan.settings_steps(document["settings"], found) if found and document["settings"] else []
-
-
-def _file_drift(document: Document) -> Plan:
-    recorded = document["files"]
-    found = {path: files.read(path) for path in recorded}
-    prefix = document["unit"].get("prefix")
-    if prefix:
-        places = install.Places(prefix)
-        found.update({f"{places.package}/{name}": files.File(text) for name, text in install.installed(places).items()})
-    return planning.file_drift(recorded, found, document["unit"])
-
-
-def ordered(document: Document) -> List[Dict[str, Any]]:
-    """The manifest's attachments, verdicts first."""
-    return sorted(
-        document["attachments"], key=lambda entry: (entry["map"] is None, entry["cgroup"] or "", entry["program"])
-    )
-
-
-# --- make it so ---
 
 
 class _Making:
@@ -164,7 +57,7 @@ class _Making:
                     yield from self._part(f"program {name}", planning.PROGRAM, steps, handlers)
         yield from self._settings()
         for entry in self._attachments():
-            wanted = setup.entry_wish(entry)
+            wanted = attachment.wish(entry)
             steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.state_dir))
             handlers = attachment.handlers(wanted, self.state_dir)
             yield from self._part(f"attachment {wanted.target}", wanted.kind, steps, handlers)
@@ -185,7 +78,7 @@ class _Making:
 
     def _attachments(self) -> List[Dict[str, Any]]:
         """Those to have, verdicts first; then those to take off, verdicts last."""
-        known = ordered(self.document)
+        known = attachment.ordered(self.document)
         staying = [entry for entry in known if not entry.get(manifest.LEAVING)]
         return staying + [entry for entry in reversed(known) if entry.get(manifest.LEAVING)]
 
@@ -193,7 +86,7 @@ class _Making:
         pin_dir, wanted = self.document["pin_dir"], self.document["settings"]
         if wanted:
             paths = setup.Paths(pin_dir, self.state_dir, "")
-            steps = setup_plan.settings_steps(wanted, live.read_settings(pin_dir))
+            steps = settings_plan.steps(wanted, live.read_settings(pin_dir))
             handlers = {"settings": lambda _step: setup.write_settings(paths, wanted)}
             yield from self._part("settings", planning.SETTINGS, steps, handlers)
 
@@ -255,9 +148,9 @@ def preview_rollback(state_dir: str) -> Plan:
             with program.planned(name, document, state_dir) as (planned, _handlers):
                 steps += planned
     found = live.read_settings(document["pin_dir"])
-    steps += setup_plan.settings_steps(document["settings"], found) if document["settings"] else []
+    steps += settings_plan.steps(document["settings"], found) if document["settings"] else []
     for entry in document["attachments"]:
-        wanted = setup.entry_wish(entry)._replace(pretend=True)
+        wanted = attachment.wish(entry)._replace(pretend=True)
         steps += attachment_plan.plan(wanted, attachment.observe(wanted, state_dir))
     return steps
 
@@ -275,7 +168,7 @@ def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seco
             raise not_enabled(state_dir)
         wanted = {**document["settings"], "mode": mode}
         paths = setup.Paths(document["pin_dir"], state_dir, "")
-        steps = setup_plan.settings_steps(wanted, live.read_settings(paths.pin_dir))
+        steps = settings_plan.steps(wanted, live.read_settings(paths.pin_dir))
         if document["settings"] != wanted:
             steps.append(Step("record", "manifest: mode", document["settings"]["mode"], mode))
 

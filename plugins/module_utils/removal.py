@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from . import attachment, discovery, lifecycle, program, setup
+from . import attachment, discovery, program, setup
 from .apply import Handler, Undo, Watch, apply
 from .datapath import live
 from .host import cgroups, files, install, systemd
@@ -99,8 +99,8 @@ class _Work:
     def steps(self) -> Iterator[Step]:
         yield from self._part("settings", planning.drain(self._settings()), {"drain": self._drain})
         yield from self._part("leaf", self._leaf_steps(), {"remove_leaf": _remove_leaf})
-        for entry in reversed(lifecycle.ordered(self.document)):
-            wanted = setup.entry_wish(entry)._replace(present=False)
+        for entry in reversed(attachment.ordered(self.document)):
+            wanted = attachment.wish(entry)._replace(present=False)
             steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.places.state_dir))
             handlers = attachment.handlers(wanted, self.places.state_dir, keep_book=False)
             yield from self._part(wanted.target, steps, handlers)

@@ -12,9 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from . import attachment
 from .apply import Handler, Undo, Watch, apply
 from .datapath import live
-from .errors import SockredirError
 from .host import cgroups, files, install, mounts
-from .kernel.attachments import CGROUP, MAP
 from .plan import attachment as attachment_plan
 from .plan import settings as settings_form
 from .plan import setup as planning
@@ -51,7 +49,7 @@ def _plan(wanted: Wanted, paths: Paths, work: Dict[str, Handler]) -> Plan:
     seen = observe(wanted, paths)
     steps: Plan = []
     for entry in _moved_away(seen.document, wanted):
-        taken_off = entry_wish(entry)._replace(present=False)
+        taken_off = attachment.wish(entry)._replace(present=False)
         prefix = f"{taken_off.target} "
         own = attachment.handlers(taken_off, paths.state_dir)
         work.update({prefix + verb: handler for verb, handler in own.items()})
@@ -70,18 +68,6 @@ def _moved_away(document: Optional[manifest.Manifest], wanted: Wanted) -> List[D
     return [entry for entry in document["attachments"] if entry["cgroup"] == old != new]
 
 
-def entry_wish(entry: Dict[str, Any]) -> attachment_plan.Wanted:
-    """A manifest's attachment as the plan takes it."""
-    on_cgroup = entry["cgroup"] is not None
-    return attachment_plan.Wanted(
-        program=entry["program"],
-        kind=CGROUP if on_cgroup else MAP,
-        target=entry["cgroup"] if on_cgroup else entry["map"],
-        present=not entry.get(manifest.LEAVING),
-        create_cgroup=on_cgroup,
-    )
-
-
 def observe(wanted: Wanted, paths: Paths) -> Seen:
     """What is there of it; reads only."""
     document = manifest.known(paths.state_dir)
@@ -89,7 +75,7 @@ def observe(wanted: Wanted, paths: Paths) -> Seen:
     return Seen(
         document=document,
         damage=manifest.damage(paths.state_dir),
-        previous_damage=previous_damage(paths.state_dir),
+        previous_damage=store.previous_damage(paths.state_dir),
         settings=live.read_settings(paths.pin_dir),
         package=install.installed(wanted.places),
         stale=install.stale(wanted.places),
@@ -103,17 +89,6 @@ def _old_files(document: Optional[manifest.Manifest], wanted: Wanted) -> List[st
         return []
     old_package = document["unit"].get("package", wanted.places.package)
     return [path for path in document["files"] if not path.startswith((old_package + "/", wanted.places.package + "/"))]
-
-
-def previous_damage(state_dir: str) -> Optional[str]:
-    """Why a roll-back could not be done; None where it could, or where there is nothing to go back to."""
-    try:
-        document = manifest.previous(state_dir)
-        for digest in manifest.objects(document):
-            store.get(state_dir, digest)
-    except SockredirError as error:
-        return error.message
-    return None
 
 
 def handlers(wanted: Wanted, paths: Paths) -> Dict[str, Handler]:

@@ -380,10 +380,6 @@ drift:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
 
-quick.install()
-
-from ansible_collections.ebpf.sockredir.plugins.module_utils.observe.report import gather
-
 ARGUMENTS = {
     "gather": {
         "type": "list",
@@ -400,6 +396,9 @@ ARGUMENTS = {
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     options = module.params
+    quick.install(options["state_dir"])
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.observe.report import gather
+
     report = gather(options["gather"], options["pin_dir"], options["state_dir"], options["max_flows"])
     module.exit_json(changed=False, **report)
 

@@ -118,6 +118,8 @@ def main() -> int:
         return 0
     if os.geteuid() != 0:
         raise SystemExit("benchmark: needs root to load programs: use sudo")
+    if options.chart:
+        report.need_chart()
     if options.quick:
         options.repeats, options.seconds = 3, 0.5
     document = run(options)

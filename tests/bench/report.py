@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 from typing import Dict, Iterable, List
 
@@ -67,8 +68,15 @@ def _amount(value: float, unit: str) -> str:
     return f"{value:,.0f} /s"
 
 
+def need_chart() -> None:
+    """:raises SystemExit: no chart can be drawn; said before anything is measured."""
+    if not importlib.util.find_spec("matplotlib"):
+        raise SystemExit("benchmark: --chart needs matplotlib: pip install -r requirements/benchmark.txt")
+
+
 def chart(document: dict, path: str) -> None:
     """Draw it with matplotlib; the suffix of ``path`` chooses the format."""
+    need_chart()
     import matplotlib
 
     matplotlib.use("Agg")

@@ -115,8 +115,10 @@ class Fleet:
         return str(path)
 
     def environment(self) -> Dict[str, str]:
+        # A local module inherits what ssh would not bring: with PYTHONUNBUFFERED Python reads it byte by byte.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         return {
-            **os.environ,
+            **own,
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(self.base / "collections"),
             "ANSIBLE_CONNECTION_PLUGINS": str(Path(__file__).parent / "connection"),

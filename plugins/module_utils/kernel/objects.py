@@ -10,6 +10,7 @@ layout that its maps have. (The kernel's tag is no identity: it is blind to .rod
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
@@ -141,9 +142,13 @@ def layout(info: libbpf.MapInfo) -> Dict[str, List[btf.Field]]:
     """The fields of a map's ``key`` and ``value``, where the kernel keeps their types; else empty."""
     if not info.btf_id:
         return {}
-    types = _btf(info.btf_id)
     ids = {"key": info.btf_key_type_id, "value": info.btf_value_type_id}
-    return {side: types.fields(number) for side, number in ids.items() if number}
+    return {side: _fields(info.btf_id, number) for side, number in ids.items() if number}
+
+
+@functools.lru_cache(maxsize=None)
+def _fields(btf_id: int, type_id: int) -> List[btf.Field]:
+    return _btf(btf_id).fields(type_id)
 
 
 _parsed: Dict[int, btf.Btf] = {}

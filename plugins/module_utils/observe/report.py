@@ -118,7 +118,7 @@ def _flows(unreadable: Unreadable, pin_dir: str, most: int) -> Optional[Dict[str
 
 
 def _drift(state_dir: str) -> List[Dict[str, Any]]:
-    from .. import lifecycle
+    from .. import compare
     from ..plan.host import drift
 
-    return drift(lifecycle.compare(state_dir).steps)
+    return drift(compare.with_manifest(state_dir).steps)

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from ..datapath.layout import Mode, Settings, encode_settings
+from ..datapath.live import Found
 from ..errors import SockredirError
+from .model import Plan, Step
 
 Wanted = Dict[str, Any]
 Range = Tuple[int, int]
@@ -121,3 +123,14 @@ def _range(text: str, option: str) -> Range:
 
 def _show(found: Iterable[Range]) -> List[str]:
     return [str(low) if low == high else f"{low}-{high}" for low, high in found]
+
+
+def steps(wanted: Dict[str, Any], found: Optional[Found]) -> Plan:
+    """Tell the programs what is wanted, where they are told something else."""
+    now = from_layout(found.settings) if found and found.settings else None
+    if now == wanted and found and not found.trouble:
+        return []
+    before: Any = now
+    if found and found.trouble:
+        before = {"trouble": found.trouble, **(now or {})}
+    return [Step("settings", "settings", before, wanted, {"kind": "settings_changed"})]

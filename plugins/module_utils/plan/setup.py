@@ -69,7 +69,7 @@ def plan(wanted: Wanted, seen: Seen) -> Plan:
     :raises SockredirError: nothing has been loaded yet.
     """
     _refuse(wanted, seen)
-    steps = settings_steps(wanted.settings, seen.settings) + _package_steps(wanted, seen)
+    steps = settings_form.steps(wanted.settings, seen.settings) + _package_steps(wanted, seen)
     steps += _file_steps(wanted, seen) + _manifest_steps(wanted, seen)
     return steps + _stale_steps(wanted, seen)  # last: it cannot be undone
 
@@ -87,17 +87,6 @@ def _refuse(wanted: Wanted, seen: Seen) -> None:
                 f"{option}: this host was set up with {before}, not {wanted.unit[option]}",
                 "keep it, or run state: absent with the old one first",
             )
-
-
-def settings_steps(wanted: Dict[str, Any], found: Optional[Found]) -> Plan:
-    """Tell the programs what is wanted, where they are told something else."""
-    now = settings_form.from_layout(found.settings) if found and found.settings else None
-    if now == wanted and found and not found.trouble:
-        return []
-    before: Any = now
-    if found and found.trouble:
-        before = {"trouble": found.trouble, **(now or {})}
-    return [Step("settings", "settings", before, wanted, {"kind": "settings_changed"})]
 
 
 def _package_steps(wanted: Wanted, seen: Seen) -> Plan:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Iterable, List
+from typing import Iterable, List, Optional
 
 from ..errors import SockredirError
-from . import files
+from . import files, manifest
 
 DIRECTORY = "objects"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -85,3 +85,14 @@ def _intact(state_dir: str, digest: str) -> bool:
     except SockredirError:
         return False
     return True
+
+
+def previous_damage(state_dir: str) -> Optional[str]:
+    """Why a roll-back could not be done; None where it could, or where there is nothing to go back to."""
+    try:
+        document = manifest.previous(state_dir)
+        for digest in manifest.objects(document):
+            get(state_dir, digest)
+    except SockredirError as error:
+        return error.message
+    return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Optional
 
-from .. import lifecycle, program
+from .. import compare, program
 from ..datapath import live
 from ..errors import SockredirError
 from ..plan.host import drift
@@ -33,7 +33,7 @@ def report(state_dir: str) -> Dict[str, Any]:
 
     :raises SockredirError: the kernel does not let us look.
     """
-    compared = lifecycle.compare(state_dir)
+    compared = compare.with_manifest(state_dir)
     document = compared.document
     found: Dict[str, Any] = {
         "enabled": document is not None,

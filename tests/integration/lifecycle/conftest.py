@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment, hosting, lifecycle, program
+from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment, compare, hosting, program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objects
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.host import drift
@@ -132,7 +132,7 @@ class Whole:
         return hosting.absent(self.here("absent"), False, watch)
 
     def drift_here(self) -> List[Dict[str, Any]]:
-        return drift(lifecycle.compare(str(self.corner.state_dir)).steps)
+        return drift(compare.with_manifest(str(self.corner.state_dir)).steps)
 
     def pin(self, name: str) -> Optional[objects.Pin]:
         return objects.at(str(self.corner.pin_dir / name))

@@ -151,4 +151,4 @@ def test_each_step_says_its_drift():
 
 def test_settings_layout_is_what_a_decoded_map_gives():
     raw = layout.encode_settings(settings_form.to_layout(SETTINGS))
-    assert setup.settings_steps(SETTINGS, Found(raw, layout.decode_settings(raw), "")) == []
+    assert settings_form.steps(SETTINGS, Found(raw, layout.decode_settings(raw), "")) == []

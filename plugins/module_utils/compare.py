@@ -1,0 +1,117 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole host beside its manifest: what differs. Reads only.
+
+Apart from what makes changes: an audit asks every host of a fleet, and what it sends and compiles there is its cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from . import attachment, program
+from .datapath import live
+from .errors import SockredirError
+from .host import files, install
+from .kernel.attachments import CGROUP, Attached
+from .plan import attachment as attachment_plan
+from .plan import host as planning
+from .plan import settings as settings_plan
+from .plan.model import Plan
+from .state import manifest, store
+
+Document = manifest.Manifest
+
+
+class Comparison(NamedTuple):
+    """A host beside its manifest.
+
+    :ivar document: what can be understood of the manifest; None where there is none.
+    :ivar steps: what it would take to make the host what the manifest says, each with its kind of drift.
+    :ivar foreign: other programs on the accelerated cgroups, by cgroup.
+    """
+
+    document: Optional[Document]
+    steps: Plan
+    foreign: Dict[str, List[Attached]]
+
+
+def with_manifest(state_dir: str) -> Comparison:
+    """How a host differs from its manifest; reads only.
+
+    :raises SockredirError: the kernel does not let us look.
+    """
+    document = manifest.known(state_dir)
+    damage = manifest.damage(state_dir)
+    steps: Plan = []
+    if damage:
+        steps.append(planning.refused("manifest", damage, "manifest_changed"))
+    foreign: Dict[str, List[Attached]] = {}
+    if document is not None:
+        steps += _manifest_drift(state_dir, document, bool(damage))
+        for name in document["programs"]:
+            steps += _program_drift(state_dir, document, name)
+        for entry in attachment.ordered(document):
+            found, others = _attachment_drift(state_dir, document, entry)
+            steps += found
+            if others:
+                foreign[entry["cgroup"]] = others
+        steps += _settings_drift(document) + _file_drift(document)
+    return Comparison(document, steps, foreign)
+
+
+def _manifest_drift(state_dir: str, document: Document, damaged: bool) -> Plan:
+    steps: Plan = []
+    if not document["committed"] and not damaged:
+        steps.append(planning.refused("manifest", "a change was not finished", "unfinished"))
+    problem = store.previous_damage(state_dir)
+    if problem:
+        steps.append(planning.refused("manifest: previous", problem, "object_changed"))
+    for digest in manifest.objects(document):
+        try:
+            store.get(state_dir, digest)
+        except SockredirError as error:
+            steps.append(planning.refused(store.path(state_dir, digest), error.message, "object_changed"))
+    return steps
+
+
+def _program_drift(state_dir: str, document: Document, name: str) -> Plan:
+    same_boot = manifest.ids_valid(document)
+    try:
+        with program.planned(name, document, state_dir) as (steps, _handlers):
+            pass
+    except SockredirError as error:
+        return [planning.refused(f"program {name}", error.message, "pin_replaced")]
+    # What is wrong with an object is said above, for each.
+    return planning.name_drift(planning.PROGRAM, [step for step in steps if step.verb != "store"], same_boot)
+
+
+def _attachment_drift(state_dir: str, document: Document, entry: Dict[str, Any]) -> Any:
+    wanted = attachment.wish(entry)._replace(pretend=True)
+    try:
+        seen = attachment.observe(wanted, state_dir)
+        steps = attachment_plan.plan(wanted, seen)
+    except SockredirError as error:
+        return [planning.refused(wanted.target, error.message, "program_replaced")], []
+    others = attachment_plan.foreign(wanted, seen) if wanted.kind == CGROUP else []
+    return planning.name_drift(wanted.kind, steps, manifest.ids_valid(document)), others
+
+
+def _settings_drift(document: Document) -> Plan:
+    try:
+        found = live.read_settings(document["pin_dir"])
+    except SockredirError as error:
+        return [planning.refused("settings", error.message, "settings_changed")]
+    # Without the map that is missing, not what it would say.
+    return settings_plan.steps(document["settings"], found) if found and document["settings"] else []
+
+
+def _file_drift(document: Document) -> Plan:
+    recorded = document["files"]
+    found = {path: files.read(path) for path in recorded}
+    prefix = document["unit"].get("prefix")
+    if prefix:
+        places = install.Places(prefix)
+        found.update({f"{places.package}/{name}": files.File(text) for name, text in install.installed(places).items()})
+    return planning.file_drift(recorded, found, document["unit"])
