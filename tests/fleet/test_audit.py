@@ -282,3 +282,10 @@ def test_enable_repairs_each_and_says_so(audited):
     report = json.loads((fleet.base / "out" / "sockredir-audit.json").read_text(encoding="utf-8"))
     assert report["totals"]["compliant"] == len(BROKEN) + 1
     assert manifest.current(str(fleet.state_dir(audited.broken["unfinished"])))["committed"]
+
+
+def test_a_question_in_a_wrong_form_is_refused_before_a_host_is_asked(audited):
+    done = audited.fleet.play("audit_sockredir.yml", "-e", json.dumps({"report_query": "hosts[?"}))
+    assert done.returncode == 2
+    assert "query 'hosts[?' at character 8: the expression ends too early" in done.stdout + done.stderr
+    assert "Look at each host" not in done.stdout

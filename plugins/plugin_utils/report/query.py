@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from . import text
 
@@ -30,6 +30,19 @@ def query(data: Any, expression: str) -> Any:
     :param expression: str, see docs/queries.md.
     :raises QueryError: jmespath is not installed, or the expression is wrong (the line says at which character).
     """
+    # jmespath compares type names; a round trip makes Ansible's own subclasses of str, list and dict plain again.
+    return _answer(expression, lambda compiled: compiled.search(json.loads(json.dumps(data))))
+
+
+def check(expression: str) -> None:
+    """See whether an expression can be asked at all, before anybody is; what its functions meet is for :func:`query`.
+
+    :raises QueryError: as :func:`query`.
+    """
+    _answer(expression, lambda _compiled: None)
+
+
+def _answer(expression: str, ask: Callable[[Any], Any]) -> Any:
     if jmespath is None:
         raise QueryError(
             f"a query needs the Python package jmespath on the controller, which {sys.executable} does not have;"
@@ -38,8 +51,7 @@ def query(data: Any, expression: str) -> Any:
     if not isinstance(expression, str):
         raise QueryError(f"a query is a JMESPath expression (a string), not {type(expression).__name__}")
     try:
-        # jmespath compares type names; a round trip makes Ansible's own subclasses of str, list and dict plain again.
-        return jmespath.search(str(expression), json.loads(json.dumps(data)))
+        return ask(jmespath.compile(str(expression)))
     except (exceptions.JMESPathError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise QueryError(_explain(error, expression)) from None
 

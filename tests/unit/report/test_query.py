@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("jmespath", reason="jmespath is not installed")
 
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report import query as module
-from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.query import QueryError, query
+from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.query import QueryError, check, query
 
 DATA = {"hosts": [{"name": "a", "flows": 3}, {"name": "b", "flows": None}]}
 
@@ -54,6 +54,13 @@ def test_errors_name_the_place_and_the_reason(expression, message):
     with pytest.raises(QueryError) as caught:
         query(DATA, expression)
     assert str(caught.value) == message
+
+
+def test_a_wrong_form_shows_without_a_report():
+    with pytest.raises(QueryError, match="at character 8: the expression ends too early"):
+        check("hosts[?")
+    # What a function makes of the report only the report tells.
+    check("length(hosts[0].flows)")
 
 
 @pytest.mark.parametrize("expression", ["[" * 10_000 + "]" * 10_000, "hosts" + "]" * 1_000_000])
