@@ -60,10 +60,7 @@ class Result(NamedTuple):
 
 def preview(places: Places) -> Plan:
     """What :func:`ensure` would do; reads only."""
-    work = _Work(places)
-    steps = list(work.steps())
-    names = _listing(places.pin_dir)
-    return steps + (planning.remove_directory(places.pin_dir, names, steps) if os.path.isdir(places.pin_dir) else [])
+    return list(_Work(places).steps())
 
 
 def ensure(places: Places, wait_seconds: float, watch: Optional[Watch] = None) -> Result:
@@ -108,6 +105,7 @@ class _Work:
             steps, handlers = program.removal(name, self.document, self.places.state_dir)
             yield from self._part(name, steps, {**handlers, "forget": lambda _step: None})
         yield from self._part("files", self._file_steps(), {"file": self._file, "package": self._package})
+        yield from self._part("pins", self._directory_steps(), {"remove_directory": _remove_directory})
         yield from self._part("state", self._state_steps(), {"remove_state": self._remove_state})
 
     def _part(self, name: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
@@ -139,6 +137,11 @@ class _Work:
             )
         return steps
 
+    def _directory_steps(self) -> Plan:
+        """It also goes where an earlier run has made it and then failed."""
+        pin_dir = self.places.pin_dir
+        return planning.remove_directory(pin_dir, _listing(pin_dir), self.done) if os.path.isdir(pin_dir) else []
+
     def _state_steps(self) -> Plan:
         there = [name for name in _STATE_FILES + _STATE_DIRECTORIES if os.path.lexists(self._state(name))]
         return [Step("remove_state", self.places.state_dir, "directory", None)] if there else []
@@ -169,6 +172,11 @@ class _Work:
         with contextlib.suppress(OSError):
             os.rmdir(self.places.state_dir)
         return None
+
+
+def _remove_directory(step: Step) -> Undo:
+    os.rmdir(step.subject)
+    return lambda: os.mkdir(step.subject, 0o700)
 
 
 def _remove_leaf(step: Step) -> Undo:

@@ -58,9 +58,10 @@ def state(fleet, name):
 
 
 def is_plain(fleet, name):
-    """Nothing of ours on the host: no pin, nothing on its cgroup, no manifest."""
-    pins = list(fleet.pin_dir(name).iterdir()) if fleet.pin_dir(name).exists() else []
-    return not pins and is_plain_tcp(fleet, name) and manifest.current(str(fleet.state_dir(name))) is None
+    """Nothing of ours on the host: no pin directory, nothing on its cgroup, nothing where its state would be."""
+    state_dir = fleet.state_dir(name)
+    left = list(state_dir.iterdir()) if state_dir.exists() else []
+    return not fleet.pin_dir(name).exists() and not left and is_plain_tcp(fleet, name)
 
 
 def is_plain_tcp(fleet, name):

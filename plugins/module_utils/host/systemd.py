@@ -29,7 +29,7 @@ DefaultDependencies=no
 RequiresMountsFor={paths}
 Wants=network-pre.target{slice}
 After=local-fs.target{slice}
-Before=network-pre.target network.target shutdown.target
+Before=network-pre.target basic.target shutdown.target
 Conflicts=shutdown.target
 
 [Service]
@@ -61,8 +61,9 @@ def booted() -> bool:
 def unit_files(unit_dir: str, launcher: str, state_dir: str, slice_name: Optional[str]) -> Dict[str, files.File]:
     """The unit and the symlink that enables it, by path.
 
-    It runs before the network is set up, so that no service has a connection yet; hence without the usual
-    dependencies, which would make a cycle with services that set up the network early (cloud-init does).
+    It runs before the network is set up, and before whatever has the usual dependencies (a network.target orders
+    only where something wants it), so that no service has a connection yet; hence without them itself. They would
+    also make a cycle with services that set up the network early (cloud-init does).
 
     :param slice_name: str, the slice whose cgroup is accelerated: it is started, so that systemd keeps its cgroup.
     """
