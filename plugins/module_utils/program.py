@@ -508,6 +508,12 @@ def _pretended(request: Request, reason: str) -> Result:
     return Result([step], notes=(f"{reason}: what a run would load cannot be known in full",))
 
 
+def remove_directory(step: Step) -> Callable[[], None]:
+    """The handler that removes an empty directory of pins; returns how to undo it."""
+    os.rmdir(step.subject)
+    return lambda: os.mkdir(step.subject, 0o700)
+
+
 class _Work:
     """The handlers of a plan's steps: each does its step and returns how to undo it."""
 
@@ -520,7 +526,7 @@ class _Work:
         """By verb."""
         return {
             "make_directory": self._make_directory,
-            "remove_directory": self._remove_directory,
+            "remove_directory": remove_directory,
             "store": self._store,
             "load": self._load,
             "pin": self._pin,
@@ -537,10 +543,6 @@ class _Work:
         except OSError as error:
             raise SockredirError(f"pin_dir: cannot make {step.subject}: {error.strerror}") from error
         return lambda: os.rmdir(step.subject)
-
-    def _remove_directory(self, step: Step) -> Callable[[], None]:
-        os.rmdir(step.subject)
-        return lambda: os.mkdir(step.subject, 0o700)
 
     def _store(self, _step: Step) -> Callable[[], None]:
         digest = store.put(self._state_dir, self._data)

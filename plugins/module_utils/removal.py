@@ -105,7 +105,7 @@ class _Work:
             steps, handlers = program.removal(name, self.document, self.places.state_dir)
             yield from self._part(name, steps, {**handlers, "forget": lambda _step: None})
         yield from self._part("files", self._file_steps(), {"file": self._file, "package": self._package})
-        yield from self._part("pins", self._directory_steps(), {"remove_directory": _remove_directory})
+        yield from self._part("pins", self._directory_steps(), {"remove_directory": program.remove_directory})
         yield from self._part("state", self._state_steps(), {"remove_state": self._remove_state})
 
     def _part(self, name: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
@@ -172,11 +172,6 @@ class _Work:
         with contextlib.suppress(OSError):
             os.rmdir(self.places.state_dir)
         return None
-
-
-def _remove_directory(step: Step) -> Undo:
-    os.rmdir(step.subject)
-    return lambda: os.mkdir(step.subject, 0o700)
 
 
 def _remove_leaf(step: Step) -> Undo:

@@ -12,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+from ansible_collections.ebpf.sockredir.plugins.module_utils.host import install
 
 QUICK = Path(__file__).resolve().parents[2] / "plugins" / "module_utils" / "quick.py"
 CODE = "import sys\nWHERE = sys._getframe().f_code.co_filename\nVALUE = 1\n"
@@ -104,3 +106,9 @@ def test_damaged_byte_code_is_no_matter(archive, library, tmp_path, keep):
 def test_a_damaged_manifest_is_no_matter(archive, library, tmp_path, text):
     (tmp_path / "state" / "current").write_text(text, encoding="utf-8")
     assert ask(archive, tmp_path / "state") == (1, f"{archive}/package/part/one.py")
+
+
+def test_it_looks_where_the_library_is_installed(tmp_path, library):
+    """It may import nothing of the package, so it says once more what install.Places says."""
+    assert quick._library(str(tmp_path / "none")) == install.Places().package
+    assert quick._library(str(tmp_path / "state")) == install.Places(str(tmp_path / "usr")).package

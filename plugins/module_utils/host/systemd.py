@@ -29,7 +29,7 @@ DefaultDependencies=no
 RequiresMountsFor={paths}
 Wants=network-pre.target{slice}
 After=local-fs.target{slice}
-Before=network-pre.target basic.target shutdown.target
+Before=network-pre.target network.target basic.target shutdown.target
 Conflicts=shutdown.target
 
 [Service]

@@ -151,14 +151,10 @@ def _fields(btf_id: int, type_id: int) -> List[btf.Field]:
     return _btf(btf_id).fields(type_id)
 
 
-_parsed: Dict[int, btf.Btf] = {}
-
-
+@functools.lru_cache(maxsize=None)
 def _btf(number: int) -> btf.Btf:
-    if number not in _parsed:
-        with libbpf.btf_by_id(number) as descriptor:
-            _parsed[number] = btf.Btf(libbpf.btf_data(descriptor))
-    return _parsed[number]
+    with libbpf.btf_by_id(number) as descriptor:
+        return btf.Btf(libbpf.btf_data(descriptor))
 
 
 def need_root() -> None:
