@@ -17,6 +17,8 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import compi
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "bpf" / "sockredir.bpf.c"
+#: What is attached to the map of sockets, as far as an object has it.
+ON_PEERS = {"verdict": libbpf.ATTACH_SK_MSG_VERDICT, "receive": libbpf.ATTACH_SK_SKB_STREAM_VERDICT}
 _FIRST = bytes(4)
 
 
@@ -111,11 +113,12 @@ def redirection(
         for name in loadable.programs:
             _pin(stack, loadable.program(name), pin_dir / name)
         group = stack.enter_context(libbpf.Fd(os.open(cgroup, os.O_RDONLY)))
-        sockops, verdict, peers = (
-            stack.enter_context(libbpf.get(str(pin_dir / name))) for name in ("sockops", "verdict", "peers")
-        )
-        libbpf.attach(verdict, peers, libbpf.ATTACH_SK_MSG_VERDICT)
-        stack.callback(libbpf.detach, verdict, peers, libbpf.ATTACH_SK_MSG_VERDICT)
+        sockops, peers = (stack.enter_context(libbpf.get(str(pin_dir / name))) for name in ("sockops", "peers"))
+        for name, attach_type in ON_PEERS.items():
+            if name in loadable.programs:
+                program = stack.enter_context(libbpf.get(str(pin_dir / name)))
+                libbpf.attach(program, peers, attach_type)
+                stack.callback(libbpf.detach, program, peers, attach_type)
         libbpf.attach(sockops, group, libbpf.ATTACH_CGROUP_SOCK_OPS, libbpf.F_ALLOW_MULTI)
         stack.callback(libbpf.detach, sockops, group, libbpf.ATTACH_CGROUP_SOCK_OPS)
         yield Redirection(cgroup, pin_dir, state_dir)

@@ -19,7 +19,7 @@ import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from ..errors import SockredirError
-from . import assemble
+from . import assemble, hooks
 
 _INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", sys.executable)
 _TIMEOUT_SECONDS = 900  # 36 s on an emulated CPU
@@ -31,7 +31,6 @@ _SOCKET_MAPS = (15, 18)
 _RINGBUF = 27
 _LD_IMM64, _PSEUDO_MAP_FD, _MOV_IMM = 0x18, 1, 0xB7
 #: What a program's parameter says of its kind.
-_SECTIONS = {"bpf_sock_ops": "sockops/bcc", "sk_msg_md": "sk_msg"}
 _PARAMETER = r"\b%s\s*\(\s*struct\s+(\w+)\s*\*"
 _CONSTANT = "bpf_metadata_"
 _DIGEST_BYTES = 72
@@ -193,14 +192,14 @@ def _object(made: Dict[str, Any], text: str, src: str) -> bytes:
 
 def _program(function: Dict[str, Any], names: Dict[int, str], text: str, src: str) -> assemble.Program:
     parameter = re.search(_PARAMETER % re.escape(function["name"]), text)
-    section = _SECTIONS.get(parameter[1]) if parameter else None
-    if section is None:
+    hook = hooks.of_context(parameter[1]) if parameter else None
+    if hook is None:
         raise SockredirError(
             f"{src} holds the function {function['name']}, which is no program that redirects sockets",
-            "make it static, or let it take a struct bpf_sock_ops * or a struct sk_msg_md *",
+            f"make it static, or let it take a {' or a '.join(f'struct {hook.context} *' for hook in hooks.HOOKS)}",
         )
     code = bytes.fromhex(function["code"])
-    return assemble.Program(function["name"], section, code, dict(_maps(code, names)))
+    return assemble.Program(function["name"], f"{hook.section}/bcc", code, dict(_maps(code, names)))
 
 
 def _maps(code: bytes, names: Dict[int, str]) -> Iterator[Any]:

@@ -9,9 +9,10 @@ Source of the format: elf(5); section names as in libbpf's program_types documen
 from __future__ import annotations
 
 import struct
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import SockredirError
+from . import hooks
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -22,9 +23,6 @@ _SHT_PROGBITS, _SHT_SYMTAB, _SHT_NOBITS = 1, 2, 8
 _SHF_EXECINSTR = 4
 _STT_FUNC = 2
 _MACHINES = {3: "x86", 21: "PowerPC64", 22: "s390", 40: "ARM", 62: "x86-64", 183: "AArch64", 243: "RISC-V"}
-
-# Section (or what stands before its slash) -> program type and attach type, numbers of <linux/bpf.h>.
-PROGRAM_TYPES: Dict[str, Tuple[int, int]] = {"sockops": (13, 3), "sk_msg": (16, 7)}
 
 _COMPILE = "compile it with clang -O2 -g -target bpf"
 
@@ -137,7 +135,8 @@ def _programs(sections: List[Section], where: str) -> Iterator[Program]:
 
 def program_type(section: str) -> Optional[Tuple[int, int]]:
     """Program type and attach type of a section's name; None where it is not one of ours."""
-    return PROGRAM_TYPES.get(section.lstrip("?").split("/")[0])
+    hook = hooks.of_section(section)
+    return (hook.program_type, hook.attach_type) if hook else None
 
 
 def _functions(sections: List[Section]) -> Iterator[Tuple[str, int]]:
@@ -152,4 +151,4 @@ def _functions(sections: List[Section]) -> Iterator[Tuple[str, int]]:
 
 
 def _known() -> str:
-    return " or ".join(f'"{name}"' for name in PROGRAM_TYPES)
+    return " or ".join(f'"{hook.section}"' for hook in hooks.HOOKS)

@@ -84,7 +84,7 @@ class Maps:
 
 
 class Loaded:
-    """A pair of programs loaded from an object file and attached to a cgroup of its own, until closed."""
+    """Programs loaded from an object file and attached to a cgroup of its own, until closed."""
 
     can_load = True
 
@@ -96,11 +96,16 @@ class Loaded:
         self._loaded.load({})
         self.maps = Maps(lambda which: libbpf.Map(libbpf.Fd(os.dup(self._loaded.map(which).fileno()))))
         self.maps.settings(**(settings or {}))
-        libbpf.attach(self._loaded.program("verdict"), self._loaded.map("peers"), libbpf.ATTACH_SK_MSG_VERDICT)
+        self._attach_to_map({"verdict": libbpf.ATTACH_SK_MSG_VERDICT, "receive": libbpf.ATTACH_SK_SKB_STREAM_VERDICT})
         self.cgroup = os.path.join(parent, name)
         os.makedirs(self.cgroup)
         self._link = None
         self._attach()
+
+    def _attach_to_map(self, types):
+        for name, attach_type in types.items():
+            if name in self._loaded.programs:
+                self._libbpf.attach(self._loaded.program(name), self._loaded.map("peers"), attach_type)
 
     def _attach(self):
         number = os.open(self.cgroup, os.O_RDONLY | os.O_DIRECTORY)

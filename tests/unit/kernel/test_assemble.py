@@ -96,6 +96,10 @@ def test_sections_of_other_kinds(section, message):
         ("sockops/x", (13, 3)),
         ("sk_msg", (16, 7)),
         ("sk_msg2", None),
+        ("sk_skb/stream_verdict", (14, 5)),
+        ("sk_skb/stream_verdict/bcc", (14, 5)),
+        ("sk_skb/stream_parser", None),
+        ("sk_skb", None),
         ("", None),
     ],
 )

@@ -137,7 +137,7 @@ def test_bccs_answer_becomes_an_object():
     data = bcc._object(made, text, "it")
     assert [(one.name, one.prog_type) for one in elf.programs(data, "it")] == [("sockops", 13), ("verdict", 16)]
     sections = {section.name: section.data for section in elf.read(data, "it")}
-    assert struct.unpack("<QQ", sections[".relsk_msg"])[0] == 16
+    assert struct.unpack("<QQ", sections[".relsk_msg/bcc"])[0] == 16
     assert sections[".rodata"][72:] == struct.pack("<I", 5)
 
 

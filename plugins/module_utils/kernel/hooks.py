@@ -1,0 +1,69 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where programs can be attached, a row for each place: all else that depends on the kind of a program follows from it.
+
+Numbers and names as in <linux/bpf.h>; section names as in libbpf's program_types documentation.
+"""
+
+from __future__ import annotations
+
+from typing import List, NamedTuple, Optional
+
+CGROUP, MAP = "cgroup", "map"
+
+
+class Hook(NamedTuple):
+    """A place on a cgroup or a sockmap that takes programs of one type.
+
+    :ivar name: the attach type, as libbpf calls it.
+    :ivar attach_type: its number.
+    :ivar program_type: the number of the type of programs that it takes.
+    :ivar kind: ``cgroup`` or ``map``, what the place is on.
+    :ivar section: the section of an object file that its programs are in; more may follow after a slash.
+    :ivar context: the struct that its programs' parameter points to.
+    :ivar lost: the kind of drift when its program is no longer attached.
+    """
+
+    name: str
+    attach_type: int
+    program_type: int
+    kind: str
+    section: str
+    context: str
+    lost: str
+
+
+SOCK_OPS = Hook("cgroup_sock_ops", 3, 13, CGROUP, "sockops", "bpf_sock_ops", "attachment_missing")
+SK_MSG = Hook("sk_msg_verdict", 7, 16, MAP, "sk_msg", "sk_msg_md", "verdict_lost")
+SK_SKB = Hook("sk_skb_stream_verdict", 5, 14, MAP, "sk_skb/stream_verdict", "__sk_buff", "receive_lost")
+HOOKS = (SOCK_OPS, SK_MSG, SK_SKB)
+
+
+def named(name: str) -> Hook:
+    """The row of an attach type's name.
+
+    :raises KeyError: there is no such row.
+    """
+    return {hook.name: hook for hook in HOOKS}[name]
+
+
+def of_kind(kind: str) -> List[Hook]:
+    """The places that a cgroup or a map has."""
+    return [hook for hook in HOOKS if hook.kind == kind]
+
+
+def of_program(program_type: int) -> List[Hook]:
+    """The places that take programs of a type: none, or more than one where only the attach type tells them apart."""
+    return [hook for hook in HOOKS if hook.program_type == program_type]
+
+
+def of_section(section: str) -> Optional[Hook]:
+    """Where programs in an object file's section belong; None where that is no place of ours."""
+    name = section.lstrip("?")
+    return next((hook for hook in HOOKS if (name + "/").startswith(hook.section + "/")), None)
+
+
+def of_context(struct: str) -> Optional[Hook]:
+    """Where programs with a parameter of this struct belong; None where that is no place of ours."""
+    return next((hook for hook in HOOKS if hook.context == struct), None)
