@@ -176,7 +176,7 @@ class _Work:
 
 def _remove_leaf(step: Step) -> Undo:
     cgroups.remove([step.subject])
-    return lambda: os.makedirs(step.subject, exist_ok=True)
+    return lambda: cgroups.create(step.subject)
 
 
 def _programs(document: manifest.Manifest) -> List[Dict[str, Any]]:

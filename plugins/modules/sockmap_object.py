@@ -96,9 +96,9 @@ def differs(path, data):
 
 def write(path, data):
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    except OSError as error:
-        raise SockredirError(f"cannot make the directory of dest {path}: {error.strerror}") from error
+        files.make_directory(os.path.dirname(path), 0o777)
+    except SockredirError as error:
+        raise SockredirError(f"dest: {error.message}", error.cure) from error
     files.write(path, data)
 
 

@@ -64,4 +64,4 @@ def test_a_destination_that_cannot_be(tmp_path):
     (tmp_path / "file").touch()
     result = build(tmp_path / "file" / "x.o")
     assert result["failed"]
-    assert f"cannot make the directory of dest {tmp_path}/file/x.o" in result["msg"]
+    assert f"dest: cannot write {tmp_path}/file: " in result["msg"]

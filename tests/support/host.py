@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
+
 
 def cgroup2_mount() -> Path:
     """Where cgroup2 is mounted; FileNotFoundError where it is not."""
@@ -52,6 +54,17 @@ def corner(directory: Path) -> Iterator[Corner]:
             remove_cgroup(cgroup)
     finally:
         subprocess.run(["umount", "--lazy", str(bpffs)], check=True)
+
+
+def wait_until_detached(cgroup: Path) -> None:
+    """Wait until no sock_ops program is attached: the kernel detaches a link a moment after its last holder lets go."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with attachments.opened("cgroup", str(cgroup)) as target:
+            if not libbpf.query(target, libbpf.ATTACH_CGROUP_SOCK_OPS).program_ids:
+                return
+        time.sleep(0.01)
+    raise AssertionError(f"a program is still attached to {cgroup}")
 
 
 def remove_cgroup(cgroup: Path) -> None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import cgroups, mounts
@@ -61,3 +63,18 @@ def test_a_symlink_out_of_the_hierarchy_is_refused(tmp_path):
 def test_what_is_missing_outermost_first(tmp_path):
     assert cgroups.missing(f"{tmp_path}/a/b") == [f"{tmp_path}/a", f"{tmp_path}/a/b"]
     assert cgroups.missing(str(tmp_path)) == []
+
+
+def test_a_parent_may_go_while_a_cgroup_is_created(tmp_path, monkeypatch):
+    (tmp_path / "outer").mkdir()
+    make, lost = os.mkdir, []
+
+    def contended(directory, mode=0o777):
+        if not lost:
+            lost.append(directory)
+            (tmp_path / "outer").rmdir()
+        make(directory, mode)
+
+    monkeypatch.setattr(os, "mkdir", contended)
+    assert cgroups.create(f"{tmp_path}/outer/inner") == [f"{tmp_path}/outer", f"{tmp_path}/outer/inner"]
+    assert lost == [f"{tmp_path}/outer/inner"]

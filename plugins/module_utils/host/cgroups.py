@@ -16,6 +16,8 @@ from .mounts import CGROUP2, Mount, cgroup2, holding
 
 #: The child of an accelerated cgroup for processes that it cannot take itself.
 LEAF = "sockredirctl"
+#: How often to try again what a process beside this one undoes.
+_ATTEMPTS = 100
 
 
 def resolve(path: str, mounts: Sequence[Mount]) -> str:
@@ -72,19 +74,23 @@ def create(path: str) -> List[str]:
     :raises SockredirError: the kernel refuses (limits of ``cgroup.max.*``, a threaded domain, no rights).
     """
     made: List[str] = []
-    for directory in missing(path):
+    for attempt in range(_ATTEMPTS):
+        absent = missing(path)
+        if not absent:
+            break
         try:
-            os.mkdir(directory, 0o755)
-        except FileExistsError:
-            continue
+            os.mkdir(absent[0], 0o755)
+            made.append(absent[0])
         except OSError as error:
+            # Another process, mostly systemd, may have made it or removed the one above it meanwhile.
+            if isinstance(error, (FileExistsError, FileNotFoundError)) and attempt < _ATTEMPTS - 1:
+                continue
             remove(made)
             raise SockredirError(
-                f"cgroup {directory} cannot be made: {error.strerror}",
-                "look at cgroup.max.depth and cgroup.max.descendants above it, and be root",
+                f"cgroup {absent[0]} cannot be created: {error.strerror}",
+                "check cgroup.max.depth and cgroup.max.descendants above it, and run as root",
             ) from error
-        made.append(directory)
-    return made
+    return [directory for directory in dict.fromkeys(made) if os.path.isdir(directory)]
 
 
 def removable(paths: Sequence[str]) -> List[str]:

@@ -6,19 +6,45 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from typing import Iterator
 
 from ..errors import SockredirError
 
+#: How often to try again what a process beside this one undoes.
+_ATTEMPTS = 100
+
 
 def make_directory(path: str, mode: int = 0o700) -> None:
-    """Make a directory and those above it that are missing.
+    """Make a directory and those above it that are missing; another process may remove them at the same time.
 
     :raises SockredirError: it cannot be made.
     """
     with _explained(path):
-        os.makedirs(path, mode=mode, exist_ok=True)
+        for _attempt in range(_ATTEMPTS):
+            if _has_directory(path, mode):
+                return
+        raise FileNotFoundError(errno.ENOENT, "it is removed again and again")
+
+
+def _has_directory(path: str, mode: int) -> bool:
+    """Make a directory; whether it is there. False if one was there and has gone since.
+
+    ``exist_ok`` will not do: ``os.makedirs`` asks again whether it is a directory, and fails if that has gone.
+    """
+    try:
+        os.makedirs(path, mode=mode)
+    except FileExistsError:
+        try:
+            if not stat.S_ISDIR(os.stat(path).st_mode):
+                raise
+        except FileNotFoundError:
+            return False
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def write(path: str, data: bytes, mode: int = 0o600) -> None:

@@ -68,8 +68,8 @@ def _join(path: str) -> None:
 
 
 def _enter_leaf(path: str) -> None:
+    cgroups.create(path)
     try:
-        os.makedirs(path, exist_ok=True)
         _join(path)
     except OSError as error:
         raise _refused(path, error) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import time
 from dataclasses import dataclass
 from typing import Any, Dict, List
 
@@ -66,14 +65,6 @@ class Bench:
         with attachments.opened(kind, path) as target:
             number = os.fstat(target).st_ino if kind == "cgroup" else libbpf.map_info(target).id
             return attachments.attached(kind, target, number, attachments.links())[0]
-
-    def wait_until_detached(self) -> None:
-        """The kernel detaches a link a moment after its last pin is gone."""
-        for _attempt in range(500):
-            if not self.on("cgroup", self.cgroup):
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"still attached to {self.cgroup}")
 
     def manifest(self) -> Any:
         return manifest.current(str(self.corner.state_dir))

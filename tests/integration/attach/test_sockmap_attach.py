@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
-from support.host import cgroup2_mount
+from support.host import cgroup2_mount, wait_until_detached
 from support.module import run_module
 
 
@@ -173,7 +173,7 @@ def test_detached_by_hand_is_attached_again(bench):
     bench.program("cgroup")
     done = bench.attach(cgroup=bench.cgroup)["attachment"]
     os.unlink(done["link_pin"])
-    bench.wait_until_detached()
+    wait_until_detached(bench.corner.cgroup)
     four_times(bench, cgroup=bench.cgroup)
 
 
@@ -366,7 +366,7 @@ def test_the_place_of_the_link_taken_by_something_else(bench):
     bench.program("cgroup")
     done = bench.attach(cgroup=bench.cgroup)["attachment"]
     os.unlink(done["link_pin"])
-    bench.wait_until_detached()
+    wait_until_detached(bench.corner.cgroup)
     bench.map(os.path.basename(done["link_pin"]))
     before = bench.state()
     failed = bench.attach(cgroup=bench.cgroup)

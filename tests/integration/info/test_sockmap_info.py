@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 from ansible_collections.ebpf.sockredir.plugins.modules import sockmap_info
 from support.collection import ROOT
+from support.host import wait_until_detached
 from support.module import run_module
 
 yaml = pytest.importorskip("yaml")
@@ -188,6 +189,7 @@ def test_what_is_gone(enabled):
     pins = enabled.corner.pin_dir
     (link,) = [path for path in pins.iterdir() if path.name.startswith("link_")]
     link.unlink()
+    wait_until_detached(enabled.corner.cgroup)
     (pins / "peers").unlink()
     (pins / "verdict").unlink()
     result = enabled.info("programs", "attachments")

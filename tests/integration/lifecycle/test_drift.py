@@ -17,7 +17,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.host import files, 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
-from support.host import remove_cgroup
+from support.host import remove_cgroup, wait_until_detached
 
 _RETURN_ONE = bytes.fromhex("b7000000010000009500000000000000")
 
@@ -64,16 +64,7 @@ def link_updated(whole):
 
 def link_pin_gone(whole):
     os.unlink(link_pin(whole))
-    gone(whole)
-
-
-def gone(whole):
-    """The kernel detaches a link a moment after its last holder has let go."""
-    for _attempt in range(1000):
-        with attachments.opened("cgroup", str(whole.corner.cgroup)) as target:
-            if not libbpf.query(target, libbpf.ATTACH_CGROUP_SOCK_OPS).program_ids:
-                return
-    raise AssertionError("it stays attached")
+    wait_until_detached(whole.corner.cgroup)
 
 
 def cgroup_recreated(whole):
@@ -160,7 +151,7 @@ def rebooted(whole):
     for path in whole.corner.pin_dir.iterdir():
         path.unlink()
     whole.corner.pin_dir.rmdir()
-    gone(whole)
+    wait_until_detached(whole.corner.cgroup)
     manifest.amend(str(whole.corner.state_dir), lambda document: document.update(boot_id="an earlier boot"))
 
 

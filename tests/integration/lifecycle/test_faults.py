@@ -19,6 +19,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.host import install
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock, manifest
 from support.connection import connection
+from support.host import wait_until_detached
 
 
 def redirects(whole):
@@ -33,6 +34,7 @@ def lose_everything(whole):
     for path in whole.corner.pin_dir.iterdir():
         path.unlink()
     whole.corner.pin_dir.rmdir()
+    wait_until_detached(whole.corner.cgroup)
     manifest.amend(str(whole.corner.state_dir), lambda document: document.update(boot_id="an earlier boot"))
 
 

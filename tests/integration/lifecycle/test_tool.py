@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
+from support.host import wait_until_detached
 
 LINE = re.compile(r"(.{1,15})-(\d+) \[\d{3}\] \d+\.\d{6}: ipv([46]) op=([45]) (\S+):(\d+) --> (\S+):(\d+)$")
 PAIR = """
@@ -242,6 +243,7 @@ def test_restore_after_a_reboot_and_rollback(ready):
     for path in ready.corner.pin_dir.iterdir():
         path.unlink()
     ready.corner.pin_dir.rmdir()
+    wait_until_detached(ready.corner.cgroup)
     manifest.amend(str(ready.corner.state_dir), lambda document: document.update(boot_id="an earlier boot"))
     done = ready.ctl("restore")
     assert done.returncode == 0, done.stderr

@@ -91,6 +91,35 @@ def test_the_mode_is_as_asked_whatever_the_umask(tmp_path):
     assert os.stat(tmp_path / "file").st_mode & 0o777 == 0o644
 
 
+def test_a_directory_may_go_while_it_is_made(tmp_path, monkeypatch):
+    path = tmp_path / "state" / "objects"
+    path.mkdir(parents=True)
+    make, rounds = os.mkdir, []
+
+    def contended(directory, mode=0o777):
+        """The other process removes it between the refusal to make it and the question whether it is there."""
+        try:
+            make(directory, mode)
+        except FileExistsError:
+            if not rounds:
+                rounds.append(directory)
+                shutil.rmtree(tmp_path / "state")
+            raise
+
+    monkeypatch.setattr(os, "mkdir", contended)
+    files.make_directory(str(path))
+    assert rounds == [str(path)]
+    assert path.is_dir()
+
+
+def test_what_is_no_directory_is_not_taken_for_one(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SockredirError, match=r"cannot write .*file: File exists"):
+        files.make_directory(str(tmp_path / "file"))
+    with pytest.raises(SockredirError, match=r"cannot write .*below: Not a directory"):
+        files.make_directory(str(tmp_path / "file" / "below"))
+
+
 def test_removing_what_is_not_there(tmp_path):
     files.remove(str(tmp_path / "nothing"))
 
