@@ -9,6 +9,7 @@ lint() {
 	failed=
 	check ruff ruff check --quiet
 	check ruff-format ruff format --check --quiet
+	check annotations lint_annotations
 	check yamllint yamllint --strict .
 	check ansible-lint lint_ansible
 	check shellcheck lint_shell
@@ -35,6 +36,8 @@ check() {
 		failed="$failed $name"
 	fi
 }
+
+lint_annotations() { mypy -p ansible_collections.ebpf.sockredir.plugins; }
 
 lint_ansible() { NO_COLOR=1 ansible-lint --offline -q; }
 

@@ -249,7 +249,9 @@ def _entry(document: Optional[manifest.Manifest], wanted: Wanted) -> Optional[Re
     for entry in document["attachments"] if document else []:
         if entry.get("program") == wanted.program and entry.get(wanted.kind) == wanted.target:
             keys = planning.RECORD_KEYS
-            ids = entry if manifest.ids_valid(document) else {**entry, **dict.fromkeys(planning.RECORD_IDS)}
+            ids = (
+                entry if document and manifest.ids_valid(document) else {**entry, **dict.fromkeys(planning.RECORD_IDS)}
+            )
             return {key: ids.get(key) for key in keys}
     return None
 
@@ -344,11 +346,12 @@ class _Handlers:
 
     def attach_link(self, step: Step) -> Undo:
         attachments.attach_link(self.kind, self.target, step.data["program_id"], self.pin)
-        return lambda: self._drop_link(None)
+        return self._drop_link
 
-    def _drop_link(self, link_id: Optional[int]) -> None:
-        number = link_id or attachments.pinned_link(self.kind, self.pin).link_id
-        attachments.detach_link(number)
+    def _drop_link(self) -> None:
+        pinned = attachments.pinned_link(self.kind, self.pin)
+        if pinned:
+            attachments.detach_link(pinned.link_id)
         os.unlink(self.pin)
 
     def attach_legacy(self, step: Step) -> Undo:

@@ -26,7 +26,7 @@ def document(pin_dir: str, known: Optional[manifest.Manifest]) -> manifest.Manif
     """
     found = copy.deepcopy(known) if known else manifest.empty(pin_dir)
     pins = _pins(pin_dir)
-    programs = {path: pin.object for path, pin in pins.items() if pin.kind == "program" and pin.object.digest}
+    programs = {path: pin.program for path, pin in pins.items() if pin.program and pin.program.digest}
     recorded = {path for entry in found["programs"].values() for path in entry.get("pins", {}).values()}
     if set(programs) - recorded:
         found["programs"][NAME] = _entry(programs, pins)
@@ -68,7 +68,7 @@ def _attached(programs: Dict[str, objects.Program], pins: Dict[str, objects.Pin]
     sk_msg = {path: one for path, one in programs.items() if one.type == libbpf.PROG_TYPE_SK_MSG}
     entries = [_record(path, cgroup=cgroup, number=number) for path, cgroup, number in _on_cgroups(sock_ops)]
     for path, one in sk_msg.items():
-        sockets = [pin for pin in pins.values() if pin.kind == "map" and pin.object.type in attachments.MAP_TYPES]
+        sockets = [pin for pin in pins.values() if pin.map and pin.map.type in attachments.MAP_TYPES]
         entries += [_record(path, map_pin=pin.path, number=one.id) for pin in sockets if pin.id in one.map_ids]
     return entries
 

@@ -13,6 +13,7 @@ from .apply import Watch
 from .errors import SockredirError
 from .host import cgroups, install, memory, mounts, systemd
 from .plan import settings as settings_form
+from .plan import setup as setup_plan
 from .plan.model import Plan, Step, diff
 from .plan.setup import Wanted
 from .state import manifest
@@ -59,7 +60,7 @@ def present(options: Options, pretend: bool, watch: Optional[Watch] = None) -> O
     result = {
         "committed": bool(document and document["committed"]) if not pretend else wanted.commit,
         "settings": wanted.settings,
-        "files": _short(setup.planning.recorded(wanted), wanted),
+        "files": _short(setup_plan.recorded(wanted), wanted),
         "draining": list(program.draining(document)),
         "waiting_services": waiting,
         "remaining": [],

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from .apply import Handler, Undo, Watch, apply
 from .errors import SockredirError
@@ -165,17 +165,20 @@ def _place(path: str, on_bpffs: bool) -> Optional[Place]:
 
 def _source(wanted: Wanted) -> Tuple[Optional[str], Optional[int]]:
     """Kind and id of what is to be pinned."""
-    if wanted.state != PRESENT:
+    source, kind = wanted.source, wanted.kind
+    if wanted.state != PRESENT or source is None:
         return None, None
     from .kernel import objects
 
-    if not _is_id(wanted.source):
-        if os.path.lexists(wanted.source) and not mounts.bpffs_holding(wanted.source, mounts.read()):
-            raise SockredirError(f"source: {wanted.source} is no pin: it is not on a bpffs", "name a pin, or an id")
-        pin = objects.at(wanted.source)
+    if not _is_id(source):
+        if os.path.lexists(source) and not mounts.bpffs_holding(source, mounts.read()):
+            raise SockredirError(f"source: {source} is not a pin: it is not on a bpffs", "name a pin, or an id")
+        pin = objects.at(source)
         return (pin.kind, pin.id) if pin else (None, None)
-    with contextlib.suppress(FileNotFoundError), _by_id(wanted.kind, int(wanted.source)):
-        return wanted.kind, int(wanted.source)
+    if kind is None:
+        raise SockredirError(f"source: {source} is an id, but not of which kind", "set kind to program, map or link")
+    with contextlib.suppress(FileNotFoundError), _by_id(kind, int(source)):
+        return kind, int(source)
     return None, None
 
 
@@ -299,7 +302,7 @@ def _unpin(step: Step) -> Undo:
 
 
 @contextlib.contextmanager
-def _undone_on_failure(undo: Callable[[], object]) -> object:
+def _undone_on_failure(undo: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     except BaseException:

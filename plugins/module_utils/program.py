@@ -294,8 +294,8 @@ def _observe(
     recorded = [path for key in ("pins", "map_pins") for path in (entry or {}).get(key, {}).values()]
     wanted = [decide.pin_path(pin_dir, one) for one in [*programs, *maps]]
     pins = {path: _known(pin, entry) for path in dict.fromkeys(wanted + recorded) for pin in [objects.at(path)] if pin}
-    pinned = {path: pin.object for path, pin in pins.items() if pin.kind == "map"}
-    loaded = [pin.object for path, pin in pins.items() if pin.kind == "program" and pin.object.digest]
+    pinned = {path: pin.map for path, pin in pins.items() if pin.map}
+    loaded = [pin.program for pin in pins.values() if pin.program and pin.program.digest]
     layout = next((one.layout for one in loaded if one.layout is not None), (entry or {}).get("layout_version"))
     names = _listing(pin_dir)
     leftovers = tuple(path for path in names if path.endswith(decide.TEMPORARY) and _stem(path) in wanted + recorded)
@@ -316,8 +316,8 @@ def _observe(
 def _known(pin: objects.Pin, entry: Optional[Dict[str, Any]]) -> objects.Pin:
     """A program that has no place for our mark is known by its id."""
     recorded = (entry or {}).get("program_ids", {}).values()
-    if pin.kind == "program" and pin.object.digest is None and pin.id in recorded:
-        return pin._replace(object=pin.object._replace(digest=(entry or {}).get("digest")))
+    if pin.program and pin.program.digest is None and pin.id in recorded:
+        return pin._replace(object=pin.program._replace(digest=(entry or {}).get("digest")))
     return pin
 
 
@@ -376,7 +376,7 @@ def _attached(pins: Iterable[objects.Pin], document: Optional[manifest.Manifest]
     programs = {pin.id for pin in pins if pin.kind == "program"}
     found = [f"link {info.id}" for info in _links() if info.program_id in programs and not _is_dead(info)]
     for pin in pins:
-        if pin.kind == "map" and pin.object.type in _SOCKET_MAPS and programs & set(_verdicts(pin.id)):
+        if pin.map and pin.map.type in _SOCKET_MAPS and programs & set(_verdicts(pin.id)):
             found.append(f"the map {pin.path}")
     for attachment in (document or {}).get("attachments", []):
         cgroup = attachment.get("cgroup")
@@ -483,10 +483,10 @@ def _described(wanted: decide.Wanted, pin_dir: str) -> Tuple[Dict[str, Dict[str,
     for name, types in wanted.types.items():
         path = decide.pin_path(pin_dir, name)
         pin = objects.at(path) if os.path.isdir(pin_dir) else None
-        is_ours = bool(pin and pin.kind == "program")
+        loaded = pin.program if pin else None
         programs[name] = {
-            "id": pin.id if is_ours else None,
-            "tag": pin.object.tag if is_ours else None,
+            "id": loaded.id if loaded else None,
+            "tag": loaded.tag if loaded else None,
             "type": libbpf.prog_type_name(types[0]),
             "pin": path,
         }
@@ -595,9 +595,10 @@ class _Work:
         def change(document: manifest.Manifest) -> None:
             entry = document["programs"][step.data["name"]]
             before = dict(entry["program_ids"])
-            programs = {name: objects.at(path) for name, path in entry["pins"].items()}
-            entry["program_ids"] = {name: pin.id for name, pin in programs.items() if pin}
-            entry["program_tags"] = {name: pin.object.tag for name, pin in programs.items() if pin}
+            pins = {name: objects.at(path) for name, path in entry["pins"].items()}
+            programs = {name: pin.program for name, pin in pins.items() if pin and pin.program}
+            entry["program_ids"] = {name: program.id for name, program in programs.items()}
+            entry["program_tags"] = {name: program.tag for name, program in programs.items()}
             maps = {name: objects.at(path) for name, path in entry["map_pins"].items()}
             entry["map_ids"] = {name: pin.id for name, pin in maps.items() if pin}
             gone = {name: number for name, number in before.items() if number != entry["program_ids"].get(name)}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any, Optional, Sequence, Tuple
@@ -22,7 +23,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 _STATE_DIR = "/var/lib/sockredir"
 
 
-class _Importer:
+class _Importer(Loader):
     """Finder and loader of the modules below ``_PACKAGE``."""
 
     def __init__(self, archive: zipimporter, library: str) -> None:
@@ -54,7 +55,9 @@ class _Importer:
 
     def exec_module(self, module: ModuleType) -> None:
         spec = module.__spec__
-        code = self._installed(spec) or compile(spec.loader_state, spec.origin, "exec", dont_inherit=True)
+        if spec is None:
+            raise ImportError(f"{module.__name__} has no specification")
+        code = self._installed(spec) or compile(spec.loader_state, str(spec.origin), "exec", dont_inherit=True)
         exec(code, module.__dict__)
 
     def _installed(self, spec: ModuleSpec) -> Optional[CodeType]:
@@ -74,7 +77,8 @@ class _Importer:
 
     def get_source(self, name: str) -> str:
         """For tracebacks."""
-        return sys.modules[name].__spec__.loader_state.decode("utf-8")
+        spec = sys.modules[name].__spec__
+        return spec.loader_state.decode("utf-8") if spec else ""
 
 
 def _archive() -> Optional[zipimporter]:

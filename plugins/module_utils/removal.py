@@ -86,8 +86,9 @@ class _Work:
     def __init__(self, places: Places) -> None:
         self.places = places
         known = manifest.known(places.state_dir)
-        intact = known is not None and manifest.damage(places.state_dir) is None
-        self.document = known if intact else discovery.document(places.pin_dir, known)
+        if known is None or manifest.damage(places.state_dir) is not None:
+            known = discovery.document(places.pin_dir, known)
+        self.document = known
         self.handlers: Dict[str, Handler] = {}
         self.done: Plan = []
         self.programs = _programs(self.document)
@@ -162,7 +163,12 @@ class _Work:
         places = install.Places(self.places.prefix)
         before = install.installed(places)
         install.remove(places)
-        return lambda: install.install(places, before) if before else None
+
+        def undo() -> None:
+            if before:
+                install.install(places, before)
+
+        return undo
 
     def _remove_state(self, _step: Step) -> Undo:
         for name in _STATE_DIRECTORIES:
@@ -176,7 +182,11 @@ class _Work:
 
 def _remove_leaf(step: Step) -> Undo:
     cgroups.remove([step.subject])
-    return lambda: cgroups.create(step.subject)
+
+    def undo() -> None:
+        cgroups.create(step.subject)
+
+    return undo
 
 
 def _programs(document: manifest.Manifest) -> List[Dict[str, Any]]:

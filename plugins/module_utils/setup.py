@@ -60,9 +60,9 @@ def _plan(wanted: Wanted, paths: Paths, work: Dict[str, Handler]) -> Plan:
 
 def _moved_away(document: Optional[manifest.Manifest], wanted: Wanted) -> List[Dict[str, Any]]:
     """The attachments to the cgroup that was accelerated before, where that is another now."""
-    before = document.get("cgroup") if document else None
-    if not before or before == wanted.cgroup:
+    if not document or document.get("cgroup") in (None, "", wanted.cgroup):
         return []
+    before = document["cgroup"]
     known = mounts.read()
     old, new = cgroups.resolve(before, known), cgroups.resolve(wanted.cgroup, known)
     return [entry for entry in document["attachments"] if entry["cgroup"] == old != new]

@@ -167,7 +167,7 @@ def _bcc() -> Tuple[Optional[str], Optional[str]]:
     ]
     real = [place for place in places if os.path.exists(os.path.join(place, "libbcc.py"))]
     others = [place for place in places if place not in real]
-    return (real or [None])[0], (others or [None])[0]
+    return next(iter(real), None), next(iter(others), None)
 
 
 def _kernel_headers() -> bool:

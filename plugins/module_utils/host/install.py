@@ -173,7 +173,7 @@ def _versions(places: Places) -> List[str]:
 
 
 def _next_version(places: Places) -> str:
-    taken = [int(_VERSION.search(path).group(1)) for path in _versions(places)]
+    taken = [int(match[1]) for match in map(_VERSION.search, _versions(places)) if match]
     return f"package-{max(taken, default=0) + 1}"
 
 

@@ -10,7 +10,7 @@ Sources of the formats: elf(5), the kernel's Documentation/bpf/btf.rst.
 from __future__ import annotations
 
 import struct
-from typing import Dict, List, NamedTuple, Tuple, Union
+from typing import Dict, List, NamedTuple, Sequence, Tuple, Union
 
 from . import btf
 
@@ -197,7 +197,7 @@ class _Types:
         header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(self._strings))
         return header + types + self._strings
 
-    def _add(self, name: str, kind: int, reference: int, tail: List[int] = (), count: int = 0) -> int:
+    def _add(self, name: str, kind: int, reference: int, tail: Sequence[int] = (), count: int = 0) -> int:
         numbers = (self._string(name), kind << 24 | count, reference, *tail)
         self._types.append(struct.pack(f"<{len(numbers)}I", *numbers))
         return len(self._types)

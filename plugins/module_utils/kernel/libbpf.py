@@ -795,7 +795,7 @@ class Map:
         """Up to ``room`` entries from ``position`` (None: the start), and the next position, None at the end."""
         key_size, value_size = self.info.key_size, self.value_bytes
         while True:
-            following = ctypes.create_string_buffer(max(key_size, 8))
+            following: Optional[ctypes.Array[ctypes.c_char]] = ctypes.create_string_buffer(max(key_size, 8))
             keys, values = ctypes.create_string_buffer(key_size * room), ctypes.create_string_buffer(value_size * room)
             count = _U32(room)
             try:

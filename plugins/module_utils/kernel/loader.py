@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from ..errors import SockredirError
 from ..plan.maps import MapSpec
@@ -56,7 +56,7 @@ class Loadable:
         if variable and variable.size >= _DIGEST_BYTES:
             self._write(variable, digest.encode("ascii").ljust(variable.size, b"\0"))
 
-    def load(self, reuse: Dict[str, libbpf.Descriptor]) -> None:
+    def load(self, reuse: Mapping[str, libbpf.Descriptor]) -> None:
         """Create its maps, or use existing ones, and load its programs: all, or none stays.
 
         :param reuse: map name -> an existing map that has no :func:`differences` to the wanted one.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import SockredirError
 from . import btf, libbpf
@@ -58,6 +58,21 @@ class Pin(NamedTuple):
         """The kernel's id of what is pinned; 0 for what is no pin."""
         return self.object.id if self.object else 0
 
+    @property
+    def program(self) -> Optional[Program]:
+        """The program that is pinned; None if something else is."""
+        return self.object if isinstance(self.object, Program) else None
+
+    @property
+    def map(self) -> Optional[libbpf.MapInfo]:
+        """The map that is pinned; None if something else is."""
+        return self.object if isinstance(self.object, libbpf.MapInfo) else None
+
+    @property
+    def digest(self) -> Optional[str]:
+        """The mark of our loader in the program that is pinned; None if there is no such program or mark."""
+        return self.object.digest if isinstance(self.object, Program) else None
+
 
 def at(path: str) -> Optional[Pin]:
     """What is at a path on a bpffs; None where there is nothing.
@@ -76,8 +91,7 @@ def at(path: str) -> Optional[Pin]:
         raise
     with descriptor:
         kind = libbpf.kind(descriptor)
-        read = {"program": program, "map": libbpf.map_info, "link": libbpf.link_info}.get(kind)
-        return Pin(path, kind, read(descriptor) if read else None)
+        return Pin(path, kind, _READ[kind](descriptor) if kind in _READ else None)
 
 
 def program(descriptor: libbpf.Descriptor) -> Program:
@@ -95,6 +109,13 @@ def program(descriptor: libbpf.Descriptor) -> Program:
         digest if isinstance(digest, str) and digest else None,
         layout if isinstance(layout, int) else None,
     )
+
+
+_READ: Dict[str, Callable[[libbpf.Descriptor], Union[Program, libbpf.MapInfo, libbpf.LinkInfo]]] = {
+    "program": program,
+    "map": libbpf.map_info,
+    "link": libbpf.link_info,
+}
 
 
 def program_by_id(number: int) -> Optional[Program]:

@@ -33,7 +33,8 @@ def report(read: Read, state_dir: str, document: Optional[manifest.Manifest]) ->
             continue
         found.append(_shown(wanted, seen))
         for each in planning.foreign(wanted, seen):
-            foreign[(wanted.target, *each)] = {**_target(wanted), **_named(each)}
+            key = (wanted.target, *each)
+            foreign[key] = {**_target(wanted), **_named(each)}
     # What one of our attachments takes for foreign may be another one of ours.
     ours = {entry["program_id"] for entry in found}
     return {

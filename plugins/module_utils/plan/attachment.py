@@ -152,7 +152,8 @@ def _kept(wanted: Wanted, seen: Observed, how: str) -> Optional[Attached]:
     if how == LINK:
         return _pinned_here(seen)
     candidates = [each for each in ours(wanted, seen) if each.method == LEGACY]
-    return next((each for each in candidates if each.program_id == seen.program_id), (candidates or [None])[0])
+    same = [each for each in candidates if each.program_id == seen.program_id]
+    return next(iter(same + candidates), None)
 
 
 def _usurper(wanted: Wanted, seen: Observed) -> Optional[Attached]:

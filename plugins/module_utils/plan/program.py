@@ -153,7 +153,7 @@ def absent(name: str, pin_dir: str, observed: Observed) -> Plan:
 def _is_running(wanted: Wanted, observed: Observed, kept: Dict[str, Optional[int]]) -> bool:
     """Whether the wanted programs are pinned and use the maps that are to be kept."""
     pins = [observed.pins.get(pin_path(wanted.pin_dir, name)) for name in wanted.programs]
-    if not all(pin and pin.kind == "program" and pin.object.digest == wanted.entry["digest"] for pin in pins):
+    if not all(pin and pin.digest == wanted.entry["digest"] for pin in pins):
         return False
     used = {name: found.id for name, found in observed.running.items()}
     return all(number is not None and used.get(name, number) == number for name, number in kept.items())
@@ -177,7 +177,7 @@ def _refuse_taken(wanted: Wanted, observed: Observed) -> None:
 
 def _fits(pin: Pin, kind: str) -> bool:
     """Whether a pin may be one of ours: any map of the right shape may serve, but only programs that carry our mark."""
-    return pin.kind == kind and (kind == "map" or pin.object.digest is not None)
+    return pin.kind == kind and (kind == "map" or pin.digest is not None)
 
 
 def _claimed(observed: Observed, path: str) -> bool:
@@ -239,7 +239,7 @@ def _pin_map(wanted: Wanted, observed: Observed, name: str, kept: Optional[int])
 def _pin_program(wanted: Wanted, observed: Observed, name: str) -> Step:
     path = pin_path(wanted.pin_dir, name)
     pin = observed.pins.get(path)
-    after = {"program": name, "digest": wanted.entry["digest"]}
+    after: Dict[str, Any] = {"program": name, "digest": wanted.entry["digest"]}
     data = {"kind": "program", "name": name}
     return Step("replace", path, _shown(pin), after, data) if pin else Step("pin", path, None, after, data)
 
@@ -251,7 +251,7 @@ def _record(wanted: Wanted, observed: Observed) -> List[Step]:
         return []
     changed = [key for key, value in wanted.entry.items() if known.get(key) != value]
     before: Any = {key: known.get(key) for key in changed} if observed.entry else observed.damage or None
-    after = {key: wanted.entry[key] for key in changed}
+    after: Any = {key: wanted.entry[key] for key in changed}
     if not changed:
         before, after = observed.damage or "of another boot", "of this boot"
     subject = f"manifest: programs.{wanted.name}"
@@ -274,7 +274,7 @@ def _identify(wanted: Wanted, observed: Observed, load: bool, kept: Dict[str, Op
 def _replaced(wanted: Wanted, observed: Observed) -> Dict[str, int]:
     """Our own programs that give way, by name."""
     pins = {name: observed.pins.get(pin_path(wanted.pin_dir, name)) for name in wanted.programs}
-    return {name: pin.id for name, pin in pins.items() if pin and pin.kind == "program" and pin.object.digest}
+    return {name: pin.id for name, pin in pins.items() if pin and pin.digest}
 
 
 def _obsolete(wanted: Wanted, observed: Observed) -> List[str]:
@@ -292,7 +292,7 @@ def _removable(path: str, observed: Observed) -> bool:
     if not pin or path in observed.taken:
         return False
     if path in entry.get("pins", {}).values():
-        return pin.kind == "program" and (pin.object.digest is not None or pin.id in entry["program_ids"].values())
+        return pin.kind == "program" and (pin.digest is not None or pin.id in entry["program_ids"].values())
     known = entry.get("map_ids", {})
     return pin.kind == "map" and (pin.id in known.values() or not known)
 

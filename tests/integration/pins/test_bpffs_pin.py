@@ -171,7 +171,7 @@ def test_bad_input_gets_one_line_and_changes_nothing(host, peers, tmp_path):
         ({"path": f"{host.bpffs}/x", "source": "999999999", "kind": "map"}, "there is no map 999999999"),
         ({"path": f"{host.bpffs}/x", "source": str(peers)}, "of what kind is unknown"),
         ({"path": f"{host.bpffs}/x", "source": here, "kind": "link"}, "is a map, not a link"),
-        ({"path": f"{host.bpffs}/x", "source": "/etc/passwd"}, "source: /etc/passwd is no pin"),
+        ({"path": f"{host.bpffs}/x", "source": "/etc/passwd"}, "source: /etc/passwd is not a pin"),
         ({"path": f"{host.bpffs}/x", "source": f"{host.bpffs}/folder"}, "is a directory, not a pin"),
         ({"path": f"{host.bpffs}/x", "source": f"{host.bpffs}/none"}, "there is no object"),
         ({"path": f"{host.bpffs}/no/x", "source": here}, f"{host.bpffs}/no does not exist"),
