@@ -34,6 +34,15 @@ int bpf_metadata_layout(void *ctx)
 #define bpf_core_read(to, size, from)		 bpf_probe_read_kernel(to, size, from)
 #define bpf_core_field_offset(type, field)	 offsetof(type, field)
 
+/* In no header of the kernel. */
+struct bpf_shtab_elem {
+	struct rcu_head rcu;
+	u32 hash;
+	struct sock *sk;
+	struct hlist_node node;
+	u8 key[];
+};
+
 #define PROBE_READ(pointer, member)                                                                          \
 	({                                                                                                   \
 		typeof((pointer)->member) value_ = 0;                                                        \

@@ -59,6 +59,8 @@ struct sock {
 	} sk_backlog;
 	int sk_rcvbuf;
 	__u32 sk_userlocks : 4;
+	int sk_err;
+	__u8 sk_shutdown;
 	struct socket_wq *sk_wq;
 	void *sk_user_data; /* struct sk_psock, with flags in the lower bits */
 } __kernel_struct;
@@ -77,16 +79,29 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 snd_una;
 	__u32 write_seq;
+	__u32 rcv_nxt;
+	__u32 snd_cwnd_clamp;
 	__u64 bytes_sent;
 } __kernel_struct;
 
 struct sk_psock {
 	struct list_head ingress_msg; /* redirected and not read */
+	struct list_head link;	      /* of struct sk_psock_link: where in which maps */
 	struct {
 		struct {
 			int counter;
 		} refs;
 	} refcnt;
+} __kernel_struct;
+
+struct sk_psock_link {
+	struct list_head list;
+	void *link_raw; /* in a SOCKHASH the struct bpf_shtab_elem */
+} __kernel_struct;
+
+struct bpf_shtab_elem {
+	struct sock *sk;
+	__u8 key[];
 } __kernel_struct;
 
 struct task_struct {
@@ -96,6 +111,7 @@ struct task_struct {
 } __kernel_struct;
 
 #define SOCK_RCVBUF_LOCK 2
+#define RCV_SHUTDOWN	 1
 
 /* Did the program choose the size of its receive buffer, by SO_RCVBUF? */
 static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)

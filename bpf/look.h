@@ -32,11 +32,14 @@ static __always_inline bool still_there(const struct sockredir_side *side)
 }
 
 /* What sockmap keeps for a socket; NULL when it is in no map. */
+static __always_inline struct sk_psock *psock_of_socket(struct sock *sk)
+{
+	return (struct sk_psock *)((__u64)BPF_CORE_READ(sk, sk_user_data) & ~7ULL);
+}
+
 static __always_inline struct sk_psock *psock_of(const struct sockredir_side *side)
 {
-	struct sock *sk = (struct sock *)side->sk;
-
-	return (struct sk_psock *)((__u64)BPF_CORE_READ(sk, sk_user_data) & ~7ULL);
+	return psock_of_socket((struct sock *)side->sk);
 }
 
 /* What has the socket not read of what was redirected to it? */

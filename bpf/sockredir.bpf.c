@@ -17,6 +17,7 @@
 #include "pressure.h"
 #include "flow.h"
 #include "demotion.h"
+#include "reuse.h"
 #include "trace.h"
 
 /* Kinds of sockets that we keep away from whatever their addresses say. */
@@ -24,9 +25,10 @@ static __always_inline bool odd_kind(const struct tcp_sock *tp)
 {
 	/*
 	 * With VRFs one namespace can have the same addresses and ports twice. MPTCP subflows
-	 * and kTLS sockets bring a protocol of their own.
+	 * and kTLS sockets bring a protocol of their own. See reuse.h for the used ones.
 	 */
-	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_bound_dev_if || tp->inet_conn.icsk_ulp_ops;
+	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_bound_dev_if || tp->inet_conn.icsk_ulp_ops ||
+	       is_used(tp);
 }
 
 /* Asks for callbacks and remembers which were not on before, for somebody else. */
@@ -124,6 +126,7 @@ enum occasion {
 	OCCASION_ACKED,	   /* bytes that it sent by TCP */
 	OCCASION_SHUTDOWN, /* it will send no more */
 	OCCASION_CLOSED,
+	OCCASION_DISSOLVED, /* closed to be used again */
 };
 
 static __always_inline void closed(struct sockredir_flow *flow, const struct sockredir_key *id, int index)
@@ -166,22 +169,27 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 		return;
 	own = &flow->side[index & 1];
 	peer = &flow->side[!(index & 1)];
-	if (occasion == OCCASION_CLOSED)
+	if (occasion >= OCCASION_CLOSED) {
+		if (occasion == OCCASION_DISSOLVED && tp->inet_conn.icsk_inet.sk.sk_user_data)
+			peers_delete(&names.self);
 		closed(flow, flow_key(&names, index), index);
+		return;
+	}
 	/*
 	 * A reader that blocks in a mapped socket gets EAGAIN when anything but data wakes it,
 	 * and after shutdown() the acknowledged FIN does: out before it can block.
 	 */
-	else if (occasion == OCCASION_SHUTDOWN || done_here(get_settings(), own, peer))
+	if (occasion == OCCASION_SHUTDOWN || done_here(get_settings(), own, peer))
 		try_leave(ctx, &names.self, own, peer);
 }
 
 static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct tcp_sock *tp)
 {
-	__u32 state = ctx->args[1];
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	__u32 before = ctx->args[0], state = ctx->args[1];
 
 	if (state == BPF_TCP_CLOSE)
-		follow(ctx, tp, OCCASION_CLOSED);
+		follow(ctx, tp, is_dissolved(sk, before) ? OCCASION_DISSOLVED : OCCASION_CLOSED);
 	else if (state == BPF_TCP_FIN_WAIT1)
 		follow(ctx, tp, OCCASION_SHUTDOWN);
 }
@@ -196,6 +204,10 @@ int sockops(struct bpf_sock_ops *ctx)
 	if (!tp)
 		return 1;
 	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		begins(ctx, tp);
+		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		established(ctx, tp);

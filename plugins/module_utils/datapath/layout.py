@@ -128,7 +128,7 @@ DESCRIPTIONS = {
     Reason.SKIP_REMOTE: (Unit.SOCKET, "not in the map: its two ends are not both local"),
     Reason.SKIP_POLICY: (Unit.SOCKET, "not in the map: the server port is excluded or not included"),
     Reason.SKIP_MODE: (Unit.SOCKET, "not in the map: mode drain, or settings missing, changing or nonsense"),
-    Reason.SKIP_KIND: (Unit.SOCKET, "not in the map: bound to a device, MPTCP, or connected to itself"),
+    Reason.SKIP_KIND: (Unit.SOCKET, "not in the map: bound to a device, MPTCP, connected to itself or once before"),
     Reason.SKIP_ALONE: (Unit.SOCKET, "not in the map: accepted from a client that is not in it"),
     Reason.SKIP_FULL: (Unit.SOCKET, "not in the map: the map is full"),
     Reason.SKIP_FAILED: (Unit.SOCKET, "not in the map: the kernel would not take the socket"),

@@ -14,6 +14,7 @@ GROUPS = (
     "changes",
     "connect",
     "closing",
+    "reuse",
     "blocking",
     "readiness",
     "reading",
