@@ -40,6 +40,21 @@ need_packages() {
 	install_packages $missing
 }
 
+# need_servers PACKAGE...: the same for servers that are not to run as services of this machine.
+need_servers() {
+	policy=/usr/sbin/policy-rc.d
+	if [ -e "$policy" ] || ! have apt-get; then
+		need_packages "$@"
+		return
+	fi
+	printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+	as_root chmod 755 "$policy"
+	status=0
+	(need_packages "$@") || status=$?
+	as_root rm "$policy"
+	return $status
+}
+
 install_packages() {
 	log=$ROOT/.cache/packages.log
 	mkdir -p "$ROOT/.cache"

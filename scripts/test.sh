@@ -114,12 +114,24 @@ live() {
 live_stage() {
 	title=$1
 	shift
+	effects_stage "$title" live "$@"
+}
+
+# effects_stage NAME COMMAND...: a stage, where effects on this kernel can be tested.
+effects_stage() {
 	reason=$(no_effects)
 	if [ -n "$reason" ]; then
-		cannot "$title" "$reason"
+		cannot "$1" "$reason"
 	else
-		stage "$title" live "$@"
+		stage "$@"
 	fi
+}
+
+# Servers and clients that people run, as the distribution packages them.
+programs() {
+	need_servers apache2 curl default-jdk-headless haproxy iperf3 mariadb-client mariadb-server memcached mosquitto mosquitto-clients \
+		nginx nodejs openssh-client openssh-server openssl postgresql redis-server redis-tools rsync socat
+	live "$ROOT/tests/programs" "$@"
 }
 
 # The report's page, in a real one.
@@ -169,6 +181,7 @@ test)
 	unit_everywhere
 	live_stage integration "$ROOT/tests/integration"
 	live_stage conformance "$ROOT/tests/conformance"
+	effects_stage programs programs
 	browser_stage
 	live_stage fleet "$ROOT/tests/fleet" "$ROOT/tests/rollout"
 	machine_stages

@@ -1,0 +1,65 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real programs, as the distribution packages them: what they do is the same on plain TCP and in every mode."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import pytest
+from programs.base.place import place
+from programs.base.ways import WAYS
+from programs.base.work import Comparison
+from support.host import cgroup2_mount
+
+
+def pytest_addoption(parser):
+    parser.addoption("--scale", type=float, default=1.0, help="factor on the size of the work")
+    parser.addoption("--patience", type=float, default=1.0, help="factor on time-outs")
+    parser.addoption("--ways", default=",".join(WAYS), help="which of them, with commas between (default: all)")
+
+
+def pytest_generate_tests(metafunc):
+    if "way" in metafunc.fixturenames:
+        names = metafunc.config.option.ways.split(",")
+        metafunc.parametrize("way", [WAYS[name] for name in names], ids=names, scope="module", indirect=True)
+
+
+def pytest_runtest_setup(item):
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    cgroup2_mount()
+
+
+@contextlib.contextmanager
+def _site(request, way):
+    """A place with the module's servers in it."""
+    option = request.config.option
+    with place(way is not None, option.patience, option.scale) as own:
+        if way:
+            own.redirection.set(**way.first)
+        with request.module.serve(own) as site:
+            yield own, site
+
+
+@pytest.fixture(scope="module")
+def plain(request):
+    """The servers on plain TCP, and what each work gave there: by test."""
+    with _site(request, None) as (_own, site):
+        yield site, {}
+
+
+@pytest.fixture(scope="module")
+def way(request):
+    """The servers in one way: (Way, Place, what the module's ``serve`` gave)."""
+    with _site(request, request.param) as (own, site):
+        yield request.param, own, site
+
+
+@pytest.fixture
+def same(request, plain, way):
+    """Call it with a function that does work on a site and returns what has to be the same as on plain TCP."""
+    params = {name: value for name, value in request.node.callspec.params.items() if name != "way"}
+    return Comparison(f"{request.node.originalname} {params}", plain, way)
