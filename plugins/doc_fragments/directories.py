@@ -17,6 +17,14 @@ options:
     default: /var/lib/sockredir
 """
 
+    LOCK = r"""
+options:
+  lock_timeout:
+    description: How many seconds to wait for another run on the same host, before failing with its process id.
+    type: int
+    default: 60
+"""
+
     PINS = r"""
 options:
   pin_dir:

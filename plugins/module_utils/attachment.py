@@ -33,24 +33,22 @@ class Result(NamedTuple):
     notes: List[str]
 
 
-def ensure(wanted: Wanted, state_dir: str, watch: Optional[Watch] = None) -> Result:
+def ensure(
+    wanted: Wanted, state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS
+) -> Result:
     """Make it so, or with ``wanted.pretend`` say what that takes.
 
+    :param wait_seconds: float, how long to wait for another run on this host.
     :raises SockredirError: it cannot be had; the host is as it was.
     """
     if wanted.pretend:
         return _result(wanted, observe(wanted, state_dir), None)
-    with lock.hold(state_dir) if _needs_lock(wanted, state_dir) else contextlib.nullcontext():
+    with lock.hold(state_dir, wait_seconds):
         seen = observe(wanted, state_dir)
         steps = planning.plan(wanted, seen)
         apply(steps, handlers(wanted, state_dir), watch)
         after = observe(wanted, state_dir) if steps else seen
     return _result(wanted, after, steps)
-
-
-def _needs_lock(wanted: Wanted, state_dir: str) -> bool:
-    # Taking off what never was must not make a state directory.
-    return wanted.present or os.path.isdir(state_dir)
 
 
 def _result(wanted: Wanted, seen: Observed, steps: Optional[Plan]) -> Result:

@@ -26,7 +26,6 @@ from .plan.model import Plan, Step
 from .state import lock, manifest
 
 Document = manifest.Manifest
-WAIT_SECONDS = 60.0
 _BPFFS = "/sys/fs/bpf"
 
 
@@ -97,7 +96,7 @@ class _Making:
             yield replace(step, verb=f"{name} {step.verb}")
 
 
-def restore(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = WAIT_SECONDS) -> Plan:
+def restore(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS) -> Plan:
     """Make the host what its manifest says: after a reboot all of it, else what has drifted.
 
     A change that was never finished is given up for what was before it.
@@ -116,7 +115,7 @@ def restore(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float =
         return _go_back(state_dir, watch)
 
 
-def rollback(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = WAIT_SECONDS) -> Plan:
+def rollback(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS) -> Plan:
     """Go back to what the host was before the last change; live connections finish on what they have.
 
     :raises NotEnabled: there is no manifest.
@@ -155,7 +154,7 @@ def preview_rollback(state_dir: str) -> Plan:
     return steps
 
 
-def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seconds: float = WAIT_SECONDS) -> Plan:
+def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS) -> Plan:
     """Enforce, observe or drain, from now on and after a reboot; a roll-back does not lead back over it.
 
     :raises NotEnabled: there is no manifest.

@@ -18,6 +18,7 @@ from .host import facts, mounts
 from .plan import pin as planning
 from .plan.model import Plan, Step
 from .plan.pin import DIRECTORY, PRESENT, Access, Observed, Place, Wanted
+from .state import lock
 
 if TYPE_CHECKING:
     from .kernel import libbpf
@@ -33,14 +34,21 @@ class Result(NamedTuple):
     notes: List[str]
 
 
-def ensure(wanted: Wanted, watch: Optional[Watch] = None) -> Result:
+def ensure(
+    wanted: Wanted, state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS
+) -> Result:
     """Make it so, or with ``wanted.pretend`` say what that takes.
 
+    :param state_dir: str, where the host's lock is.
+    :param wait_seconds: float, how long to wait for another run on this host.
     :raises SockredirError: it cannot be had; the host is as it was.
     """
-    seen = observe(wanted)
-    steps = planning.plan(wanted, seen)
-    if not wanted.pretend:
+    if wanted.pretend:
+        seen = observe(wanted)
+        return Result(planning.plan(wanted, seen), seen, _notes(wanted, seen))
+    with lock.hold(state_dir, wait_seconds):
+        seen = observe(wanted)
+        steps = planning.plan(wanted, seen)
         apply(steps, handlers(), watch)
         seen = observe(wanted) if steps else seen
     return Result(steps, seen, _notes(wanted, seen))

@@ -1,10 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Load and pin an object's programs and maps, or take them away: observe, plan and apply for ``sockmap_program``.
-
-The caller holds the host's lock unless it only asks (``check``).
-"""
+"""Load and pin an object's programs and maps, or take them away: observe, plan and apply for ``sockmap_program``."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import datetime
 import errno
 import os
 import re
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from .apply import Handler, Watch, apply
 from .errors import SockredirError
@@ -22,7 +19,7 @@ from .kernel import compilers, elf, libbpf, objects
 from .kernel.loader import Loadable, spec
 from .plan import program as decide
 from .plan.model import Plan, Step
-from .state import files, manifest, store
+from .state import files, lock, manifest, store
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
@@ -82,23 +79,33 @@ class NotYet(SockredirError):
     """Check mode cannot know more: an earlier task of the same play has only pretended."""
 
 
-def present(request: Request, check: bool = False, watch: Optional[Watch] = None) -> Result:
+def present(
+    request: Request,
+    check: bool = False,
+    watch: Optional[Watch] = None,
+    wait_seconds: float = lock.WAIT_SECONDS,
+) -> Result:
     """Have the object loaded and its programs and maps pinned.
 
     :param check: change nothing, say what a run would do.
     :param watch: see :func:`apply.apply`.
+    :param wait_seconds: how long to wait for another run on this host.
     :raises SockredirError: it cannot be; the host is as it was.
     """
     objects.need_root()
     _check_names(request)
     try:
-        _check_pin_dir(request.pin_dir, check)
-        found = _obtain(request, check)
-        return _load(request, found, check, watch)
+        with _turn(request.state_dir, check, wait_seconds):
+            _check_pin_dir(request.pin_dir, check)
+            return _load(request, _obtain(request, check), check, watch)
     except (NotYet, compilers.Missing, libbpf.Missing) as unknown:
         if not check:
             raise
         return _pretended(request, str(unknown))
+
+
+def _turn(state_dir: str, check: bool, wait_seconds: float) -> ContextManager[None]:
+    return contextlib.nullcontext() if check else lock.hold(state_dir, wait_seconds)
 
 
 @contextlib.contextmanager
@@ -137,12 +144,24 @@ def removal(name: str, document: Optional[manifest.Manifest], state_dir: str) ->
     return decide.absent(name, pin_dir, _observe(entry, pin_dir, document, name)), _Work(state_dir).handlers()
 
 
-def absent(name: str, pin_dir: str, state_dir: str, check: bool = False, watch: Optional[Watch] = None) -> Result:
+def absent(
+    name: str,
+    pin_dir: str,
+    state_dir: str,
+    check: bool = False,
+    watch: Optional[Watch] = None,
+    wait_seconds: float = lock.WAIT_SECONDS,
+) -> Result:
     """Have nothing of this name pinned or recorded. Live connections finish on what they have.
 
     :raises SockredirError: a program is still attached.
     """
     objects.need_root()
+    with _turn(state_dir, check, wait_seconds):
+        return _remove(name, pin_dir, state_dir, check, watch)
+
+
+def _remove(name: str, pin_dir: str, state_dir: str, check: bool, watch: Optional[Watch]) -> Result:
     document = manifest.known(state_dir)
     entry = _entry(document, name)
     if entry is None:

@@ -54,6 +54,8 @@ options:
     default: present
 extends_documentation_fragment:
   - ebpf.sockredir.attributes
+  - ebpf.sockredir.directories.lock
+  - ebpf.sockredir.directories.state
 notes:
   - A bpffs lives in memory. Its pins are gone after a reboot.
   - In check mode, what an earlier task of the same play would have made may be missing; RV(notes) says what then cannot
@@ -144,6 +146,8 @@ ARGUMENTS = {
     "group": {"type": "str"},
     "mode": {"type": "raw"},
     "state": {"type": "str", "choices": ["mounted", "directory", "present", "absent"], "default": "present"},
+    "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
+    "lock_timeout": {"type": "int", "default": 60},
 }
 
 
@@ -164,7 +168,7 @@ def main():
     )
     try:
         asked = wanted(module.params, module.check_mode)
-        result = pin.ensure(asked)
+        result = pin.ensure(asked, module.params["state_dir"], wait_seconds=module.params["lock_timeout"])
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
     for note in result.notes:

@@ -49,6 +49,7 @@ options:
 extends_documentation_fragment:
   - ebpf.sockredir.attributes
   - ebpf.sockredir.directories.state
+  - ebpf.sockredir.directories.lock
 notes:
   - Two runs at the same time take turns.
   - In check mode, what an earlier task of the same play would have made may be missing; RV(notes) says what then cannot
@@ -170,6 +171,7 @@ ARGUMENTS = {
     "method": {"type": "str", "choices": ["auto", "link", "legacy"], "default": "auto"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
+    "lock_timeout": {"type": "int", "default": 60},
 }
 
 
@@ -195,7 +197,8 @@ def main():
         supports_check_mode=True,
     )
     try:
-        result = attachment.ensure(wanted(module.params, module.check_mode), module.params["state_dir"])
+        asked = wanted(module.params, module.check_mode)
+        result = attachment.ensure(asked, module.params["state_dir"], wait_seconds=module.params["lock_timeout"])
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
     for note in result.notes:

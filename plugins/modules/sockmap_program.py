@@ -68,14 +68,11 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  lock_timeout:
-    description: How many seconds to wait for another run on the same host.
-    type: int
-    default: 60
 extends_documentation_fragment:
   - ebpf.sockredir.attributes
   - ebpf.sockredir.directories.pins
   - ebpf.sockredir.directories.state
+  - ebpf.sockredir.directories.lock
 notes:
   - In check mode, where an earlier task of the same play has only pretended, RV(notes) says what cannot be known.
 seealso:
@@ -184,8 +181,6 @@ details:
   sample: ''
 """
 
-import contextlib
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
 
@@ -194,7 +189,6 @@ quick.install()
 from ansible_collections.ebpf.sockredir.plugins.module_utils import program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import diff
-from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 
 ARGUMENTS = {
     "name": {"type": "str", "required": True},
@@ -215,7 +209,8 @@ ARGUMENTS = {
 def ensure(options, pretend):
     """What the task asks for, done or pretended."""
     if options["state"] == "absent":
-        return program.absent(options["name"], options["pin_dir"], options["state_dir"], pretend)
+        places = options["pin_dir"], options["state_dir"]
+        return program.absent(options["name"], *places, pretend, wait_seconds=options["lock_timeout"])
     request = program.Request(
         name=options["name"],
         pin_dir=options["pin_dir"],
@@ -228,7 +223,7 @@ def ensure(options, pretend):
         checksum=options["checksum"] or "",
         recreate=options["on_incompatible_map"] == "recreate",
     )
-    return program.present(request, pretend)
+    return program.present(request, pretend, wait_seconds=options["lock_timeout"])
 
 
 def main():
@@ -237,11 +232,8 @@ def main():
         required_if=[("state", "present", ["src"])],
         supports_check_mode=True,
     )
-    options = module.params
     try:
-        turn = lock.hold(options["state_dir"], options["lock_timeout"])
-        with contextlib.nullcontext() if module.check_mode else turn:
-            result = ensure(options, module.check_mode)
+        result = ensure(module.params, module.check_mode)
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
     for note in result.notes:

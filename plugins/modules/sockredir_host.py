@@ -109,10 +109,6 @@ options:
       - A change that is committed already stays so.
     type: bool
     default: true
-  lock_timeout:
-    description: How many seconds to wait for another run on the same host.
-    type: int
-    default: 60
   pin_dir:
     description: Directory on a bpffs with the pins.
     type: path
@@ -131,6 +127,7 @@ options:
     default: /etc/systemd/system
 extends_documentation_fragment:
   - action_common_attributes
+  - ebpf.sockredir.directories.lock
 attributes:
   check_mode:
     support: full

@@ -119,4 +119,6 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SockredirError(f"cannot write {path}: {error.strerror}") from error
+        forbidden = isinstance(error, PermissionError) and os.geteuid() != 0
+        cure = "use become: true" if forbidden else ""
+        raise SockredirError(f"cannot write {path}: {error.strerror}", cure) from error

@@ -1,7 +1,10 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One change at a time on a host: ``flock`` on a file in the state directory."""
+"""One change at a time on a host: ``flock`` on a file in the state directory.
+
+Every change of the library takes it here, around its observe, plan and apply; no caller has to.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,39 @@ from ..errors import SockredirError
 from . import files
 
 NAME = "lock"
-WAIT_SECONDS = 120.0
+#: How long a change waits for another one unless it is told otherwise; ``lock_timeout`` of the modules.
+WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _ATTEMPTS = 100
 
 
 @contextlib.contextmanager
 def hold(state_dir: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
-    """Hold the host's lock; makes the state directory. Who only reads needs no lock.
+    """Hold the host's lock; reading needs none.
 
-    The kernel frees the lock when its holder dies, however it dies. The state directory may be removed under the lock.
+    The kernel frees the lock when its holder dies, however it dies. The state directory is created for it, and removed
+    again if nothing else has come into it. It may also be removed under the lock.
 
     :param state_dir: str, the state directory.
     :param wait_seconds: float, how long to wait for another run.
     :raises SockredirError: another run still holds it then, or the directory cannot be made.
     """
+    existed = os.path.isdir(state_dir)
     number = _acquire(state_dir, wait_seconds)
     try:
         yield
     finally:
+        if not existed:
+            _remove_if_unused(state_dir)
         os.close(number)
+
+
+def _remove_if_unused(state_dir: str) -> None:
+    """Remove the state directory if the lock is all that is in it; whoever waits for the lock creates both again."""
+    with contextlib.suppress(OSError):
+        if os.listdir(state_dir) == [NAME]:
+            os.unlink(os.path.join(state_dir, NAME))
+            os.rmdir(state_dir)
 
 
 def _acquire(state_dir: str, wait_seconds: float) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from support.host import cgroup2_mount, wait_until_detached
 from support.module import run_module
 
@@ -175,6 +176,18 @@ def test_detached_by_hand_is_attached_again(bench):
     os.unlink(done["link_pin"])
     wait_until_detached(bench.corner.cgroup)
     four_times(bench, cgroup=bench.cgroup)
+
+
+def test_it_waits_for_its_turn(bench):
+    bench.program("cgroup")
+    state_dir = bench.corner.state_dir
+    with lock.hold(str(state_dir), 0):
+        for state in ("present", "absent"):
+            refused = bench.attach(cgroup=bench.cgroup, state=state, lock_timeout=0)
+            assert f"another run (process {os.getpid()}) has held {state_dir}/lock for the last 0 s" in refused["msg"]
+        assert bench.attach(check=True, cgroup=bench.cgroup)["changed"], "who only looks needs no turn"
+    assert bench.on("cgroup", bench.cgroup) == []
+    assert bench.attach(cgroup=bench.cgroup, lock_timeout=0)["changed"]
 
 
 def test_foreign_programs_stay(bench):

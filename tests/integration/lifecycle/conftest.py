@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
@@ -20,7 +19,6 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objec
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.host import drift
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import Plan
-from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from ansible_collections.ebpf.sockredir.plugins.modules import sockredir_host
 from support.collection import ROOT
 from support.host import Corner
@@ -123,8 +121,7 @@ class Whole:
         request = program.Request("sockredir", pins, state_dir, str(self.objects_of[version]), max_entries=entries)
         verdict = Wanted(f"{pins}/verdict", "map", f"{pins}/peers", pretend=pretend)
         sockops = Wanted(f"{pins}/sockops", "cgroup", cgroup, create_cgroup=True, pretend=pretend)
-        with contextlib.nullcontext() if pretend else lock.hold(state_dir):
-            plans = [program.present(request, pretend, watch).plan]
+        plans = [program.present(request, pretend, watch).plan]
         plans += [attachment.ensure(wanted, state_dir, watch).steps for wanted in (verdict, sockops)]
         return [*plans, hosting.present(self.here(**options), pretend, watch).steps]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from support.module import run_module
 
 
@@ -33,8 +34,19 @@ def mounts(directory: Path) -> list:
     return [point for point in points if f"{point}/".startswith(f"{directory}/")]
 
 
+#: Each test's own, where the lock is.
+_places = {}
+
+
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path):
+    _places["state_dir"] = str(tmp_path / "state")
+    yield tmp_path / "state"
+    assert not (tmp_path / "state").exists(), "the lock is all that was in it"
+
+
 def pin(check: bool = False, **options):
-    return run_module("bpffs_pin", options, check=check)
+    return run_module("bpffs_pin", {**_places, **options}, check=check)
 
 
 def four_times(watched: Path, **options):
@@ -208,3 +220,13 @@ def test_check_mode_on_a_bare_host(tmp_path):
         assert not pin(path=f"{tmp_path}/bpf/sockredir/copy", state="absent", check=check)["changed"]
     assert mounts(tmp_path) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_waits_for_its_turn(host, state_dir):
+    wanted = {"path": f"{host.bpffs}/mine", "state": "directory"}
+    with lock.hold(str(state_dir), 0):
+        refused = pin(lock_timeout=0, **wanted)
+        assert f"another run (process {os.getpid()}) has held {state_dir}/lock for the last 0 s" in refused["msg"]
+        assert not (host.bpffs / "mine").exists()
+        assert pin(check=True, **wanted)["changed"], "who only looks needs no turn"
+    assert pin(lock_timeout=0, **wanted)["changed"]

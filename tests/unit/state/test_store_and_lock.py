@@ -192,3 +192,19 @@ def test_the_state_directory_may_go_while_another_waits(state):
     thread.join(30)
     assert entered.is_set()
     assert os.path.exists(os.path.join(state, lock.NAME))
+
+
+def test_a_state_directory_that_is_only_for_the_lock_goes_with_it(tmp_path):
+    state = tmp_path / "state"
+    with lock.hold(str(state), 0):
+        assert os.listdir(state) == [lock.NAME]
+    assert not state.exists()
+    with lock.hold(str(state), 0):
+        (state / "current").write_bytes(b"")
+    assert sorted(os.listdir(state)) == ["current", lock.NAME]
+
+
+def test_a_state_directory_that_was_there_stays(tmp_path):
+    with lock.hold(str(tmp_path), 0):
+        pass
+    assert os.listdir(tmp_path) == [lock.NAME]
