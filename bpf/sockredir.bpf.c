@@ -5,6 +5,7 @@
  * `sockops` puts both sockets of a local connection in a map as they are established and takes
  * note of them in a flow record. `verdict` sees each message before TCP does and hands it to the
  * receiving socket, or leaves it to TCP: whatever is not surely right and worth it is TCP's.
+ * `receive` has the bytes that come by TCP lie in the same queue as redirected ones.
  */
 #include "dialect.h"
 
@@ -314,6 +315,17 @@ int verdict(struct sk_msg_md *msg)
 	__u32 why = tp ? handle(msg, tp, size) : SOCKREDIR_NO_FLOW;
 
 	count(why, size);
+	return SK_PASS;
+}
+
+/*
+ * Lets every byte pass. That it is there makes the kernel put what comes by TCP behind what was
+ * redirected, into one queue: so poll, FIONREAD and reads see all that has arrived, in its order.
+ */
+SEC("sk_skb/stream_verdict")
+int receive(struct __sk_buff *skb)
+{
+	(void)skb;
 	return SK_PASS;
 }
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 from .apply import Handler, Undo, Watch, apply
 from .errors import SockredirError
 from .host import cgroups, mounts
-from .kernel import attachments, libbpf, objects
-from .kernel.attachments import CGROUP, LEGACY, MAP, Attached
+from .kernel import attachments, hooks, libbpf, objects
+from .kernel.attachments import LEGACY, Attached
+from .kernel.hooks import CGROUP, MAP, Hook
 from .plan import attachment as planning
 from .plan.attachment import Observed, Record, Wanted
 from .plan.model import Plan, Step
@@ -71,7 +72,10 @@ def _notes(wanted: Wanted, seen: Observed) -> List[str]:
 
 
 def wish(entry: Record) -> Wanted:
-    """A manifest's attachment as the plan takes it."""
+    """A manifest's attachment as the plan takes it.
+
+    :raises SockredirError: it is of a later version.
+    """
     on_cgroup = entry["cgroup"] is not None
     return Wanted(
         program=entry["program"],
@@ -79,11 +83,12 @@ def wish(entry: Record) -> Wanted:
         target=entry["cgroup"] if on_cgroup else entry["map"],
         present=not entry.get(manifest.LEAVING),
         create_cgroup=on_cgroup,
+        hook=hooks.recorded(entry),
     )
 
 
 def ordered(document: manifest.Manifest) -> List[Record]:
-    """The manifest's attachments, verdicts first."""
+    """The manifest's attachments, those to maps first: no socket may enter a map before it has its programs."""
     return sorted(
         document["attachments"], key=lambda entry: (entry["map"] is None, entry["cgroup"] or "", entry["program"])
     )
@@ -105,7 +110,7 @@ def observe(wanted: Wanted, state_dir: str, links: Optional[Sequence[libbpf.Link
     """
     document = manifest.known(state_dir)
     entry = _entry(document, wanted)
-    program_id = _program_id(wanted)
+    program_id, hook = _program(wanted, hooks.recorded(entry) if entry else wanted.hook)
     made = _made(document, wanted)
     known = Observed(program_id=program_id, record=entry)
     target_id = cgroups.cgroup_id(wanted.target) if wanted.kind == CGROUP else _map_id(wanted.target)
@@ -114,7 +119,8 @@ def observe(wanted: Wanted, state_dir: str, links: Optional[Sequence[libbpf.Link
     if not wanted.present:
         known = known._replace(removable=tuple(cgroups.removable(made)))
     pinned = attachments.pinned_link(wanted.kind, wanted.link_pin) if os.path.lexists(wanted.link_pin) else None
-    known = known._replace(target_id=target_id, pinned=pinned, ours=_ours(document, entry, program_id))
+    hook = hook or (pinned.hook if pinned else None)
+    known = known._replace(target_id=target_id, pinned=pinned, ours=_ours(document, entry, program_id), hook=hook)
     nothing = program_id is None and pinned is None and not known.ours
     return known if nothing and not _has_libbpf() else _ask_kernel(wanted, known, links)
 
@@ -129,15 +135,15 @@ def _has_libbpf() -> bool:
 
 def _ask_kernel(wanted: Wanted, known: Observed, links: Optional[Sequence[libbpf.LinkInfo]]) -> Observed:
     if wanted.present and (known.record is None or wanted.method != "auto"):
-        known = known._replace(links=attachments.has_links(wanted.kind))
-    if known.target_id is None:
+        known = known._replace(links=attachments.has_links(known.hook or hooks.of_kind(wanted.kind)[0]))
+    if known.target_id is None or known.hook is None:
         return known
     with attachments.opened(wanted.kind, wanted.target) as target:
         every = attachments.links() if links is None else links
-        found, _flags = attachments.attached(wanted.kind, target, known.target_id, every)
+        found, _flags = attachments.attached(known.hook, target, known.target_id, every)
     if wanted.kind == MAP and not found:
         found = _remembered(known)
-    blocking = _exclusive(wanted) if wanted.kind == CGROUP and wanted.present else None
+    blocking = _exclusive(known.hook, wanted) if wanted.kind == CGROUP and wanted.present else None
     lost = frozenset(each.program_id for each in found if _is_lost(wanted, known, each))
     return known._replace(attached=tuple(found), exclusive=blocking, ours=known.ours | lost)
 
@@ -145,7 +151,8 @@ def _ask_kernel(wanted: Wanted, known: Observed, links: Optional[Sequence[libbpf
 def _is_lost(wanted: Wanted, known: Observed, each: Attached) -> bool:
     """Whether an unknown attachment is an earlier version of ours, the manifest that knew it being gone.
 
-    It is when our loader wrote its digest, it has the wanted program's name, and it uses a map pinned beside it.
+    It is when our loader wrote its digest, it has the wanted program's name, and it uses a map pinned beside it, or is
+    attached to one.
     """
     if each.method != LEGACY or each.program_id in known.ours:
         return False
@@ -158,6 +165,8 @@ def _is_lost(wanted: Wanted, known: Observed, each: Attached) -> bool:
         or found.name != name[: attachments.NAME_CHARACTERS]
     ):
         return False
+    if os.path.dirname(wanted.target) == directory:
+        return True
     pins = (objects.at(os.path.join(directory, entry)) for entry in sorted(os.listdir(directory)))
     return any(pin.kind == "map" and pin.id in found.map_ids for pin in pins if pin)
 
@@ -179,7 +188,7 @@ def _remembered(known: Observed) -> List[Attached]:
 def _maps_answer() -> bool:
     with libbpf.create_map(libbpf.MAP_TYPE_SOCKHASH, "probe", 4, 8, 1) as probe:
         try:
-            libbpf.query(probe, libbpf.ATTACH_SK_MSG_VERDICT)
+            libbpf.query(probe, hooks.SK_MSG.attach_type)
         except libbpf.BpfError as error:
             if error.errno in (errno.EINVAL, errno.ENOTSUP):
                 return False
@@ -187,27 +196,42 @@ def _maps_answer() -> bool:
     return True
 
 
-def _exclusive(wanted: Wanted) -> Optional[str]:
+def _exclusive(hook: Hook, wanted: Wanted) -> Optional[str]:
     mount = mounts.holding(wanted.target, mounts.read())
-    return attachments.exclusive(wanted.target, mount.point if mount else "/")
+    return attachments.exclusive(hook, wanted.target, mount.point if mount else "/")
 
 
-def _program_id(wanted: Wanted) -> Optional[int]:
+def _program(wanted: Wanted, recorded: Optional[Hook]) -> Tuple[Optional[int], Optional[Hook]]:
+    """The id of what is pinned as the program, and where that belongs; as recorded where nothing is pinned."""
     with _pin(wanted.program) as descriptor:
         if descriptor is None:
-            return None
+            return None, recorded
         what = libbpf.kind(descriptor)
         if what != "program":
             raise SockredirError(f"program: {wanted.program} is a pin of a {what}", "name the pin of a program")
-        info = libbpf.program_info(descriptor)
-    needed = attachments.PROGRAM_TYPE[wanted.kind]
-    if info.type != needed and wanted.present:
-        raise SockredirError(
-            f"program: {wanted.program} is of type {libbpf.prog_type_name(info.type)}, but a {wanted.kind} takes"
-            f" {libbpf.prog_type_name(needed)}",
-            "sock_ops programs belong on a cgroup, sk_msg programs on a map",
+        info, hook = libbpf.program_info(descriptor), attachments.hook_of(descriptor)
+    if hook and hook.kind == wanted.kind and recorded in (None, hook):
+        return info.id, hook
+    if wanted.present:
+        raise _misplaced(wanted, info.type, recorded)
+    return None, recorded
+
+
+def _misplaced(wanted: Wanted, program_type: int, recorded: Optional[Hook]) -> SockredirError:
+    is_a = f"program: {wanted.program} is of type {libbpf.prog_type_name(program_type)}, but"
+    if recorded:
+        return SockredirError(
+            f"{is_a} what the manifest has at {wanted.target} is a {recorded.name}", "detach that first: state=absent"
         )
-    return info.id if info.type == needed else None
+    belongs = {kind: _types(kind) for kind in (CGROUP, MAP)}
+    return SockredirError(
+        f"{is_a} a {wanted.kind} takes {belongs[wanted.kind]}",
+        "; ".join(f"on a {kind} belong programs of type {types}" for kind, types in belongs.items()),
+    )
+
+
+def _types(kind: str) -> str:
+    return " or ".join(dict.fromkeys(libbpf.prog_type_name(hook.program_type) for hook in hooks.of_kind(kind)))
 
 
 def _map_id(path: str) -> Optional[int]:
@@ -246,11 +270,9 @@ def _pin(path: str) -> Any:
 def _entry(document: Optional[manifest.Manifest], wanted: Wanted) -> Optional[Record]:
     for entry in document["attachments"] if document else []:
         if entry.get("program") == wanted.program and entry.get(wanted.kind) == wanted.target:
-            keys = planning.RECORD_KEYS
-            ids = (
-                entry if document and manifest.ids_valid(document) else {**entry, **dict.fromkeys(planning.RECORD_IDS)}
-            )
-            return {key: ids.get(key) for key in keys}
+            lost = {} if document and manifest.ids_valid(document) else dict.fromkeys(planning.RECORD_IDS)
+            known = {**entry, "attach_type": hooks.recorded(entry).name, **lost}
+            return {key: known.get(key) for key in planning.RECORD_KEYS}
     return None
 
 
@@ -343,7 +365,7 @@ class _Handlers:
         cgroups.create(path)
 
     def attach_link(self, step: Step) -> Undo:
-        attachments.attach_link(self.kind, self.target, step.data["program_id"], self.pin)
+        attachments.attach_link(self.target, step.data["program_id"], self.pin)
         return self._drop_link
 
     def _drop_link(self) -> None:
@@ -354,8 +376,8 @@ class _Handlers:
 
     def attach_legacy(self, step: Step) -> Undo:
         number = step.data["program_id"]
-        attachments.attach_legacy(self.kind, self.target, number)
-        return lambda: attachments.detach_legacy(self.kind, self.target, number)
+        attachments.attach_legacy(self.target, number)
+        return lambda: attachments.detach_legacy(self.target, number)
 
     def replace_link(self, step: Step) -> Undo:
         new, old = step.data["program_id"], step.data["replaced_id"]
@@ -366,8 +388,8 @@ class _Handlers:
     def replace_legacy(self, step: Step) -> Undo:
         new, old = step.data["program_id"], step.data["replaced_id"]
         held = libbpf.program_by_id(old)
-        attachments.attach_legacy(self.kind, self.target, new, old)
-        return _holding(held, lambda: attachments.attach_legacy(self.kind, self.target, old, new))
+        attachments.attach_legacy(self.target, new, old)
+        return _holding(held, lambda: attachments.attach_legacy(self.target, old, new))
 
     def detach_link(self, step: Step) -> Undo:
         number, link_pin = step.data["program_id"], step.data["link_pin"]
@@ -376,13 +398,13 @@ class _Handlers:
         if link_pin is None:  # nobody's: there is no pin to bring back
             return None
         os.unlink(link_pin)
-        return _holding(held, lambda: attachments.attach_link(self.kind, self.target, number, link_pin))
+        return _holding(held, lambda: attachments.attach_link(self.target, number, link_pin))
 
     def detach_legacy(self, step: Step) -> Undo:
         number = step.data["program_id"]
         held = libbpf.program_by_id(number)
-        attachments.detach_legacy(self.kind, self.target, number)
-        return _holding(held, lambda: attachments.attach_legacy(self.kind, self.target, number))
+        attachments.detach_legacy(self.target, number)
+        return _holding(held, lambda: attachments.attach_legacy(self.target, number))
 
     def unpin_link(self, step: Step) -> Undo:
         held = libbpf.get(step.subject)

@@ -14,7 +14,9 @@ from . import attachment, program
 from .datapath import live
 from .errors import SockredirError
 from .host import files, install
-from .kernel.attachments import CGROUP, Attached
+from .kernel import hooks
+from .kernel.attachments import Attached
+from .kernel.hooks import CGROUP
 from .plan import attachment as attachment_plan
 from .plan import host as planning
 from .plan import settings as settings_plan
@@ -56,7 +58,7 @@ def with_manifest(state_dir: str) -> Comparison:
             found, others = _attachment_drift(state_dir, document, entry)
             steps += found
             if others:
-                foreign[entry["cgroup"]] = others
+                foreign.setdefault(entry["cgroup"], []).extend(others)
         steps += _settings_drift(document) + _file_drift(document)
     return Comparison(document, steps, foreign)
 
@@ -88,14 +90,14 @@ def _program_drift(state_dir: str, document: Document, name: str) -> Plan:
 
 
 def _attachment_drift(state_dir: str, document: Document, entry: Dict[str, Any]) -> Any:
-    wanted = attachment.wish(entry)._replace(pretend=True)
     try:
+        wanted = attachment.wish(entry)._replace(pretend=True)
         seen = attachment.observe(wanted, state_dir)
         steps = attachment_plan.plan(wanted, seen)
     except SockredirError as error:
-        return [planning.refused(wanted.target, error.message, "program_replaced")], []
+        return [planning.refused(entry["cgroup"] or entry["map"], error.message, "program_replaced")], []
     others = attachment_plan.foreign(wanted, seen) if wanted.kind == CGROUP else []
-    return planning.name_drift(wanted.kind, steps, manifest.ids_valid(document)), others
+    return planning.name_drift(hooks.recorded(entry).name, steps, manifest.ids_valid(document)), others
 
 
 def _settings_drift(document: Document) -> Plan:

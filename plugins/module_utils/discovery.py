@@ -10,8 +10,9 @@ import os
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from .host import cgroups, mounts
-from .kernel import attachments, libbpf, objects
-from .kernel.attachments import CGROUP, LINK
+from .kernel import attachments, hooks, libbpf, objects
+from .kernel.attachments import LINK
+from .kernel.hooks import CGROUP, MAP
 from .state import manifest
 
 #: The name under which programs are put that no manifest names.
@@ -64,13 +65,21 @@ def _entry(programs: Dict[str, objects.Program], pins: Dict[str, objects.Pin]) -
 
 
 def _attached(programs: Dict[str, objects.Program], pins: Dict[str, objects.Pin]) -> List[Dict[str, Any]]:
-    sock_ops = {path: one.id for path, one in programs.items() if one.type == libbpf.PROG_TYPE_SOCK_OPS}
-    sk_msg = {path: one for path, one in programs.items() if one.type == libbpf.PROG_TYPE_SK_MSG}
-    entries = [_record(path, cgroup=cgroup, number=number) for path, cgroup, number in _on_cgroups(sock_ops)]
-    for path, one in sk_msg.items():
-        sockets = [pin for pin in pins.values() if pin.map and pin.map.type in attachments.MAP_TYPES]
-        entries += [_record(path, map_pin=pin.path, number=one.id) for pin in sockets if pin.id in one.map_ids]
+    placed = {path: hook for path, one in programs.items() for hook in [_hook(one)] if hook}
+    on_cgroups = {path: programs[path].id for path, hook in placed.items() if hook.kind == CGROUP}
+    entries = [_record(path, placed[path], number, cgroup=cgroup) for path, cgroup, number in _on_cgroups(on_cgroups)]
+    used = {number for one in programs.values() for number in one.map_ids}
+    sockets = [pin for pin in pins.values() if pin.map and pin.map.type in attachments.MAP_TYPES]
+    for path, hook in placed.items():
+        # A program need not use the map that it is attached to; one that is not attached has nothing to be taken off.
+        maps = [pin.path for pin in sockets if hook.kind == MAP and pin.id in used]
+        entries += [_record(path, hook, programs[path].id, map_pin=map_pin) for map_pin in maps]
     return entries
+
+
+def _hook(program: objects.Program) -> Optional[hooks.Hook]:
+    with libbpf.program_by_id(program.id) as descriptor:
+        return attachments.hook_of(descriptor)
 
 
 def _on_cgroups(programs: Dict[str, int]) -> Iterator[Tuple[str, str, int]]:
@@ -84,12 +93,14 @@ def _on_cgroups(programs: Dict[str, int]) -> Iterator[Tuple[str, str, int]]:
             return
         with attachments.opened(CGROUP, directory) as target:
             number = cgroups.cgroup_id(directory) or 0
-            found, _flags = attachments.attached(CGROUP, target, number, links)
-        here = {each.program_id for each in found}
+            found = [attachments.attached(hook, target, number, links)[0] for hook in hooks.of_kind(CGROUP)]
+        here = {each.program_id for one in found for each in one}
         yield from ((path, directory, number) for path, number in programs.items() if number in here)
 
 
-def _record(path: str, number: int, cgroup: Optional[str] = None, map_pin: Optional[str] = None) -> Dict[str, Any]:
+def _record(
+    path: str, hook: hooks.Hook, number: int, cgroup: Optional[str] = None, map_pin: Optional[str] = None
+) -> Dict[str, Any]:
     return {
         "program": path,
         "program_id": number,
@@ -97,6 +108,7 @@ def _record(path: str, number: int, cgroup: Optional[str] = None, map_pin: Optio
         "cgroup_id": None,
         "map": map_pin,
         "map_id": None,
+        "attach_type": hook.name,
         "method": LINK,
         "link_pin": None,
         "link_id": None,

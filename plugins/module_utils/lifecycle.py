@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The whole host after its manifest: restore, roll back, steer. No compiler, no Ansible.
 
-:mod:`.plan.host` says how the parts make one plan. Here the parts are done: programs first, then
-settings, then the verdict, then the cgroups, so that no socket enters the map before it has all that it needs.
+:mod:`.plan.host` says how the parts make one plan. Here the parts are done: programs first, then settings, then what
+is attached to the map, then the cgroups, so that no socket enters the map before it has all that it needs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .apply import Handler, Undo, Watch, apply
 from .datapath import live
 from .errors import SockredirError
 from .host import mounts
+from .kernel import hooks
 from .plan import attachment as attachment_plan
 from .plan import host as planning
 from .plan import pin as pin_plan
@@ -59,7 +60,9 @@ class _Making:
             wanted = attachment.wish(entry)
             steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.state_dir))
             handlers = attachment.handlers(wanted, self.state_dir)
-            yield from self._part(f"attachment {wanted.target}", wanted.kind, steps, handlers)
+            yield from self._part(
+                f"attachment {wanted.program} {wanted.target}", hooks.recorded(entry).name, steps, handlers
+            )
         for name in programs:
             if programs[name].get(manifest.LEAVING):
                 steps, handlers = program.removal(name, self.document, self.state_dir)
@@ -76,7 +79,7 @@ class _Making:
         yield from self._part("bpffs", planning.BPFFS, steps, pin.handlers())
 
     def _attachments(self) -> List[Dict[str, Any]]:
-        """Those to have, verdicts first; then those to take off, verdicts last."""
+        """Those to have, maps' first; then those to take off, maps' last."""
         known = attachment.ordered(self.document)
         staying = [entry for entry in known if not entry.get(manifest.LEAVING)]
         return staying + [entry for entry in reversed(known) if entry.get(manifest.LEAVING)]

@@ -15,7 +15,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List
 from .apply import Handler, Watch, apply
 from .errors import SockredirError
 from .host import mounts
-from .kernel import compilers, elf, libbpf, objects
+from .kernel import compilers, elf, hooks, libbpf, objects
 from .kernel.loader import Loadable, spec
 from .plan import program as decide
 from .plan.model import Plan, Step
@@ -310,7 +310,7 @@ def _observe(
     programs: Iterable[str] = (),
     maps: Iterable[str] = (),
 ) -> decide.Observed:
-    recorded = [path for key in ("pins", "map_pins") for path in (entry or {}).get(key, {}).values()]
+    recorded = decide.recorded_pins(entry or {})
     wanted = [decide.pin_path(pin_dir, one) for one in [*programs, *maps]]
     pins = {path: _known(pin, entry) for path in dict.fromkeys(wanted + recorded) for pin in [objects.at(path)] if pin}
     pinned = {path: pin.map for path, pin in pins.items() if pin.map}
@@ -395,7 +395,7 @@ def _attached(pins: Iterable[objects.Pin], document: Optional[manifest.Manifest]
     programs = {pin.id for pin in pins if pin.kind == "program"}
     found = [f"link {info.id}" for info in _links() if info.program_id in programs and not _is_dead(info)]
     for pin in pins:
-        if pin.map and pin.map.type in _SOCKET_MAPS and programs & set(_verdicts(pin.id)):
+        if pin.map and pin.map.type in _SOCKET_MAPS and programs & set(_map_programs(pin.id)):
             found.append(f"the map {pin.path}")
     for attachment in (document or {}).get("attachments", []):
         cgroup = attachment.get("cgroup")
@@ -421,10 +421,10 @@ def _links() -> List[libbpf.LinkInfo]:
     return found
 
 
-def _verdicts(map_id: int) -> List[int]:
+def _map_programs(map_id: int) -> List[int]:
     try:
         with libbpf.map_by_id(map_id) as descriptor:
-            return libbpf.query(descriptor, libbpf.ATTACH_SK_MSG_VERDICT).program_ids
+            return _queried(descriptor, hooks.MAP)
     except libbpf.BpfError as error:
         if error.errno in (errno.ENOENT, errno.EINVAL):  # gone; a kernel before 5.18 cannot say
             return []
@@ -437,7 +437,13 @@ def _cgroup_programs(cgroup: str) -> List[int]:
     except OSError:  # gone, and its attachments with it
         return []
     with libbpf.Fd(number) as descriptor:
-        return libbpf.query(descriptor, libbpf.ATTACH_CGROUP_SOCK_OPS).program_ids
+        return _queried(descriptor, hooks.CGROUP)
+
+
+def _queried(target: libbpf.Descriptor, kind: str) -> List[int]:
+    """The programs at every hook of a cgroup or map."""
+    found = [libbpf.query(target, hook.attach_type).program_ids for hook in hooks.of_kind(kind)]
+    return [number for one in found for number in one]
 
 
 # --- doing it ---

@@ -101,7 +101,7 @@ class _Work:
             wanted = attachment.wish(entry)._replace(present=False)
             steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.places.state_dir))
             handlers = attachment.handlers(wanted, self.places.state_dir, keep_book=False)
-            yield from self._part(wanted.target, steps, handlers)
+            yield from self._part(f"{wanted.program} {wanted.target}", steps, handlers)
         for name in self.document["programs"]:
             steps, handlers = program.removal(name, self.document, self.places.state_dir)
             yield from self._part(name, steps, {**handlers, "forget": lambda _step: None})

@@ -50,7 +50,7 @@ def _plan(wanted: Wanted, paths: Paths, work: Dict[str, Handler]) -> Plan:
     steps: Plan = []
     for entry in _moved_away(seen.document, wanted):
         taken_off = attachment.wish(entry)._replace(present=False)
-        prefix = f"{taken_off.target} "
+        prefix = f"{taken_off.program} {taken_off.target} "
         own = attachment.handlers(taken_off, paths.state_dir)
         work.update({prefix + verb: handler for verb, handler in own.items()})
         planned = attachment_plan.plan(taken_off, attachment.observe(taken_off, paths.state_dir))

@@ -12,10 +12,11 @@ version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - Attaches a sock_ops program to a cgroup, or an sk_msg program to a sockhash or sockmap, and takes it off again.
+  - Attaches a sock_ops program to a cgroup, or an sk_msg program or sk_skb stream verdict to a sockhash or sockmap, and
+    takes it off again. Where on the cgroup or map it belongs follows from the program.
   - A program that has been loaded anew takes the old one's place in one step, so that no connection is missed.
   - Attachments that it did not make stay as they are. A cgroup holds them beside ours, and RV(foreign) lists them; a
-    map holds only one program, so a foreign one there is an error.
+    map holds only one program of each type, so a foreign one in the place of ours is an error.
 options:
   program:
     description: Path of the program's pin.
@@ -71,6 +72,11 @@ EXAMPLES = r"""
     program: /sys/fs/bpf/sockredir/verdict
     map: /sys/fs/bpf/sockredir/peers
 
+- name: Have bytes that come by TCP lie in the same queue as redirected ones
+  ebpf.sockredir.sockmap_attach:
+    program: /sys/fs/bpf/sockredir/receive
+    map: /sys/fs/bpf/sockredir/peers
+
 - name: Take a program off
   ebpf.sockredir.sockmap_attach:
     program: /sys/fs/bpf/sockredir/sockops
@@ -102,6 +108,10 @@ attachment:
     map_id:
       description: The kernel's id of the map.
       type: int
+    attach_type:
+      description:
+        - V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_skb_stream_verdict); V(null) where the program is not there yet.
+      type: str
     method:
       description: V(link) or V(legacy).
       type: str
@@ -118,6 +128,7 @@ attachment:
     cgroup_id: 4711
     map: null
     map_id: null
+    attach_type: cgroup_sock_ops
     method: link
     link_pin: /sys/fs/bpf/sockredir/link_sockops_7f3e21aa
     link_id: 97
@@ -159,7 +170,7 @@ quick.install()
 
 from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.attachments import CGROUP, MAP
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.hooks import CGROUP, MAP
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import diff
 

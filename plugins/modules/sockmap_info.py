@@ -229,7 +229,7 @@ programs:
     pin: {description: Path of the pin., type: str}
     id: {description: The kernel's id., type: int}
     name: {description: The kernel's name of it., type: str}
-    type: {description: 'V(sock_ops), V(sk_msg) or another.', type: str}
+    type: {description: 'V(sock_ops), V(sk_msg), V(sk_skb) or another.', type: str}
     tag: {description: The kernel's tag of its instructions., type: str}
     digest: {description: Identity that the loader wrote into it; V(null) where it is not ours., type: str}
     layout: {description: Version of its maps' layout., type: int}
@@ -282,6 +282,7 @@ attachments:
     pinned_program_id: {description: Id of what is pinned there; V(null) where nothing is., type: int}
     cgroup: {description: Path of the cgroup., type: str}
     map: {description: Path of the map's pin., type: str}
+    attach_type: {description: 'V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_skb_stream_verdict).', type: str}
     target_id: {description: Id of the cgroup or map; V(null) where it is gone., type: int}
     times: {description: 'How often it is attached there: 1 is right, 0 is not at all.', type: int}
     program_id: {description: Id of the program that is attached; V(null) where none of ours is., type: int}

@@ -12,8 +12,8 @@ version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - Compiles a C file of sock_ops and sk_msg programs on the target, or takes an object file, loads it into the kernel
-    and pins its programs and maps.
+  - Compiles a C file of sock_ops, sk_msg and sk_skb programs on the target, or takes an object file, loads it into the
+    kernel and pins its programs and maps.
   - Loading again what is loaded changes nothing and compiles nothing. A new source, object or configuration takes the
     pins of the old one in one step and goes on with the maps that are pinned, so that live connections are not
     disturbed. They finish on the old programs, which RV(draining) lists until they are gone.
@@ -111,7 +111,7 @@ programs:
       description: The kernel's id; V(null) in check mode where it is not loaded.
       type: int
     type:
-      description: V(sock_ops) or V(sk_msg).
+      description: V(sock_ops), V(sk_msg) or V(sk_skb).
       type: str
     tag:
       description: The kernel's tag of the instructions.

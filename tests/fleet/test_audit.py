@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import systemd
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 
 # r0 = 1; exit
@@ -32,22 +32,25 @@ def pin_missing(fleet, name):
 
 
 def pin_replaced(fleet, name):
-    with libbpf.load_program(
-        attachments.PROGRAM_TYPE["map"], "other", RETURN_ONE, attachments.ATTACH_TYPE["map"]
-    ) as other:
+    with libbpf.load_program(hooks.SK_MSG.program_type, "other", RETURN_ONE, hooks.SK_MSG.attach_type) as other:
         libbpf.pin(other, str(fleet.pin_dir(name) / "new"))
     os.replace(fleet.pin_dir(name) / "new", fleet.pin_dir(name) / "verdict")
 
 
 def verdict_lost(fleet, name):
     pins = fleet.pin_dir(name)
-    attachments.detach_legacy("map", str(pins / "peers"), program_id(pins / "verdict"))
+    attachments.detach_legacy(str(pins / "peers"), program_id(pins / "verdict"))
+
+
+def receive_lost(fleet, name):
+    pins = fleet.pin_dir(name)
+    attachments.detach_legacy(str(pins / "peers"), program_id(pins / "receive"))
 
 
 def program_replaced(fleet, name):
     (link,) = fleet.pin_dir(name).glob("link_sockops_*")
-    kind = attachments.ATTACH_TYPE["cgroup"]
-    other = libbpf.load_program(attachments.PROGRAM_TYPE["cgroup"], "other", RETURN_ONE, kind)
+    kind = hooks.SOCK_OPS.attach_type
+    other = libbpf.load_program(hooks.SOCK_OPS.program_type, "other", RETURN_ONE, kind)
     with other, libbpf.get(str(link)) as ours:
         libbpf.update_link(ours, other)
 
@@ -60,7 +63,7 @@ def attachment_missing(fleet, name):
 def attached_twice(fleet, name):
     pins = fleet.pin_dir(name)
     elsewhere = fleet.bpffs / f"second_{name}"
-    attachments.attach_link("cgroup", str(fleet.cgroup_of(name)), program_id(pins / "sockops"), str(elsewhere))
+    attachments.attach_link(str(fleet.cgroup_of(name)), program_id(pins / "sockops"), str(elsewhere))
 
 
 def settings_changed(fleet, name):
@@ -104,6 +107,7 @@ BROKEN = (
     pin_missing,
     pin_replaced,
     verdict_lost,
+    receive_lost,
     program_replaced,
     attachment_missing,
     attached_twice,
@@ -151,7 +155,7 @@ def kernel_id(pin):
 
 def attached(cgroup):
     with attachments.opened("cgroup", str(cgroup)) as target:
-        return libbpf.query(target, attachments.ATTACH_TYPE["cgroup"]).program_ids
+        return libbpf.query(target, hooks.SOCK_OPS.attach_type).program_ids
 
 
 class Audited:

@@ -70,7 +70,7 @@ def is_plain_tcp(fleet, name):
     if not cgroup.exists():
         return True
     with attachments.opened("cgroup", str(cgroup)) as target:
-        return not libbpf.query(target, attachments.ATTACH_TYPE["cgroup"]).program_ids
+        return not libbpf.query(target, libbpf.ATTACH_CGROUP_SOCK_OPS).program_ids
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import hooks
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.attachments import Attached, PinnedLink
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan import attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Observed, Wanted, plan
 
 ON_CGROUP = Wanted("/b/sockops", "cgroup", "/cg/x")
 ON_MAP = Wanted("/b/verdict", "map", "/b/peers")
+RECEIVE = Wanted("/b/receive", "map", "/b/peers")
 NEW, OLD, FOREIGN = 20, 10, 99
 FOUND = Observed(program_id=NEW, target_id=5, ours=frozenset({NEW, OLD}))
 
@@ -107,8 +109,9 @@ def test_a_cgroup(change, seen, expected):
         ),
     ],
 )
-def test_a_map(change, seen, expected):
-    assert verbs(ON_MAP._replace(**change), FOUND._replace(**seen)) == expected
+@pytest.mark.parametrize(("wanted", "hook"), [(ON_MAP, hooks.SK_MSG), (RECEIVE, hooks.SK_SKB)])
+def test_a_map(wanted, hook, change, seen, expected):
+    assert verbs(wanted._replace(**change), FOUND._replace(hook=hook, **seen)) == expected
 
 
 @pytest.mark.parametrize(
@@ -157,6 +160,34 @@ def test_a_record_that_differs_is_written_again(lost):
     assert [step.verb for step in plan(ON_CGROUP, there._replace(record=entry))] == ["record"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "hook"), [(ON_CGROUP, hooks.SOCK_OPS), (ON_MAP, hooks.SK_MSG), (RECEIVE, hooks.SK_SKB)]
+)
+def test_the_record_says_at_which_hook(wanted, hook):
+    entry = attachment.record(wanted, FOUND._replace(hook=hook))
+    assert entry["attach_type"] == hook.name
+    assert set(entry) == set(attachment.RECORD_KEYS)
+    assert hooks.recorded(entry) == hook
+
+
+@pytest.mark.parametrize(
+    ("entry", "hook"),
+    [
+        ({"cgroup": "/cg/x", "map": None}, hooks.SOCK_OPS),
+        ({"cgroup": None, "map": "/b/peers"}, hooks.SK_MSG),
+        ({"cgroup": None, "map": "/b/peers", "attach_type": None}, hooks.SK_MSG),
+        ({"cgroup": None, "map": "/b/peers", "attach_type": "sk_skb_stream_verdict"}, hooks.SK_SKB),
+    ],
+)
+def test_a_manifest_of_version_1_0_says_no_hook(entry, hook):
+    assert hooks.recorded({"program": "/b/p", **entry}) == hook
+
+
+def test_a_hook_of_a_later_version_is_refused():
+    with pytest.raises(SockredirError, match="/b/p has the attach type sk_lookup, which this version does not know"):
+        hooks.recorded({"program": "/b/p", "cgroup": None, "attach_type": "sk_lookup"})
+
+
 def test_the_links_pin_depends_on_the_program_and_the_target():
     pins = {
         wanted.link_pin
@@ -165,9 +196,11 @@ def test_the_links_pin_depends_on_the_program_and_the_target():
             ON_CGROUP._replace(target="/cg/y"),
             ON_CGROUP._replace(program="/b/other"),
             ON_CGROUP._replace(program="/c/sockops"),
+            ON_MAP,
+            RECEIVE,
         )
     }
-    assert len(pins) == 4
+    assert len(pins) == 6
     assert ON_CGROUP.link_pin.startswith("/b/link_sockops_")
     assert "." not in ON_CGROUP.link_pin, "bpffs takes no dots"
 

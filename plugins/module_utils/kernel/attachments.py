@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Programs attached to cgroups and maps: what is there, and one function for each change.
 
-A cgroup holds any number of sock_ops programs, each by a link or without one (legacy). A sockmap or sockhash holds one
-sk_msg program. Whose they are is decided in :mod:`..plan.attachment`; here is only what the kernel says and does.
+At each of its hooks (:mod:`.hooks`) a cgroup holds any number of programs, each by a link or without one (legacy), and
+a sockmap or sockhash holds one. Whose they are is decided in :mod:`..plan.attachment`; here is only what the kernel
+says and does.
 """
 
 from __future__ import annotations
@@ -15,12 +16,10 @@ import os
 from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from ..errors import SockredirError
-from . import libbpf
+from . import hooks, libbpf
+from .hooks import CGROUP, MAP, Hook
 
-CGROUP, MAP = "cgroup", "map"
 LINK, LEGACY = "link", "legacy"
-PROGRAM_TYPE = {CGROUP: libbpf.PROG_TYPE_SOCK_OPS, MAP: libbpf.PROG_TYPE_SK_MSG}
-ATTACH_TYPE = {CGROUP: libbpf.ATTACH_CGROUP_SOCK_OPS, MAP: libbpf.ATTACH_SK_MSG_VERDICT}
 MAP_TYPES = (libbpf.MAP_TYPE_SOCKMAP, libbpf.MAP_TYPE_SOCKHASH)
 _LINK_TYPE = {CGROUP: libbpf.LINK_TYPE_CGROUP, MAP: libbpf.LINK_TYPE_SOCKMAP}
 #: What the kernel keeps of a program's name (BPF_OBJ_NAME_LEN, less the final zero).
@@ -42,6 +41,7 @@ class PinnedLink(NamedTuple):
     link_id: int
     program_id: int
     target_id: int
+    hook: Optional[Hook] = None
 
 
 def links() -> List[libbpf.LinkInfo]:
@@ -51,6 +51,16 @@ def links() -> List[libbpf.LinkInfo]:
         with contextlib.suppress(libbpf.BpfError), libbpf.link_by_id(number) as link:
             found.append(libbpf.link_info(link))
     return found
+
+
+def hook_of(program: libbpf.Descriptor) -> Optional[Hook]:
+    """Where a loaded program belongs; None where that is no place of ours."""
+    fitting = hooks.of_program(libbpf.program_info(program).type)
+    if len(fitting) > 1:
+        # The kernel tells nobody which of them a program was loaded for, but looks at that before it looks for the
+        # target.
+        fitting = [hook for hook in fitting if _refusal(program, -1, hook) == errno.EBADF]
+    return fitting[0] if fitting else None
 
 
 @contextlib.contextmanager
@@ -68,17 +78,17 @@ def opened(kind: str, path: str) -> Iterator[libbpf.Descriptor]:
 
 
 def attached(
-    kind: str, target: libbpf.Descriptor, target_id: int, all_links: Iterable[libbpf.LinkInfo]
+    hook: Hook, target: libbpf.Descriptor, target_id: int, all_links: Iterable[libbpf.LinkInfo]
 ) -> Tuple[List[Attached], int]:
-    """The programs on a target, and the flags that the first of them set (0 for maps).
+    """The programs at a hook of a target, and the flags that the first of them set (0 for maps).
 
     Before Linux 5.18 a map does not say what is attached to it without a link: then it is left out.
     """
-    linked = [Attached(info.program_id, LINK, info.id) for info in all_links if _is_on(info, kind, target_id)]
+    linked = [Attached(info.program_id, LINK, info.id) for info in all_links if _is_on(info, hook, target_id)]
     try:
-        query = libbpf.query(target, ATTACH_TYPE[kind])
+        query = libbpf.query(target, hook.attach_type)
     except libbpf.BpfError as error:
-        if kind == MAP and error.errno in (errno.EINVAL, errno.ENOTSUP):
+        if hook.kind == MAP and error.errno in (errno.EINVAL, errno.ENOTSUP):
             return linked, 0
         raise
     others = list(query.program_ids)
@@ -88,9 +98,9 @@ def attached(
     return linked + [Attached(number, LEGACY) for number in others], query.attach_flags
 
 
-def _is_on(info: libbpf.LinkInfo, kind: str, target_id: int) -> bool:
-    target = info.cgroup_id if kind == CGROUP else info.map_id
-    return info.type == _LINK_TYPE[kind] and target == target_id and info.attach_type == ATTACH_TYPE[kind]
+def _is_on(info: libbpf.LinkInfo, hook: Hook, target_id: int) -> bool:
+    target = info.cgroup_id if hook.kind == CGROUP else info.map_id
+    return info.type == _LINK_TYPE[hook.kind] and target == target_id and info.attach_type == hook.attach_type
 
 
 def pinned_link(kind: str, path: str) -> Optional[PinnedLink]:
@@ -107,85 +117,99 @@ def pinned_link(kind: str, path: str) -> Optional[PinnedLink]:
     with descriptor:
         what = libbpf.kind(descriptor)
         info = libbpf.link_info(descriptor) if what == "link" else None
-    if info is None or info.type != _LINK_TYPE[kind]:
+    fitting = [hook for hook in hooks.of_kind(kind) if info and hook.attach_type == info.attach_type]
+    if info is None or info.type != _LINK_TYPE[kind] or not fitting:
         raise SockredirError(
             f"{path} is where the link's pin belongs, but holds another {what}", f"look at it, and remove it: rm {path}"
         )
-    return PinnedLink(info.id, info.program_id, info.cgroup_id if kind == CGROUP else info.map_id)
+    return PinnedLink(info.id, info.program_id, info.cgroup_id if kind == CGROUP else info.map_id, fitting[0])
 
 
-def exclusive(cgroup: str, root: str) -> Optional[str]:
+def exclusive(hook: Hook, cgroup: str, root: str) -> Optional[str]:
     """The cgroup whose programs forbid adding one to ``cgroup``: itself or an ancestor; None where nothing does.
 
     The rules of cgroup_bpf_attach(): at the cgroup itself programs must be there with ALLOW_MULTI; of its ancestors the
     nearest that has a program decides, and forbids only where it was attached with no flag at all.
     """
-    own, flags = _programs(cgroup)
+    own, flags = _programs(hook, cgroup)
     if own:
         return None if flags & libbpf.F_ALLOW_MULTI else cgroup
     above = cgroup
     while above != root and len(above) > 1:
         above = os.path.dirname(above)
-        there, flags = _programs(above)
+        there, flags = _programs(hook, above)
         if there:
             return None if flags & (libbpf.F_ALLOW_MULTI | libbpf.F_ALLOW_OVERRIDE) else above
     return None
 
 
-def _programs(cgroup: str) -> Tuple[List[int], int]:
+def _programs(hook: Hook, cgroup: str) -> Tuple[List[int], int]:
     with opened(CGROUP, cgroup) as target:
-        query = libbpf.query(target, ATTACH_TYPE[CGROUP])
+        query = libbpf.query(target, hook.attach_type)
     return query.program_ids, query.attach_flags
 
 
-def has_links(kind: str) -> bool:
-    """Whether this kernel attaches to such targets by links (cgroups Linux 5.7, sockmaps 6.10); found by trying."""
-    if kind == CGROUP:
+def has_links(hook: Hook) -> bool:
+    """Whether this kernel attaches at such a hook by links (cgroups Linux 5.7, sockmaps 6.10); found by trying."""
+    if hook.kind == CGROUP:
         # Without the command the kernel says EINVAL; with it, it first looks for the program.
-        return _refusal(-1, -1, kind) == errno.EBADF
+        return _refusal(-1, -1, hook) == errno.EBADF
     with contextlib.ExitStack() as held:
         target = held.enter_context(libbpf.create_map(libbpf.MAP_TYPE_SOCKHASH, "probe", 4, 8, 1))
-        program = held.enter_context(libbpf.load_program(PROGRAM_TYPE[kind], "probe", _RETURN_1, ATTACH_TYPE[kind]))
-        return _refusal(program, target, kind) == 0
+        program = held.enter_context(libbpf.load_program(hook.program_type, "probe", _RETURN_1, hook.attach_type))
+        return _refusal(program, target, hook) == 0
 
 
 _RETURN_1 = bytes.fromhex("b7000000010000009500000000000000")
 
 
-def _refusal(program: libbpf.Descriptor, target: libbpf.Descriptor, kind: str) -> int:
+def _refusal(program: libbpf.Descriptor, target: libbpf.Descriptor, hook: Hook) -> int:
     try:
-        libbpf.create_link(program, target, ATTACH_TYPE[kind]).close()
+        libbpf.create_link(program, target, hook.attach_type).close()
     except libbpf.BpfError as error:
         return error.errno
     return 0
 
 
-# Changes. Each names programs by id, because that is what plans are made of.
+# Changes. Each names programs by id, because that is what plans are made of; where they belong follows from them.
 
 
-def attach_legacy(kind: str, path: str, program_id: int, replaced_id: Optional[int] = None) -> None:
+@contextlib.contextmanager
+def _both(path: str, program_id: int) -> Iterator[Tuple[libbpf.Fd, libbpf.Descriptor, Hook]]:
+    """A program, its target, and the hook where they meet.
+
+    :raises SockredirError: the program belongs nowhere on a cgroup or map.
+    """
+    with libbpf.program_by_id(program_id) as program:
+        hook = hook_of(program)
+        if hook is None:
+            raise SockredirError(f"program {program_id} is of a type that belongs neither on a cgroup nor on a sockmap")
+        with opened(hook.kind, path) as target:
+            yield program, target, hook
+
+
+def attach_legacy(path: str, program_id: int, replaced_id: Optional[int] = None) -> None:
     """Attach without a link, in place of another program when one is given; a map's program is always replaced."""
-    with opened(kind, path) as target, libbpf.program_by_id(program_id) as program:
-        if kind == MAP:
-            libbpf.attach(program, target, ATTACH_TYPE[kind])
+    with _both(path, program_id) as (program, target, hook):
+        if hook.kind == MAP:
+            libbpf.attach(program, target, hook.attach_type)
         elif replaced_id is None:
-            libbpf.attach(program, target, ATTACH_TYPE[kind], _BESIDE_OTHERS)
+            libbpf.attach(program, target, hook.attach_type, _BESIDE_OTHERS)
         else:
             with libbpf.program_by_id(replaced_id) as replaced:
-                flags = _BESIDE_OTHERS | libbpf.F_REPLACE
-                libbpf.attach(program, target, ATTACH_TYPE[kind], flags, replaced)
+                libbpf.attach(program, target, hook.attach_type, _BESIDE_OTHERS | libbpf.F_REPLACE, replaced)
 
 
-def detach_legacy(kind: str, path: str, program_id: int) -> None:
+def detach_legacy(path: str, program_id: int) -> None:
     """Take off a program that was attached without a link."""
-    with opened(kind, path) as target, libbpf.program_by_id(program_id) as program:
-        libbpf.detach(program, target, ATTACH_TYPE[kind])
+    with _both(path, program_id) as (program, target, hook):
+        libbpf.detach(program, target, hook.attach_type)
 
 
-def attach_link(kind: str, path: str, program_id: int, link_pin: str) -> None:
+def attach_link(path: str, program_id: int, link_pin: str) -> None:
     """Attach by a new link and pin that; a pin that is there already must hold a dead link and is replaced."""
-    with opened(kind, path) as target, libbpf.program_by_id(program_id) as program:
-        link = libbpf.create_link(program, target, ATTACH_TYPE[kind])
+    with _both(path, program_id) as (program, target, hook):
+        link = libbpf.create_link(program, target, hook.attach_type)
     with link:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(link_pin)

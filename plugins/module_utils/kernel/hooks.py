@@ -8,7 +8,9 @@ Numbers and names as in <linux/bpf.h>; section names as in libbpf's program_type
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional
+
+from ..errors import SockredirError
 
 CGROUP, MAP = "cgroup", "map"
 
@@ -40,12 +42,21 @@ SK_SKB = Hook("sk_skb_stream_verdict", 5, 14, MAP, "sk_skb/stream_verdict", "__s
 HOOKS = (SOCK_OPS, SK_MSG, SK_SKB)
 
 
-def named(name: str) -> Hook:
-    """The row of an attach type's name.
+def recorded(entry: Mapping[str, Any]) -> Hook:
+    """Where the program of a manifest's attachment belongs.
 
-    :raises KeyError: there is no such row.
+    Version 1.0 did not write the attach type: it knew one for cgroups and one for maps.
+
+    :raises SockredirError: the attach type is of a later version.
     """
-    return {hook.name: hook for hook in HOOKS}[name]
+    name = entry.get("attach_type") or (SK_MSG if entry.get(CGROUP) is None else SOCK_OPS).name
+    found = [hook for hook in HOOKS if hook.name == name]
+    if not found:
+        raise SockredirError(
+            f"manifest: {entry.get('program')} has the attach type {name}, which this version does not know",
+            "use the version of the collection that wrote the manifest",
+        )
+    return found[0]
 
 
 def of_kind(kind: str) -> List[Hook]:

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .. import attachment
-from ..kernel import attachments, libbpf, objects
-from ..kernel.attachments import CGROUP, MAP, Attached
+from ..kernel import attachments, hooks, libbpf, objects
+from ..kernel.attachments import Attached
+from ..kernel.hooks import CGROUP, MAP
 from ..plan import attachment as planning
 from ..state import manifest
 
@@ -45,7 +46,7 @@ def report(read: Read, state_dir: str, document: Optional[manifest.Manifest]) ->
 
 def _wanted(entry: planning.Record) -> planning.Wanted:
     kind = CGROUP if entry["cgroup"] is not None else MAP
-    return planning.Wanted(entry["program"], kind, entry[kind], pretend=True)
+    return planning.Wanted(entry["program"], kind, entry[kind], pretend=True, hook=hooks.recorded(entry))
 
 
 def _target(wanted: planning.Wanted) -> Dict[str, Optional[str]]:
@@ -58,6 +59,7 @@ def _shown(wanted: planning.Wanted, seen: planning.Observed) -> Dict[str, Any]:
     return {
         "program": wanted.program,
         **_target(wanted),
+        "attach_type": seen.hook.name if seen.hook else None,
         "target_id": seen.target_id,
         "times": len(mine),
         "program_id": first.program_id if first else None,

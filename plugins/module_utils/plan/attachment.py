@@ -4,7 +4,8 @@
 """Which steps attach a program to a cgroup or a map, or take it off. Pure.
 
 Ours are: the link at our pin, and every attachment of a program whose id is known as ours. All others are foreign: on a
-cgroup they stay beside ours, on a map they forbid ours.
+cgroup they stay beside ours, on a map they forbid ours. Only programs at the same hook count: what a cgroup or map has
+at others is another attachment.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import os
 from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from ..errors import SockredirError
-from ..kernel.attachments import CGROUP, LEGACY, LINK, MAP, Attached, PinnedLink
+from ..kernel.attachments import LEGACY, LINK, Attached, PinnedLink
+from ..kernel.hooks import CGROUP, MAP, Hook
 from .model import Plan, Step
 
 #: A manifest's entry for one attachment.
 Record = Dict[str, Any]
 RECORD_IDS = ("program_id", "cgroup_id", "map_id", "link_id")
-RECORD_KEYS = RECORD_IDS + ("program", "cgroup", "map", "method", "link_pin")
+RECORD_KEYS = RECORD_IDS + ("program", "cgroup", "map", "attach_type", "method", "link_pin")
 
 
 class Wanted(NamedTuple):
     """:ivar kind: ``cgroup`` or ``map``, what ``target`` is: the cgroup's directory, or the map's pin.
     :ivar method: ``auto``, ``link`` or ``legacy``.
     :ivar pretend: only show what would happen; what an earlier task would have made may be missing.
+    :ivar hook: where the program belongs, as the manifest has it; None: as its type says.
     """
 
     program: str
@@ -36,6 +39,7 @@ class Wanted(NamedTuple):
     present: bool = True
     create_cgroup: bool = False
     pretend: bool = False
+    hook: Optional[Hook] = None
 
     @property
     def link_pin(self) -> str:
@@ -45,9 +49,10 @@ class Wanted(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """:ivar program_id: what is pinned as the program; None: nothing.
+    """:ivar hook: where the program belongs; None: nothing is pinned or recorded that would tell.
+    :ivar program_id: what is pinned as the program; None: nothing.
     :ivar target_id: id of the cgroup or map; None: there is none.
-    :ivar attached: every program attached to the target itself.
+    :ivar attached: every program attached at the hook of the target itself.
     :ivar pinned: what the link's pin holds.
     :ivar ours: ids of programs that are, or were, the wanted one.
     :ivar links: whether the kernel attaches to such targets by links.
@@ -67,6 +72,7 @@ class Observed(NamedTuple):
     missing: Tuple[str, ...] = ()
     removable: Tuple[str, ...] = ()
     record: Optional[Record] = None
+    hook: Optional[Hook] = None
 
 
 def plan(wanted: Wanted, seen: Observed) -> Plan:
@@ -137,6 +143,7 @@ def record(wanted: Wanted, seen: Observed) -> Record:
         "cgroup_id": seen.target_id if wanted.kind == CGROUP else None,
         "map": wanted.target if wanted.kind == MAP else None,
         "map_id": seen.target_id if wanted.kind == MAP else None,
+        "attach_type": seen.hook.name if seen.hook else None,
         "method": how,
         "link_pin": wanted.link_pin if how == LINK else None,
         "link_id": kept.link_id if kept else None,

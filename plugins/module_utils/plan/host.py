@@ -13,10 +13,27 @@ from dataclasses import replace
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 from ..host.files import File
+from ..kernel import hooks
 from .model import Plan, Step
 from .setup import fingerprint
 
-PROGRAM, CGROUP, MAP, SETTINGS, BPFFS = "program", "cgroup", "map", "settings", "bpffs"
+PROGRAM, SETTINGS, BPFFS = "program", "settings", "bpffs"
+
+
+def _attachment(hook: hooks.Hook) -> Dict[str, Optional[str]]:
+    created = {"create_cgroup": hook.lost} if hook.kind == hooks.CGROUP else {}
+    return {
+        **created,
+        "attach_link": hook.lost,
+        "attach_legacy": hook.lost,
+        "replace_link": "program_replaced",
+        "replace_legacy": "program_replaced",
+        "detach_link": "attached_twice",
+        "detach_legacy": "attached_twice",
+        "unpin_link": hook.lost,
+        "record": None,
+    }
+
 
 #: What a step of a part means; None for one that only follows from the others.
 _KINDS: Dict[str, Dict[str, Optional[str]]] = {
@@ -30,32 +47,12 @@ _KINDS: Dict[str, Dict[str, Optional[str]]] = {
         "record": None,
         "identify": None,
     },
-    CGROUP: {
-        "create_cgroup": "attachment_missing",
-        "attach_link": "attachment_missing",
-        "attach_legacy": "attachment_missing",
-        "replace_link": "program_replaced",
-        "replace_legacy": "program_replaced",
-        "detach_link": "attached_twice",
-        "detach_legacy": "attached_twice",
-        "unpin_link": "attachment_missing",
-        "record": None,
-    },
-    MAP: {
-        "attach_link": "verdict_lost",
-        "attach_legacy": "verdict_lost",
-        "replace_link": "program_replaced",
-        "replace_legacy": "program_replaced",
-        "detach_link": "attached_twice",
-        "detach_legacy": "attached_twice",
-        "unpin_link": "verdict_lost",
-        "record": None,
-    },
+    **{hook.name: _attachment(hook) for hook in hooks.HOOKS},
     SETTINGS: {"settings": "settings_changed"},
     BPFFS: {"mount": "pin_missing"},
 }
 #: What a reboot takes away.
-_VOLATILE = ("pin_missing", "attachment_missing", "verdict_lost")
+_VOLATILE = ("pin_missing", *(hook.lost for hook in hooks.HOOKS))
 
 
 def name_drift(part: str, steps: Iterable[Step], same_boot: bool) -> Plan:
@@ -64,7 +61,7 @@ def name_drift(part: str, steps: Iterable[Step], same_boot: bool) -> Plan:
     Where only such are left that follow from others (the kernel's ids are not the recorded ones, while all that they
     identify is as it should be), they say that somebody has put another object there.
 
-    :param part: ``program``, ``cgroup``, ``map``, ``settings`` or ``bpffs``.
+    :param part: ``program``, ``settings``, ``bpffs``, or the name of an attachment's hook.
     :param same_boot: whether the manifest was written in this boot.
     """
     steps = list(steps)

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import SockredirError
 from ..kernel.objects import Pin
+from ..state.manifest import LEAVING_PINS
 from .maps import MapSpec, differences
 from .model import Plan, Step
 
@@ -140,7 +141,7 @@ def absent(name: str, pin_dir: str, observed: Observed) -> Plan:
             f"{name} is still attached to {', '.join(observed.attached)}",
             "detach it first: sockmap_attach with state=absent",
         )
-    ours = [path for path in _recorded_pins(observed.entry) if _removable(path, observed)]
+    ours = [path for path in recorded_pins(observed.entry) if _removable(path, observed)]
     steps = [_unpin(path, _shown(observed.pins[path])) for path in ours]
     steps += [_unpin(path, "left by a run that was killed") for path in observed.leftovers]
     steps.append(Step("forget", f"manifest: programs.{name}", _summary(observed.entry), None, {"name": name}))
@@ -182,7 +183,7 @@ def _fits(pin: Pin, kind: str) -> bool:
 
 def _claimed(observed: Observed, path: str) -> bool:
     """Whether the manifest says that we pinned at this path since the last boot: then what is there took our place."""
-    return observed.same_boot and path in _recorded_pins(observed.entry or {})
+    return observed.same_boot and path in recorded_pins(observed.entry or {})
 
 
 def _kept_map(wanted: Wanted, observed: Observed, name: str) -> Optional[int]:
@@ -246,7 +247,7 @@ def _pin_program(wanted: Wanted, observed: Observed, name: str) -> Step:
 
 def _record(wanted: Wanted, observed: Observed) -> List[Step]:
     """Before any pin is made: so a killed run's pins can be found."""
-    known = {key: value for key, value in (observed.entry or {}).items() if key not in IDS}
+    known = {key: value for key, value in (observed.entry or {}).items() if key not in (*IDS, LEAVING_PINS)}
     if known == wanted.entry and observed.same_boot and not observed.damage:
         return []
     changed = [key for key, value in wanted.entry.items() if known.get(key) != value]
@@ -280,17 +281,22 @@ def _replaced(wanted: Wanted, observed: Observed) -> Dict[str, int]:
 def _obsolete(wanted: Wanted, observed: Observed) -> List[str]:
     """Pins of an earlier version of the object that this one does not have."""
     kept = {pin_path(wanted.pin_dir, name) for name in wanted.programs + tuple(wanted.maps)}
-    return [path for path in _recorded_pins(observed.entry or {}) if path not in kept and _removable(path, observed)]
+    return [path for path in recorded_pins(observed.entry or {}) if path not in kept and _removable(path, observed)]
 
 
-def _recorded_pins(entry: Dict[str, Any]) -> List[str]:
-    return sorted(entry.get("pins", {}).values()) + sorted(entry.get("map_pins", {}).values())
+def recorded_pins(entry: Dict[str, Any]) -> List[str]:
+    """The paths of the pins that a manifest's entry has, and of those that a roll-back is to take away."""
+    return [path for key in ("pins", "map_pins") for path in sorted(entry.get(key, {}).values())] + sorted(
+        entry.get(LEAVING_PINS, {})
+    )
 
 
 def _removable(path: str, observed: Observed) -> bool:
     pin, entry = observed.pins.get(path), observed.entry or {}
     if not pin or path in observed.taken:
         return False
+    if path in entry.get(LEAVING_PINS, {}):
+        return pin.id == entry[LEAVING_PINS][path]
     if path in entry.get("pins", {}).values():
         return pin.kind == "program" and (pin.digest is not None or pin.id in entry["program_ids"].values())
     known = entry.get("map_ids", {})

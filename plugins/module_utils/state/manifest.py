@@ -34,6 +34,8 @@ DIRECTORY = "manifests"
 SOURCES = "src"
 ROLLING_BACK = "rolling_back"
 LEAVING = "leaving"
+#: In a program's entry: pins that a roll-back takes away, path -> kernel id.
+LEAVING_PINS = "leaving_pins"
 
 Manifest = Dict[str, Any]
 Snapshot = Dict[str, Optional[Tuple[str, bytes]]]
@@ -61,6 +63,7 @@ _SECTIONS = {
 # What the kernel said, as against what the operator wants.
 _PROGRAM_IDS = ("program_ids", "map_ids")
 _ATTACHMENT_IDS = ("program_id", "map_id", "link_id", "cgroup_id")
+_PINS = (("pins", "program_ids"), ("map_pins", "map_ids"))
 
 
 def boot_id() -> str:
@@ -170,6 +173,7 @@ def commit(state_dir: str) -> None:
         document.pop(ROLLING_BACK, None)
         for entry in [*document["programs"].values(), *document["attachments"]]:
             entry.pop(LEAVING, None)  # it was wanted again before it had left
+            entry.pop(LEAVING_PINS, None)
         _write(state_dir, dict(document, committed=True))
 
 
@@ -211,12 +215,26 @@ def rollback_target(state_dir: str) -> Manifest:
     if ids_valid(now):
         document["draining"] = now["draining"] + _giving_way(now)
     for name, entry in now["programs"].items():
-        document["programs"].setdefault(name, {**entry, LEAVING: True})
-    staying = [_attachment_key(entry) for entry in document["attachments"]]
-    leaving = [entry for entry in now["attachments"] if _attachment_key(entry) not in staying]
+        staying = document["programs"].setdefault(name, {**entry, LEAVING: True})
+        surplus = _surplus_pins(entry, staying)
+        if surplus:
+            staying[LEAVING_PINS] = surplus
+    keys = [_attachment_key(entry) for entry in document["attachments"]]
+    leaving = [entry for entry in now["attachments"] if _attachment_key(entry) not in keys]
     document["attachments"] += [{**entry, LEAVING: True} for entry in leaving]
     document["cgroups"] = sorted({*before.get("cgroups", []), *now.get("cgroups", [])})
     return document
+
+
+def _surplus_pins(now: Dict[str, Any], staying: Dict[str, Any]) -> Dict[str, int]:
+    """The pins, with their ids, that only the first of two entries of a program has."""
+    kept = {path for pins, _ids in _PINS for path in staying.get(pins, {}).values()}
+    return {
+        path: now[ids][name]
+        for pins, ids in _PINS
+        for name, path in now.get(pins, {}).items()
+        if path not in kept and name in now.get(ids, {})
+    }
 
 
 def _giving_way(document: Manifest) -> List[Dict[str, Any]]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.host import Corner
 from support.module import run_module
 
+HOOKS = {"cgroup": hooks.SOCK_OPS, "map": hooks.SK_MSG, "receive": hooks.SK_SKB}
 # r0 = 1; exit
 RETURN_ONE = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 
@@ -27,6 +28,7 @@ class Bench:
 
     corner: Corner
     held: contextlib.ExitStack
+    return_one: bytes = RETURN_ONE
 
     @property
     def cgroup(self) -> str:
@@ -37,7 +39,7 @@ class Bench:
         return str(self.corner.pin_dir / name)
 
     def program(self, kind: str, name: str = "", pin: bool = True) -> int:
-        """Load a program for cgroups or maps, replace its pin in one step; its id. It lives as long as the test."""
+        """Load a program for a place of HOOKS, replace its pin in one step; its id. It lives as long as the test."""
         program = self.held.enter_context(self.load(kind, name or kind))
         if pin:
             temporary = self.path((name or kind) + "_new")
@@ -47,7 +49,8 @@ class Bench:
 
     @staticmethod
     def load(kind: str, name: str) -> libbpf.Fd:
-        return libbpf.load_program(attachments.PROGRAM_TYPE[kind], name, RETURN_ONE, attachments.ATTACH_TYPE[kind])
+        hook = HOOKS[kind]
+        return libbpf.load_program(hook.program_type, name, RETURN_ONE, hook.attach_type)
 
     def map(self, name: str = "peers", map_type: int = libbpf.MAP_TYPE_SOCKHASH) -> int:
         with libbpf.create_map(map_type, name, 4, 8, 4) as created:
@@ -60,11 +63,32 @@ class Bench:
         given = {"program": self.path(kind), "state_dir": str(self.corner.state_dir), **options}
         return run_module("sockmap_attach", given, check=check)
 
+    def four_times(self, **options: Any) -> Dict[str, Any]:
+        """Check changes nothing, real does it, and then nothing is left to do; what real returned."""
+        before = self.state()
+        said = self.attach(check=True, **options)
+        assert not said["failed"], said
+        assert said["changed"], said
+        assert said["diff"]["before"] != said["diff"]["after"]
+        assert self.state() == before
+        done = self.attach(**options)
+        assert not done["failed"], done
+        assert done["changed"]
+        after = self.state()
+        for check in (False, True):
+            again = self.attach(check=check, **options)
+            assert not again["failed"], again
+            assert not again["changed"], again["diff"]
+            assert again["attachment"] == done["attachment"]
+        assert self.state() == after
+        return done
+
     def on(self, kind: str, path: str) -> List[attachments.Attached]:
         """What the kernel says is attached."""
-        with attachments.opened(kind, path) as target:
+        hook = HOOKS[kind]
+        with attachments.opened(hook.kind, path) as target:
             number = os.fstat(target).st_ino if kind == "cgroup" else libbpf.map_info(target).id
-            return attachments.attached(kind, target, number, attachments.links())[0]
+            return attachments.attached(hook, target, number, attachments.links())[0]
 
     def manifest(self) -> Any:
         return manifest.current(str(self.corner.state_dir))

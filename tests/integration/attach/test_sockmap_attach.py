@@ -11,32 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from support.host import cgroup2_mount, wait_until_detached
 from support.module import run_module
-
-
-def four_times(bench, **options):
-    """Check changes nothing, real does it, and then nothing is left to do; what real returned."""
-    before = bench.state()
-    said = bench.attach(check=True, **options)
-    assert not said["failed"], said
-    assert said["changed"], said
-    assert said["diff"]["before"] != said["diff"]["after"]
-    assert bench.state() == before
-    done = bench.attach(**options)
-    assert not done["failed"], done
-    assert done["changed"]
-    after = bench.state()
-    for check in (False, True):
-        again = bench.attach(check=check, **options)
-        assert not again["failed"], again
-        assert not again["changed"], again["diff"]
-        assert again["attachment"] == done["attachment"]
-    assert bench.state() == after
-    return done
-
 
 # On a cgroup.
 
@@ -44,12 +22,12 @@ def four_times(bench, **options):
 @pytest.mark.parametrize("method", ["auto", "link"])
 def test_a_cgroup_by_link(bench, method):
     number = bench.program("cgroup")
-    done = four_times(bench, cgroup=bench.cgroup, method=method)["attachment"]
+    done = bench.four_times(cgroup=bench.cgroup, method=method)["attachment"]
     assert (done["method"], done["program_id"]) == ("link", number)
     assert bench.on("cgroup", bench.cgroup) == [attachments.Attached(number, "link", done["link_id"])]
     assert os.path.exists(done["link_pin"])
     assert bench.manifest()["attachments"] == [done]
-    four_times(bench, cgroup=bench.cgroup, state="absent")
+    bench.four_times(cgroup=bench.cgroup, state="absent")
     assert bench.on("cgroup", bench.cgroup) == []
     assert not os.path.exists(done["link_pin"])
     assert bench.manifest()["attachments"] == []
@@ -58,11 +36,11 @@ def test_a_cgroup_by_link(bench, method):
 
 def test_a_cgroup_without_link(bench):
     number = bench.program("cgroup")
-    done = four_times(bench, cgroup=bench.cgroup, method="legacy")["attachment"]
+    done = bench.four_times(cgroup=bench.cgroup, method="legacy")["attachment"]
     assert (done["method"], done["link_pin"], done["link_id"]) == ("legacy", None, None)
     assert bench.on("cgroup", bench.cgroup) == [attachments.Attached(number, "legacy")]
     assert not bench.attach(cgroup=bench.cgroup)["changed"], "auto leaves what is there"
-    four_times(bench, cgroup=bench.cgroup, state="absent")
+    bench.four_times(cgroup=bench.cgroup, state="absent")
     assert bench.on("cgroup", bench.cgroup) == []
 
 
@@ -73,10 +51,10 @@ def test_a_relative_cgroup_is_made_and_removed_again(bench):
     failed = bench.attach(cgroup=relative)
     assert failed["failed"]
     assert failed["msg"] == f"cgroup: {inner} does not exist; make it, or set create_cgroup: true"
-    four_times(bench, cgroup=relative, create_cgroup=True)
+    bench.four_times(cgroup=relative, create_cgroup=True)
     assert bench.manifest()["cgroups"] == [f"{bench.cgroup}/outer", inner]
     assert not bench.attach(cgroup=inner)["changed"], "absolute or relative is the same cgroup"
-    four_times(bench, cgroup=relative, state="absent")
+    bench.four_times(cgroup=relative, state="absent")
     assert os.listdir(bench.cgroup).count("outer") == 0
     assert bench.manifest()["cgroups"] == []
 
@@ -121,7 +99,7 @@ def test_a_new_program_takes_the_old_ones_place(bench, method):
     first = bench.attach(cgroup=bench.cgroup, method=method)["attachment"]
     new = bench.program("cgroup")
     assert new != old
-    done = four_times(bench, cgroup=bench.cgroup, method=method)["attachment"]
+    done = bench.four_times(cgroup=bench.cgroup, method=method)["attachment"]
     assert [each.program_id for each in bench.on("cgroup", bench.cgroup)] == [new]
     assert done["link_id"] == first["link_id"], "replaced in place"
 
@@ -130,7 +108,7 @@ def test_a_new_program_takes_the_old_ones_place(bench, method):
 def test_the_method_can_be_changed(bench, method, other):
     number = bench.program("cgroup")
     bench.attach(cgroup=bench.cgroup, method=method)
-    four_times(bench, cgroup=bench.cgroup, method=other)
+    bench.four_times(cgroup=bench.cgroup, method=other)
     assert [(each.program_id, each.method) for each in bench.on("cgroup", bench.cgroup)] == [(number, other)]
     assert any(name.startswith("link_") for name in os.listdir(bench.corner.pin_dir)) is (other == "link")
 
@@ -142,7 +120,7 @@ def test_a_cgroup_that_died_is_attached_again(bench):
     first = bench.attach(cgroup=inner)["attachment"]
     os.rmdir(inner)
     os.mkdir(inner)
-    done = four_times(bench, cgroup=inner)["attachment"]
+    done = bench.four_times(cgroup=inner)["attachment"]
     assert done["cgroup_id"] != first["cgroup_id"]
     assert done["link_id"] != first["link_id"]
     assert len(bench.on("cgroup", inner)) == 1
@@ -166,7 +144,7 @@ def test_attached_twice_by_hand_is_once_again(bench, method):
         by_hand = libbpf.create_link(program, target, libbpf.ATTACH_CGROUP_SOCK_OPS)
     with by_hand:
         assert len(bench.on("cgroup", bench.cgroup)) == 2
-        four_times(bench, cgroup=bench.cgroup, method=method)
+        bench.four_times(cgroup=bench.cgroup, method=method)
         assert [each.method for each in bench.on("cgroup", bench.cgroup)] == [method]
 
 
@@ -175,7 +153,7 @@ def test_detached_by_hand_is_attached_again(bench):
     done = bench.attach(cgroup=bench.cgroup)["attachment"]
     os.unlink(done["link_pin"])
     wait_until_detached(bench.corner.cgroup)
-    four_times(bench, cgroup=bench.cgroup)
+    bench.four_times(cgroup=bench.cgroup)
 
 
 def test_it_waits_for_its_turn(bench):
@@ -196,7 +174,7 @@ def test_foreign_programs_stay(bench):
         libbpf.attach(foreign, target, libbpf.ATTACH_CGROUP_SOCK_OPS, libbpf.F_ALLOW_MULTI)
         number = libbpf.program_info(foreign).id
         for options in ({}, {"method": "legacy"}, {"state": "absent"}):
-            done = four_times(bench, cgroup=bench.cgroup, **options)
+            done = bench.four_times(cgroup=bench.cgroup, **options)
             assert done["foreign"] == [{"program_id": number, "method": "legacy", "link_id": None}]
         assert bench.on("cgroup", bench.cgroup) == [attachments.Attached(number, "legacy")]
 
@@ -231,7 +209,7 @@ def test_a_lost_manifest_is_written_again(bench):
     bench.attach(cgroup=bench.cgroup)
     before = bench.state()
     subprocess.run(["rm", "-r", str(bench.corner.state_dir)], check=True)
-    done = four_times(bench, cgroup=bench.cgroup)
+    done = bench.four_times(cgroup=bench.cgroup)
     assert bench.manifest()["attachments"] == [done["attachment"]]
     assert bench.state()[:3] == before[:3], "the link stayed"
 
@@ -265,15 +243,15 @@ def test_a_step_that_fails_undoes_the_ones_before(bench, method, first):
 @pytest.mark.parametrize(("method", "expected"), [("auto", "legacy"), ("legacy", "legacy"), ("link", "link")])
 def test_a_map(bench, method, expected):
     number, peers = bench.program("map"), bench.map()
-    if method == "link" and not attachments.has_links("map"):
+    if method == "link" and not attachments.has_links(hooks.SK_MSG):
         pytest.skip("this kernel has no links to maps")
-    done = four_times(bench, map=bench.path("peers"), method=method)["attachment"]
+    done = bench.four_times(map=bench.path("peers"), method=method)["attachment"]
     assert (done["method"], done["map_id"], done["cgroup"]) == (expected, peers, None)
     assert bench.on("map", bench.path("peers")) == [attachments.Attached(number, expected, done["link_id"])]
     new = bench.program("map")
-    four_times(bench, map=bench.path("peers"), method=method)
+    bench.four_times(map=bench.path("peers"), method=method)
     assert [each.program_id for each in bench.on("map", bench.path("peers"))] == [new]
-    four_times(bench, map=bench.path("peers"), state="absent")
+    bench.four_times(map=bench.path("peers"), state="absent")
     assert bench.on("map", bench.path("peers")) == []
 
 
@@ -281,7 +259,7 @@ def test_a_map(bench, method, expected):
 def test_the_method_on_a_map_can_be_changed(bench, method, other):
     number, _peers = bench.program("map"), bench.map()
     bench.attach(map=bench.path("peers"), method=method)
-    four_times(bench, map=bench.path("peers"), method=other)
+    bench.four_times(map=bench.path("peers"), method=other)
     assert [(each.program_id, each.method) for each in bench.on("map", bench.path("peers"))] == [(number, other)]
 
 
@@ -291,7 +269,7 @@ def test_a_verdict_lost_behind_our_back_is_attached_again(bench):
     bench.attach(map=bench.path("peers"))
     os.unlink(bench.path("peers"))
     new = bench.map()
-    done = four_times(bench, map=bench.path("peers"))["attachment"]
+    done = bench.four_times(map=bench.path("peers"))["attachment"]
     assert done["map_id"] == new
 
 
@@ -299,7 +277,7 @@ def test_a_foreign_verdict_is_refused(bench):
     bench.program("map")
     bench.map()
     foreign = bench.program("map", "foreign", pin=False)
-    attachments.attach_legacy("map", bench.path("peers"), foreign)
+    attachments.attach_legacy(bench.path("peers"), foreign)
     for check in (True, False):
         done = bench.attach(map=bench.path("peers"), check=check)
         assert done["failed"]
@@ -329,8 +307,8 @@ def test_bad_input_gets_one_line_and_changes_nothing(bench, tmp_path):
         ({"map": bench.path("nothing")}, "map: nothing is pinned at"),
         ({"map": "/etc/passwd"}, "/etc/passwd is no pin: it is not on a bpffs"),
         ({"map": bench.path("folder")}, "is a directory, not a pin"),
-        ({"cgroup": bench.cgroup, "program": bench.path("map")}, "is of type sk_msg, but a cgroup takes sock_ops"),
-        ({"map": peers, "program": sockops}, "is of type sock_ops, but a map takes sk_msg"),
+        ({"cgroup": bench.cgroup, "program": bench.path("map")}, "is of type sk_msg, but a cgroup takes sock_ops;"),
+        ({"map": peers, "program": sockops}, "is of type sock_ops, but a map takes sk_msg or sk_skb;"),
         ({"cgroup": bench.cgroup, "program": peers}, f"program: {peers} is a pin of a map"),
         ({"cgroup": bench.cgroup, "program": bench.path("nothing")}, "program: nothing is pinned at"),
         ({"cgroup": bench.cgroup, "map": peers}, "mutually exclusive: cgroup|map"),

@@ -106,14 +106,22 @@ def test_what_is_loaded_and_attached(enabled):
     assert result["cgroup"] == str(enabled.corner.cgroup)
     assert result["unreadable"] == []
     programs, maps = by_pin(result["programs"]), by_pin(result["maps"])
-    assert {name: each["type"] for name, each in programs.items()} == {"sockops": "sock_ops", "verdict": "sk_msg"}
+    assert {name: each["type"] for name, each in programs.items()} == {
+        "sockops": "sock_ops",
+        "verdict": "sk_msg",
+        "receive": "sk_skb",
+    }
     assert {each["digest"] for each in programs.values()} == {result["manifest"]["programs"]["sockredir"]["digest"]}
     assert maps["peers"]["type"] == "sockhash"
     assert maps["peers"]["max_entries"] == 1024
     (link,) = result["links"]
-    on_map, on_cgroup = sorted(result["attachments"], key=lambda each: each["map"] is None)
-    assert (on_map["map"], on_map["times"], on_map["program_id"]) == (f"{pins}/peers", 1, programs["verdict"]["id"])
-    assert on_map["target_id"] == maps["peers"]["id"]
+    by_type = {each["attach_type"]: each for each in result["attachments"]}
+    assert set(by_type) == {"cgroup_sock_ops", "sk_msg_verdict", "sk_skb_stream_verdict"}
+    for attach_type, name in (("sk_msg_verdict", "verdict"), ("sk_skb_stream_verdict", "receive")):
+        on_map = by_type[attach_type]
+        assert (on_map["map"], on_map["times"], on_map["program_id"]) == (f"{pins}/peers", 1, programs[name]["id"])
+        assert on_map["target_id"] == maps["peers"]["id"]
+    on_cgroup = by_type["cgroup_sock_ops"]
     assert (on_cgroup["times"], on_cgroup["link_id"]) == (1, link["id"])
     assert on_cgroup["target_id"] == os.stat(enabled.corner.cgroup).st_ino == link["cgroup_id"]
     assert result["foreign"] == []
@@ -193,8 +201,12 @@ def test_what_is_gone(enabled):
     (pins / "peers").unlink()
     (pins / "verdict").unlink()
     result = enabled.info("programs", "attachments")
-    on_map, on_cgroup = sorted(result["attachments"], key=lambda each: each["map"] is None)
-    assert (on_map["times"], on_map["target_id"], on_map["pinned_program_id"]) == (0, None, None)
+    *on_map, on_cgroup = sorted(result["attachments"], key=lambda each: each["map"] is None)
+    assert {(each["times"], each["target_id"]) for each in on_map} == {(0, None)}
+    assert {each["program"]: each["pinned_program_id"] is None for each in on_map} == {
+        str(pins / "verdict"): True,
+        str(pins / "receive"): False,
+    }
     assert (on_cgroup["times"], on_cgroup["link_pin"]) == (0, None)
     assert "verdict" not in by_pin(result["programs"])
 

@@ -9,9 +9,10 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment, compare, hosting, program
@@ -24,7 +25,8 @@ from support.collection import ROOT
 from support.host import Corner
 from support.module import run_module
 
-VERSIONS = {"v1": "", "v2": "V2", "v3": "V3"}
+#: v0 has no program ``receive``, as version 1.0.
+VERSIONS = {"v1": "", "v2": "V2", "v3": "V3", "v0": "V0"}
 
 
 @dataclass
@@ -61,15 +63,22 @@ class Whole:
             "src": str(self.objects_of[version]),
             "max_entries": {"flows": 4096, "peers": 8192},
         }
-        verdict = {"program": f"{pins}/verdict", "map": f"{pins}/peers", "method": method}
+        on_map = [
+            {"program": f"{pins}/{name}", "map": f"{pins}/peers", "method": method} for name in self.on_map(version)
+        ]
         sockops = {"program": f"{pins}/sockops", "cgroup": cgroup, "create_cgroup": True, "method": method}
         host = {"cgroup": cgroup, "persist": False, **self.options, **options}
         return [
             ("sockmap_program", {**program, **self.places}),
-            ("sockmap_attach", {**verdict, **state_dir}),
+            *(("sockmap_attach", {**each, **state_dir}) for each in on_map),
             ("sockmap_attach", {**sockops, **state_dir}),
             ("sockredir_host", {**host, **self.host_places}),
         ]
+
+    @staticmethod
+    def on_map(version: str) -> List[str]:
+        """The programs that a version attaches to the map."""
+        return ["verdict"] if version == "v0" else ["receive", "verdict"]
 
     def enable(self, version: str = "v1", check: bool = False, method: str = "auto", **options: Any) -> List[Dict]:
         """Run the role's tasks; every one has to succeed."""
@@ -119,10 +128,10 @@ class Whole:
         pins, cgroup = str(self.corner.pin_dir), str(self.corner.cgroup)
         state_dir, entries = str(self.corner.state_dir), {"flows": 1024, "peers": 2048}
         request = program.Request("sockredir", pins, state_dir, str(self.objects_of[version]), max_entries=entries)
-        verdict = Wanted(f"{pins}/verdict", "map", f"{pins}/peers", pretend=pretend)
+        on_map = [Wanted(f"{pins}/{name}", "map", f"{pins}/peers", pretend=pretend) for name in self.on_map(version)]
         sockops = Wanted(f"{pins}/sockops", "cgroup", cgroup, create_cgroup=True, pretend=pretend)
         plans = [program.present(request, pretend, watch).plan]
-        plans += [attachment.ensure(wanted, state_dir, watch).steps for wanted in (verdict, sockops)]
+        plans += [attachment.ensure(wanted, state_dir, watch).steps for wanted in (*on_map, sockops)]
         return [*plans, hosting.present(self.here(**options), pretend, watch).steps]
 
     def disable_here(self, watch: Any = None) -> hosting.Outcome:
@@ -130,6 +139,14 @@ class Whole:
 
     def drift_here(self) -> List[Dict[str, Any]]:
         return drift(compare.with_manifest(str(self.corner.state_dir)).steps)
+
+    @staticmethod
+    def wait_for(condition: Callable[[], bool]) -> None:
+        """The kernel detaches a link a moment after its last holder has let go."""
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline, "it stays attached"
+            time.sleep(0.01)
 
     def pin(self, name: str) -> Optional[objects.Pin]:
         return objects.at(str(self.corner.pin_dir / name))
@@ -152,18 +169,27 @@ class Whole:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Dict[str, Path]:
-    """The shipped pair in three versions that differ in nothing but their identity."""
+    """The shipped pair in versions that differ in nothing but their identity, and one without ``receive``."""
     directory = tmp_path_factory.mktemp("objects")
     made = {}
     for name, text in VERSIONS.items():
         source = directory / name
         shutil.copytree(ROOT / "bpf", source)
+        if name == "v0":
+            _without_receive(source / "sockredir.bpf.c")
         with open(source / "sockredir.bpf.c", "a", encoding="utf-8") as stream:
             stream.write(f'\nconst char version_{name}[] SEC("license_{name}") = "{text}";\n')
         made[name] = directory / f"{name}.o"
         command = ["clang", "-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu", "-c"]
         subprocess.run([*command, str(source / "sockredir.bpf.c"), "-o", str(made[name])], check=True)
     return made
+
+
+def _without_receive(source: Path) -> None:
+    text = source.read_text()
+    lesser = re.sub(r'SEC\("sk_skb/stream_verdict"\)\nint receive\(.*?\n}\n', "", text, flags=re.DOTALL)
+    assert lesser != text
+    source.write_text(lesser)
 
 
 @pytest.fixture

@@ -45,7 +45,18 @@ def map_pin_replaced(whole):
 
 def verdict_lost(whole):
     """What happens when the last pin of the map goes: the kernel takes its verdict off."""
-    attachments.detach_legacy("map", str(whole.corner.pin_dir / "peers"), whole.id("verdict"))
+    attachments.detach_legacy(str(whole.corner.pin_dir / "peers"), whole.id("verdict"))
+
+
+def receive_lost(whole):
+    attachments.detach_legacy(str(whole.corner.pin_dir / "peers"), whole.id("receive"))
+
+
+def receive_overwritten(whole):
+    with libbpf.load_program(
+        libbpf.PROG_TYPE_SK_SKB, "other", _RETURN_ONE, libbpf.ATTACH_SK_SKB_STREAM_VERDICT
+    ) as other, libbpf.get(str(whole.corner.pin_dir / "peers")) as peers:
+        libbpf.attach(other, peers, libbpf.ATTACH_SK_SKB_STREAM_VERDICT)
 
 
 def verdict_overwritten(whole):
@@ -77,7 +88,7 @@ def cgroup_gone(whole):
 
 
 def attached_twice(whole):
-    attachments.attach_legacy("cgroup", str(whole.corner.cgroup), whole.id("sockops"))
+    attachments.attach_legacy(str(whole.corner.cgroup), whole.id("sockops"))
 
 
 def settings_changed(whole):
@@ -168,11 +179,14 @@ DRIFTS = [
     (pin_gone("sockops"), {"pin_missing"}),
     (pin_gone("verdict"), {"pin_missing"}),
     (pin_gone("counters"), {"pin_missing"}),
-    (pin_gone("peers"), {"pin_missing", "verdict_lost"}),
+    (pin_gone("receive"), {"pin_missing"}),
+    (pin_gone("peers"), {"pin_missing", "verdict_lost", "receive_lost"}),
     (program_pin_replaced, {"pin_replaced"}),
     (map_pin_replaced, {"pin_replaced", "settings_changed"}),
     (verdict_lost, {"verdict_lost"}),
+    (receive_lost, {"receive_lost"}),
     (verdict_overwritten, {"program_replaced"}),
+    (receive_overwritten, {"program_replaced"}),
     (link_updated, {"program_replaced"}),
     (link_pin_gone, {"attachment_missing"}),
     (cgroup_recreated, {"attachment_missing"}),
@@ -239,11 +253,11 @@ def test_the_tool_and_the_modules_say_the_same(whole):
         assert f"{kind}: " in status.stdout
     pretended = whole.enable(check=True)
     assert pretended[0]["changed"]
-    assert pretended[3]["changed"]
+    assert pretended[-1]["changed"]
     assert whole.ctl("status").stdout == status.stdout
     repaired = whole.enable()
     assert "verdict" in repaired[0]["diff"]["after"]
-    assert "enforce" in repaired[3]["diff"]["after"]
+    assert "enforce" in repaired[-1]["diff"]["after"]
     clean = whole.ctl("status")
     assert clean.returncode == 0, clean.stdout
 
@@ -288,7 +302,7 @@ def test_foreign_programs_are_shown_and_left_alone(whole):
         assert whole.enable("v2")[0]["changed"]
         assert whole.ctl("rollback").returncode == 0
         os.unlink(link_pin(whole))
-        assert whole.enable("v1")[2]["changed"]
+        assert whole.enable("v1")[-2]["changed"]
         gone_now = whole.disable()
         assert not gone_now["failed"]
         with attachments.opened("cgroup", str(whole.corner.cgroup)) as target:
@@ -298,7 +312,7 @@ def test_foreign_programs_are_shown_and_left_alone(whole):
 
 def test_the_state_directory_gone(whole):
     whole.enable()
-    ids = {name: whole.id(name) for name in ("sockops", "verdict", "peers")}
+    ids = {name: whole.id(name) for name in ("sockops", "verdict", "receive", "peers")}
     shutil.rmtree(whole.corner.state_dir)
     status = whole.ctl("status")
     assert status.returncode == 4

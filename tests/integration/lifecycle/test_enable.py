@@ -9,11 +9,11 @@ import os
 def test_enable_twice_and_disable(whole):
     before = whole.listing()
     first = whole.enable()
-    assert [result["changed"] for result in first] == [True] * 4
+    assert [result["changed"] for result in first] == [True] * 5
     assert first[-1]["committed"]
     assert whole.ctl("status").returncode == 0, whole.ctl("status").stdout
     ids = {name: whole.id(name) for name in ("sockops", "verdict", "peers", "flows", "settings")}
-    assert [result["changed"] for result in whole.enable()] == [False] * 4
+    assert [result["changed"] for result in whole.enable()] == [False] * 5
     assert ids == {name: whole.id(name) for name in ids}
     gone = whole.disable()
     assert gone["changed"]

@@ -20,6 +20,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manife
 from support.connection import connection
 
 _MOST_STEPS = 200
+PROGRAMS = ("sockops", "verdict", "receive")
 
 
 def run(work, die_at=None):
@@ -109,11 +110,11 @@ def whole_again(whole, digests, version) -> None:
     """Exactly one version, with nothing left over."""
     assert whole.drift_here() == []
     assert whole.pin("verdict").object.digest == digests[version]
-    wanted = {whole.id("sockops"), whole.id("verdict")}
+    wanted = {whole.id(name) for name in PROGRAMS}
     assert settled(lambda: ours(whole, set(digests.values())) == wanted)
     names = {path.name for path in whole.corner.pin_dir.iterdir()}
     links = {name for name in names if name.startswith("link_")}
-    assert names - links == {"sockops", "verdict", *whole.pin_names}
+    assert names - links == {*PROGRAMS, *whole.pin_names}
     assert len(links) == 1
 
 

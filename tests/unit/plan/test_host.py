@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment, program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File, digest, symlink
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import hooks
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan import host
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import Step
@@ -30,18 +31,21 @@ def kinds(part, verbs, same_boot=True):
         ("program", ["store"], ["object_changed"]),
         # All as it should be, but not what was recorded.
         ("program", ["identify"], ["pin_replaced"]),
-        ("cgroup", ["attach_link", "record"], ["attachment_missing"]),
-        ("cgroup", ["attach_legacy", "record"], ["attachment_missing"]),
-        ("cgroup", ["create_cgroup", "attach_link", "record"], ["attachment_missing", "attachment_missing"]),
-        ("cgroup", ["replace_link", "record"], ["program_replaced"]),
-        ("cgroup", ["replace_legacy", "record"], ["program_replaced"]),
-        ("cgroup", ["detach_legacy", "record"], ["attached_twice"]),
-        ("cgroup", ["detach_link", "record"], ["attached_twice"]),
-        ("cgroup", ["record"], ["pin_replaced"]),
-        ("map", ["attach_legacy", "record"], ["verdict_lost"]),
-        ("map", ["attach_link", "record"], ["verdict_lost"]),
-        ("map", ["replace_legacy", "record"], ["program_replaced"]),
-        ("map", ["replace_link", "record"], ["program_replaced"]),
+        ("cgroup_sock_ops", ["attach_link", "record"], ["attachment_missing"]),
+        ("cgroup_sock_ops", ["attach_legacy", "record"], ["attachment_missing"]),
+        ("cgroup_sock_ops", ["create_cgroup", "attach_link", "record"], ["attachment_missing", "attachment_missing"]),
+        ("cgroup_sock_ops", ["replace_link", "record"], ["program_replaced"]),
+        ("cgroup_sock_ops", ["replace_legacy", "record"], ["program_replaced"]),
+        ("cgroup_sock_ops", ["detach_legacy", "record"], ["attached_twice"]),
+        ("cgroup_sock_ops", ["detach_link", "record"], ["attached_twice"]),
+        ("cgroup_sock_ops", ["record"], ["pin_replaced"]),
+        ("sk_msg_verdict", ["attach_legacy", "record"], ["verdict_lost"]),
+        ("sk_msg_verdict", ["attach_link", "record"], ["verdict_lost"]),
+        ("sk_skb_stream_verdict", ["attach_legacy", "record"], ["receive_lost"]),
+        ("sk_skb_stream_verdict", ["attach_link", "record"], ["receive_lost"]),
+        ("sk_skb_stream_verdict", ["replace_legacy", "record"], ["program_replaced"]),
+        ("sk_msg_verdict", ["replace_legacy", "record"], ["program_replaced"]),
+        ("sk_msg_verdict", ["replace_link", "record"], ["program_replaced"]),
         ("settings", ["settings"], ["settings_changed"]),
         ("bpffs", ["mount"], ["pin_missing"]),
     ],
@@ -56,10 +60,11 @@ def test_what_a_step_says(part, verbs, expected):
         ("program", ["load", "pin", "identify"], ["lost_at_reboot"]),
         ("program", ["replace"], ["pin_replaced"]),
         ("program", ["identify"], []),
-        ("cgroup", ["create_cgroup", "attach_link", "record"], ["lost_at_reboot", "lost_at_reboot"]),
-        ("cgroup", ["record"], []),
-        ("cgroup", ["replace_link", "record"], ["program_replaced"]),
-        ("map", ["attach_legacy", "record"], ["lost_at_reboot"]),
+        ("cgroup_sock_ops", ["create_cgroup", "attach_link", "record"], ["lost_at_reboot", "lost_at_reboot"]),
+        ("cgroup_sock_ops", ["record"], []),
+        ("cgroup_sock_ops", ["replace_link", "record"], ["program_replaced"]),
+        ("sk_msg_verdict", ["attach_legacy", "record"], ["lost_at_reboot"]),
+        ("sk_skb_stream_verdict", ["attach_legacy", "record"], ["lost_at_reboot"]),
         ("settings", ["settings"], ["settings_changed"]),
     ],
 )
@@ -68,10 +73,9 @@ def test_after_a_reboot_what_is_missing_was_lost_with_it(part, verbs, expected):
 
 
 def test_every_verb_of_the_parts_has_a_kind():
-    assert set(attachment.handlers(Wanted("/b/p", "cgroup", "/cg"), "/s")) - {"remove_cgroup"} == set(
-        host._KINDS["cgroup"]
-    )
-    assert set(host._KINDS["cgroup"]) - {"create_cgroup"} == set(host._KINDS["map"])
+    verbs = set(attachment.handlers(Wanted("/b/p", "cgroup", "/cg"), "/s")) - {"remove_cgroup"}
+    for hook in hooks.HOOKS:
+        assert set(host._KINDS[hook.name]) == verbs - ({"create_cgroup"} if hook.kind == "map" else set())
     assert set(program._Work("/s").handlers()) - {"forget", "remove_directory"} == set(host._KINDS["program"])
 
 

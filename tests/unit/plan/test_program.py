@@ -336,3 +336,13 @@ def test_the_digest_covers_all_that_makes_a_program():
         "ab", {"v": (16, 7)}, {"a": 2, "b": 1}, {}
     )
     assert len(base) == len("sha256:") + 64
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [(program("receive", 7), ["unpin"]), (program("receive", 8), []), (a_map("receive", 8), []), (None, [])],
+)
+def test_a_rollback_takes_away_the_pins_that_it_was_told_of(there, expected):
+    leaving = CONVERGED._replace(entry=entry(**IDS, leaving_pins={path("receive"): 7}))
+    seen = with_pin(leaving, there) if there else leaving
+    assert [step.verb for step in decide.present(WANTED, seen)] == expected

@@ -251,6 +251,33 @@ def test_rolling_back_twice_is_back(state):
     assert manifest.current(state)["committed"] is True
 
 
+def with_programs(**ids):
+    def change(document):
+        pins = {name: f"/bpf/{name}" for name in ids}
+        entry = {"digest": str(ids), "pins": pins, "program_ids": ids, "map_pins": {}, "map_ids": {}}
+        document["programs"]["pair"] = entry
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "leaving"),
+    [
+        ({"sockops": 1}, {"sockops": 2, "receive": 3}, {"/bpf/receive": 3}),
+        ({"sockops": 1, "receive": 2}, {"sockops": 3}, None),
+        ({"sockops": 1}, {"sockops": 2}, None),
+    ],
+)
+def test_rolling_back_takes_along_the_pins_that_only_the_later_one_has(state, before, now, leaving):
+    manifest.edit(state, with_programs(**before))
+    manifest.commit(state)
+    manifest.edit(state, with_programs(**now))
+    manifest.commit(state)
+    assert manifest.begin_rollback(state)["programs"]["pair"].get(manifest.LEAVING_PINS) == leaving
+    manifest.commit(state)
+    assert manifest.LEAVING_PINS not in manifest.current(state)["programs"]["pair"]
+
+
 def test_a_rollback_that_was_killed_goes_on_and_not_back(state):
     manifest.edit(state, want("v1"))
     manifest.commit(state)
