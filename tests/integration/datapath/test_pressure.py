@@ -148,8 +148,8 @@ def test_200_stopped_readers(lab, size):
 
 @pytest.mark.xfail(
     strict=True,
-    reason="a socket that is closed with bytes from TCP unread in the one queue sends no RST: its writer holds a full"
-    " send buffer until net.ipv4.tcp_fin_timeout has passed",
+    reason="a socket that is closed with bytes from TCP unread in the one queue sends no RST: a writer that"
+    " was closed before it holds its full send buffer for about a minute",
 )
 def test_readers_that_close_with_bytes_unread_give_the_memory_back(lab):
     lab.redirection.set(budget=64 * MIB, demote_below=0)
