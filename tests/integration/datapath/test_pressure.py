@@ -149,7 +149,7 @@ def test_200_stopped_readers(lab, size):
 @pytest.mark.xfail(
     strict=True,
     reason="a socket that is closed with bytes from TCP unread in the one queue sends no RST: a writer that"
-    " was closed before it holds its full send buffer for about a minute",
+    " was closed before it holds its full send buffer for more than a minute",
 )
 def test_readers_that_close_with_bytes_unread_give_the_memory_back(lab):
     lab.redirection.set(budget=64 * MIB, demote_below=0)
