@@ -365,7 +365,7 @@ class _Handlers:
         cgroups.create(path)
 
     def attach_link(self, step: Step) -> Undo:
-        attachments.attach_link(self.target, step.data["program_id"], self.pin)
+        attachments.attach_link(self.target, step.need(planning.Change).id(), self.pin)
         return self._drop_link
 
     def _drop_link(self) -> None:
@@ -375,33 +375,35 @@ class _Handlers:
         os.unlink(self.pin)
 
     def attach_legacy(self, step: Step) -> Undo:
-        number = step.data["program_id"]
+        number = step.need(planning.Change).id()
         attachments.attach_legacy(self.target, number)
         return lambda: attachments.detach_legacy(self.target, number)
 
     def replace_link(self, step: Step) -> Undo:
-        new, old = step.data["program_id"], step.data["replaced_id"]
+        new, old = step.need(planning.Change).ids()
         held = libbpf.program_by_id(old)
         attachments.update_link(self.pin, new, old)
         return _holding(held, lambda: attachments.update_link(self.pin, old, new))
 
     def replace_legacy(self, step: Step) -> Undo:
-        new, old = step.data["program_id"], step.data["replaced_id"]
+        new, old = step.need(planning.Change).ids()
         held = libbpf.program_by_id(old)
         attachments.attach_legacy(self.target, new, old)
         return _holding(held, lambda: attachments.attach_legacy(self.target, old, new))
 
     def detach_link(self, step: Step) -> Undo:
-        number, link_pin = step.data["program_id"], step.data["link_pin"]
+        change = step.need(planning.Change)
+        number, link_pin = change.id(), change.link_pin
         held = libbpf.program_by_id(number)
-        attachments.detach_link(step.data["link_id"])
+        if change.link_id is not None:
+            attachments.detach_link(change.link_id)
         if link_pin is None:  # nobody's: there is no pin to bring back
             return None
         os.unlink(link_pin)
         return _holding(held, lambda: attachments.attach_link(self.target, number, link_pin))
 
     def detach_legacy(self, step: Step) -> Undo:
-        number = step.data["program_id"]
+        number = step.need(planning.Change).id()
         held = libbpf.program_by_id(number)
         attachments.detach_legacy(self.target, number)
         return _holding(held, lambda: attachments.attach_legacy(self.target, number))

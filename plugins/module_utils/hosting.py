@@ -34,10 +34,11 @@ class Outcome(NamedTuple):
 
 def show(steps: Plan) -> List[Dict[str, Any]]:
     """A plan as a module returns it."""
-    return [
-        {"kind": step.data.get("kind", step.verb), "subject": step.subject, "before": step.before, "after": step.after}
-        for step in steps
-    ]
+    return [{"kind": step.kind or step.verb.rpartition(" ")[2], **_change(step)} for step in steps]
+
+
+def _change(step: Step) -> Dict[str, Any]:
+    return {"subject": step.subject, "before": step.before, "after": step.after}
 
 
 def returned(outcome: Outcome) -> Dict[str, Any]:

@@ -17,7 +17,7 @@ from .errors import SockredirError
 from .host import facts, mounts
 from .plan import pin as planning
 from .plan.model import Plan, Step
-from .plan.pin import DIRECTORY, PRESENT, Access, Observed, Place, Wanted
+from .plan.pin import DIRECTORY, DIRECTORY_MODE, PRESENT, Access, AccessChange, Observed, Place, Source, Wanted
 from .state import lock
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def handlers() -> Dict[str, Handler]:
 
 
 def _mount(step: Step) -> Undo:
-    access = step.data["access"]
+    access = step.need(Access)
     libc = ctypes.CDLL(None, use_errno=True)
     path = os.fsencode(step.subject)
     flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
@@ -238,14 +238,15 @@ def _mount(step: Step) -> Undo:
 
 
 def _make_directory(step: Step) -> Undo:
-    os.mkdir(step.subject, step.data["mode"])
-    os.chmod(step.subject, step.data["mode"])  # whatever the umask
+    access = step.need(Access)
+    os.mkdir(step.subject, DIRECTORY_MODE if access.mode is None else access.mode)
+    _change_access(step.subject, access)  # whatever the umask
     return lambda: os.rmdir(step.subject)
 
 
 def _remove_directory(step: Step) -> Undo:
     os.rmdir(step.subject)
-    access = step.data["access"]
+    access = step.need(Access)
 
     def undo() -> None:
         os.mkdir(step.subject)
@@ -255,9 +256,9 @@ def _remove_directory(step: Step) -> Undo:
 
 
 def _access(step: Step) -> Undo:
-    before = step.data["before"]
+    before, after = step.need(AccessChange)
     with _undone_on_failure(lambda: _change_access(step.subject, before)):
-        _change_access(step.subject, step.data["after"])
+        _change_access(step.subject, after)
     return lambda: _change_access(step.subject, before)
 
 
@@ -271,9 +272,11 @@ def _change_access(path: str, access: Access) -> None:
 def _pin(step: Step) -> Undo:
     from .kernel import libbpf
 
-    source, path, access = step.data["source"], step.subject, step.data["access"]
+    path, (source, access) = step.subject, step.need(Source)
     replaced = libbpf.get(path) if os.path.lexists(path) else None
     old = _place(path, True)
+    if source is None:
+        raise RuntimeError(f"a pin at {path} is planned without a source")
     with _by_id(step.after["kind"], int(source)) if _is_id(source) else libbpf.get(source) as descriptor:
         _pin_over(descriptor, path, access)
 
@@ -302,7 +305,7 @@ def _pin_over(descriptor: libbpf.Fd, path: str, access: Access) -> None:
 def _unpin(step: Step) -> Undo:
     from .kernel import libbpf
 
-    path, access = step.subject, step.data["access"]
+    path, access = step.subject, step.need(Access)
     held = None if os.path.islink(path) else libbpf.get(path)
     link = os.readlink(path) if held is None else ""
     os.unlink(path)

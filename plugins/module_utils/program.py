@@ -574,7 +574,7 @@ class _Work:
         return lambda: files.remove(store.path(self._state_dir, digest))
 
     def _load(self, step: Step) -> Callable[[], None]:
-        maps = {name: libbpf.map_by_id(number) for name, number in step.data["reuse"].items()}
+        maps = {name: libbpf.map_by_id(number) for name, number in step.need(decide.Load).reuse.items()}
         self._loaded().load(maps)
         for descriptor in maps.values():
             descriptor.close()
@@ -597,10 +597,11 @@ class _Work:
         return lambda: _put(old, step.subject)
 
     def _target(self, step: Step) -> libbpf.Fd:
-        if step.data["kind"] == "map" and step.data["id"] is not None:
-            return libbpf.map_by_id(step.data["id"])
-        found = self._loaded().map if step.data["kind"] == "map" else self._loaded().program
-        return libbpf.Fd(os.dup(found(step.data["name"]).fileno()))
+        what = step.need(decide.Pinned)
+        if what.id is not None:
+            return libbpf.map_by_id(what.id)
+        found = self._loaded().map if what.kind == "map" else self._loaded().program
+        return libbpf.Fd(os.dup(found(what.name).fileno()))
 
     def _unpin(self, step: Step) -> Callable[[], None]:
         old = libbpf.get(step.subject)
@@ -608,17 +609,21 @@ class _Work:
         return lambda: libbpf.pin(old, step.subject)
 
     def _record(self, step: Step) -> Callable[[], None]:
+        name, entry = step.need(decide.Recorded)
+
         def change(document: manifest.Manifest) -> None:
-            ids = {key: document["programs"].get(step.data["name"], {}).get(key, {}) for key in decide.IDS}
-            document["programs"][step.data["name"]] = dict(step.data["entry"], **ids)
-            pins = [*step.data["entry"]["pins"].values(), *step.data["entry"]["map_pins"].values()]
+            ids = {key: document["programs"].get(name, {}).get(key, {}) for key in decide.IDS}
+            document["programs"][name] = dict(entry, **ids)
+            pins = [*entry["pins"].values(), *entry["map_pins"].values()]
             document["pin_dir"] = document["pin_dir"] or os.path.dirname(pins[0])
 
         return self._edit(change)
 
     def _identify(self, step: Step) -> Callable[[], None]:
+        name, replaced = step.need(decide.Identified)
+
         def change(document: manifest.Manifest) -> None:
-            entry = document["programs"][step.data["name"]]
+            entry = document["programs"][name]
             before = dict(entry["program_ids"])
             pins = {name: objects.at(path) for name, path in entry["pins"].items()}
             programs = {name: pin.program for name, pin in pins.items() if pin and pin.program}
@@ -627,13 +632,15 @@ class _Work:
             maps = {name: objects.at(path) for name, path in entry["map_pins"].items()}
             entry["map_ids"] = {name: pin.id for name, pin in maps.items() if pin}
             gone = {name: number for name, number in before.items() if number != entry["program_ids"].get(name)}
-            _note_draining(document, dict(gone, **step.data["replaced"]))
+            _note_draining(document, dict(gone, **replaced))
 
         return self._edit(change)
 
     def _forget(self, step: Step) -> Callable[[], None]:
+        name = step.need(decide.Forgotten).name
+
         def change(document: manifest.Manifest) -> None:
-            entry = document["programs"].pop(step.data["name"])
+            entry = document["programs"].pop(name)
             _note_draining(document, entry.get("program_ids", {}))
 
         return self._edit(change)

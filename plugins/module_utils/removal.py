@@ -112,7 +112,7 @@ class _Work:
     def _part(self, name: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
         self.handlers.update({f"{name} {verb}": handler for verb, handler in handlers.items()})
         for step in steps:
-            told = replace(step, verb=f"{name} {step.verb}", data=planning.named(step))
+            told = replace(planning.named(step), verb=f"{name} {step.verb}")
             self.done.append(told)
             yield told
 
@@ -154,7 +154,7 @@ class _Work:
 
     def _drain(self, step: Step) -> Undo:
         paths = setup.Paths(self.places.pin_dir, self.places.state_dir, self.places.unit_dir)
-        return setup.write_settings(paths, step.data["settings"])
+        return setup.write_settings(paths, step.need(planning.Told).settings)
 
     def _file(self, step: Step) -> Undo:
         return files.change(step.subject, None, setup.keep_of(step.subject, self.places.unit_dir))

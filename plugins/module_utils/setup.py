@@ -113,14 +113,14 @@ class _Handlers:
         return write_settings(self.paths, self.wanted.settings)
 
     def package(self, step: Step) -> Undo:
-        return install.install(self.wanted.places, step.data["package"])
+        return install.install(self.wanted.places, step.need(planning.Library).files)
 
     def package_stale(self, _step: Step) -> Undo:
         install.remove_stale(self.wanted.places)
         return None
 
     def file(self, step: Step) -> Undo:
-        return files.change(step.subject, step.data["file"], self._keep(step.subject))
+        return files.change(step.subject, step.need(planning.Content).file, self._keep(step.subject))
 
     def _keep(self, path: str) -> str:
         return keep_of(path, self.paths.unit_dir, self.wanted.places.prefix)

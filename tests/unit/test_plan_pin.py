@@ -8,7 +8,14 @@ from __future__ import annotations
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils import pin
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.pin import Access, Observed, Place, Wanted, plan
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.pin import (
+    Access,
+    Observed,
+    Place,
+    Source,
+    Wanted,
+    plan,
+)
 
 ROOT = Access(0, 0, 0o700)
 FILE = Access(0, 0, 0o600)
@@ -75,7 +82,7 @@ def test_a_replaced_pin_keeps_its_access_where_nothing_else_is_said():
     shared = Place("map", 7, Access(5, 6, 0o640))
     seen = Observed(here=shared, source_kind="map", source_number=8)
     (step,) = plan(Wanted("/b/x", "present", "map", "8", Access(gid=9)), seen)
-    assert step.data["access"] == Access(5, 9, 0o640)
+    assert step.need(Source).access == Access(5, 9, 0o640)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,39 @@ class Observed(NamedTuple):
     hook: Optional[Hook] = None
 
 
+class Change(NamedTuple):
+    """What is attached or detached.
+
+    :ivar program_id: the program; None only in a plan that is not carried out.
+    :ivar replaced_id: the program that it replaces in place.
+    :ivar link_id: the link that is detached.
+    :ivar link_pin: the pin that goes with that link.
+    """
+
+    program_id: Optional[int]
+    replaced_id: Optional[int] = None
+    link_id: Optional[int] = None
+    link_pin: Optional[str] = None
+
+    def ids(self) -> Tuple[int, int]:
+        """The program and the one that it replaces.
+
+        :raises ValueError: one of them is unknown.
+        """
+        if self.program_id is None or self.replaced_id is None:
+            raise ValueError(f"the ids of both programs are needed: {self}")
+        return self.program_id, self.replaced_id
+
+    def id(self) -> int:
+        """The program.
+
+        :raises ValueError: it is unknown.
+        """
+        if self.program_id is None:
+            raise ValueError(f"the id of the program is needed: {self}")
+        return self.program_id
+
+
 def plan(wanted: Wanted, seen: Observed) -> Plan:
     """The steps from what is there to what is wanted; empty where that is the same.
 
@@ -184,15 +217,15 @@ def _present(wanted: Wanted, seen: Observed) -> Plan:
 def _attach_steps(wanted: Wanted, seen: Observed, how: str, kept: Optional[Attached], surplus: Plan) -> Plan:
     after = _shown(wanted.program, seen.program_id, how)
     if kept is None:
-        attach = Step(f"attach_{how}", wanted.target, None, after, {"program_id": seen.program_id})
+        attach = Step(f"attach_{how}", wanted.target, None, after, Change(seen.program_id))
         # On a map a new program takes the old one's place, unless a link holds it.
         if wanted.kind == MAP:
             return [step for step in surplus if step.verb == "detach_link"] + [attach]
         return [attach] + surplus
     if kept.program_id == seen.program_id:
         return surplus
-    data = {"program_id": seen.program_id, "replaced_id": kept.program_id}
-    return [Step(f"replace_{how}", wanted.target, _shown(None, kept.program_id, how), after, data)] + surplus
+    change = Change(seen.program_id, replaced_id=kept.program_id)
+    return [Step(f"replace_{how}", wanted.target, _shown(None, kept.program_id, how), after, change)] + surplus
 
 
 def _absent(wanted: Wanted, seen: Observed) -> Plan:
@@ -212,8 +245,8 @@ def _drop_stale_pin(wanted: Wanted, seen: Observed) -> Plan:
 def _detach(wanted: Wanted, seen: Observed, each: Attached) -> Step:
     before = _shown(None, each.program_id, each.method)
     pinned = wanted.link_pin if each == _pinned_here(seen) else None
-    data = {"program_id": each.program_id, "link_id": each.link_id, "link_pin": pinned}
-    return Step(f"detach_{each.method}", wanted.target, before, None, data)
+    change = Change(each.program_id, link_id=each.link_id, link_pin=pinned)
+    return Step(f"detach_{each.method}", wanted.target, before, None, change)
 
 
 def _shown(program: Optional[str], program_id: Optional[int], how: str) -> Dict[str, Any]:

@@ -66,7 +66,7 @@ def name_drift(part: str, steps: Iterable[Step], same_boot: bool) -> Plan:
     """
     steps = list(steps)
     named = [_named(step, _KINDS[part].get(step.verb, step.verb), same_boot) for step in steps]
-    telling = [step for step in named if step.data["kind"]]
+    telling = [step for step in named if step.kind]
     if steps and not telling and same_boot:
         return [_named(steps[-1], "pin_replaced", same_boot)]
     return telling
@@ -75,12 +75,12 @@ def name_drift(part: str, steps: Iterable[Step], same_boot: bool) -> Plan:
 def _named(step: Step, kind: Optional[str], same_boot: bool) -> Step:
     if kind in _VOLATILE and not same_boot:
         kind = "lost_at_reboot"
-    return replace(step, data={**step.data, "kind": kind})
+    return replace(step, kind=kind or "")
 
 
 def refused(subject: str, problem: str, kind: str) -> Step:
     """What a part says that cannot be planned: its error, as a difference."""
-    return Step("refuse", subject, problem, "as in the manifest", {"kind": kind})
+    return Step("refuse", subject, problem, "as in the manifest", kind=kind)
 
 
 def file_drift(recorded: Mapping[str, str], found: Mapping[str, Optional[File]], unit: Mapping[str, Any]) -> Plan:
@@ -91,11 +91,11 @@ def file_drift(recorded: Mapping[str, str], found: Mapping[str, Optional[File]],
         before, after = fingerprint(file) if file else None, recorded.get(path)
         if before != after:
             kind = "unit_disabled" if path in (unit.get("path"), unit.get("link")) else "file_changed"
-            steps.append(Step("file", path, before, after, {"kind": kind}))
+            steps.append(Step("file", path, before, after, kind=kind))
     return steps
 
 
 def drift(steps: Iterable[Step]) -> List[Dict[str, Any]]:
     """Named steps as reports show them: ``before`` is what was found, ``after`` what enable would make of it."""
     keys = ("subject", "before", "after")
-    return [{"kind": step.data["kind"], **{key: getattr(step, key) for key in keys}} for step in steps]
+    return [{"kind": step.kind, **{key: getattr(step, key) for key in keys}} for step in steps]

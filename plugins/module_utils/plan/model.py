@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Type, TypeVar
+
+Detail = TypeVar("Detail")
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,25 @@ class Step:
     :param subject: str, what it changes, as an operator would name it (mostly a path).
     :param before: JSON-able value of the subject now; None where it does not exist.
     :param after: JSON-able value once the step is done; None where it is removed.
-    :param data: what the handler needs beyond that; not shown to the operator.
+    :param detail: what the handler needs beyond that, of the type that goes with the verb; not shown to the operator.
+    :param kind: str, what the step says of the host in reports, such as a kind of drift; empty: nothing of its own.
     """
 
     verb: str
     subject: str
     before: Any = None
     after: Any = None
-    data: Dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    detail: object = field(default=None, compare=False, repr=False)
+    kind: str = field(default="", compare=False, repr=False)
+
+    def need(self, expected: Type[Detail]) -> Detail:
+        """The detail, of the type that the handler expects.
+
+        :raises TypeError: the plan and the handler do not belong together.
+        """
+        if not isinstance(self.detail, expected):
+            raise TypeError(f"{describe(self)}: {expected.__name__} is needed, not {self.detail!r}")
+        return self.detail
 
 
 Plan = List[Step]

@@ -16,6 +16,7 @@ BPFFS = "bpf"
 PINS = ("program", "map", "link")
 #: Modes of what we make, unless asked for others: bpffs itself, directories, pins.
 DIRECTORY_MODE, PIN_MODE = 0o700, 0o600
+MOUNT_POINT_MODE = 0o755
 
 
 class Access(NamedTuple):
@@ -32,6 +33,22 @@ class Access(NamedTuple):
     def shown(self) -> Dict[str, Any]:
         given = {name: value for name, value in self._asdict().items() if value is not None}
         return {**given, "mode": f"{self.mode:04o}"} if self.mode is not None else given
+
+
+class AccessChange(NamedTuple):
+    """What changes of a path's access, each with nothing else in it."""
+
+    before: Access
+    after: Access
+
+
+class Source(NamedTuple):
+    """:ivar source: what to pin, an id or a pin.
+    :ivar access: what the new pin gets.
+    """
+
+    source: Optional[str]
+    access: Access
 
 
 class Wanted(NamedTuple):
@@ -105,9 +122,9 @@ def _mounted(wanted: Wanted, seen: Observed) -> Plan:
             f" {seen.here.entries[0]}",
             "name an empty directory, such as /sys/fs/bpf",
         )
-    steps = [Step("make_directory", path, None, "directory", {"mode": 0o755}) for path in seen.missing]
+    steps = [Step("make_directory", path, None, "directory", Access(mode=MOUNT_POINT_MODE)) for path in seen.missing]
     access = wanted.access.over(Access(mode=DIRECTORY_MODE))
-    return steps + [Step("mount", wanted.path, None, {"type": "bpffs", **access.shown()}, {"access": access})]
+    return steps + [Step("mount", wanted.path, None, {"type": "bpffs", **access.shown()}, access)]
 
 
 def _directory(wanted: Wanted, seen: Observed) -> Plan:
@@ -119,7 +136,7 @@ def _directory(wanted: Wanted, seen: Observed) -> Plan:
         )
     if seen.here:
         return _access_steps(wanted, seen.here)
-    steps = [Step("make_directory", path, None, "directory", {"mode": DIRECTORY_MODE}) for path in seen.missing]
+    steps = [Step("make_directory", path, None, "directory", Access(mode=DIRECTORY_MODE)) for path in seen.missing]
     made = Place(DIRECTORY, access=Access(mode=DIRECTORY_MODE))
     return steps + _access_steps(wanted, made)
 
@@ -138,7 +155,7 @@ def _present(wanted: Wanted, seen: Observed) -> Plan:
     access = wanted.access.over(here.access if here else Access(mode=PIN_MODE))
     before = {"kind": here.kind, "id": here.number} if here else None
     after = {"kind": kind, "id": seen.source_number, **access.shown()}
-    return [Step("pin", wanted.path, before, after, {"source": wanted.source, "access": access})]
+    return [Step("pin", wanted.path, before, after, Source(wanted.source, access))]
 
 
 def _refuse_source(wanted: Wanted, seen: Observed) -> None:
@@ -174,14 +191,14 @@ def _absent(wanted: Wanted, seen: Observed) -> Plan:
                 f"{' and more' if here.entries[5:] else ''}",
                 "remove those first",
             )
-        return [Step("remove_directory", wanted.path, "directory", None, {"access": here.access})]
+        return [Step("remove_directory", wanted.path, "directory", None, here.access)]
     if here.kind == "file":
         raise SockredirError(f"path {wanted.path} is no pin: the kernel keeps it there itself", "leave it")
     if wanted.kind and here.kind != wanted.kind:
         raise SockredirError(
             f"path {wanted.path} is a pin of a {here.kind}, not of a {wanted.kind}", "correct kind or path"
         )
-    return [Step("unpin", wanted.path, {"kind": here.kind, "id": here.number}, None, {"access": here.access})]
+    return [Step("unpin", wanted.path, {"kind": here.kind, "id": here.number}, None, here.access)]
 
 
 def _access_steps(wanted: Wanted, here: Place) -> Plan:
@@ -190,7 +207,7 @@ def _access_steps(wanted: Wanted, here: Place) -> Plan:
         return []
     changed = Access(*(value if value != old else None for value, old in zip(new, here.access)))
     old = Access(*(value if now is not None else None for value, now in zip(here.access, changed)))
-    return [Step("access", wanted.path, old.shown(), changed.shown(), {"before": old, "after": changed})]
+    return [Step("access", wanted.path, old.shown(), changed.shown(), AccessChange(old, changed))]
 
 
 def _need_bpffs(wanted: Wanted, seen: Observed) -> None:

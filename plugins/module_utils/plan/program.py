@@ -87,6 +87,43 @@ class Observed(NamedTuple):
     damage: str = ""
 
 
+class Load(NamedTuple):
+    """:ivar reuse: map name -> id of the map to go on with."""
+
+    reuse: Dict[str, int]
+
+
+class Pinned(NamedTuple):
+    """:ivar kind: ``program`` or ``map``.
+    :ivar name: in the object.
+    :ivar id: of a map that is there already; None: what has just been loaded.
+    """
+
+    kind: str
+    name: str
+    id: Optional[int] = None
+
+
+class Recorded(NamedTuple):
+    """:ivar entry: the section of the manifest to be written under the name, ids apart."""
+
+    name: str
+    entry: Dict[str, Any]
+
+
+class Identified(NamedTuple):
+    """:ivar replaced: our own programs that give way, name -> id."""
+
+    name: str
+    replaced: Dict[str, int]
+
+
+class Forgotten(NamedTuple):
+    """:ivar name: whose section of the manifest goes."""
+
+    name: str
+
+
 def digest(
     object_sha256: str, programs: Dict[str, Tuple[int, int]], config: Dict[str, Any], max_entries: Dict[str, Any]
 ) -> str:
@@ -144,7 +181,7 @@ def absent(name: str, pin_dir: str, observed: Observed) -> Plan:
     ours = [path for path in recorded_pins(observed.entry) if _removable(path, observed)]
     steps = [_unpin(path, _shown(observed.pins[path])) for path in ours]
     steps += [_unpin(path, "left by a run that was killed") for path in observed.leftovers]
-    steps.append(Step("forget", f"manifest: programs.{name}", _summary(observed.entry), None, {"name": name}))
+    steps.append(Step("forget", f"manifest: programs.{name}", _summary(observed.entry), None, Forgotten(name)))
     left = set(observed.others) | set(observed.pins) - set(ours)
     if observed.pin_dir_exists and not left:
         steps.append(Step("remove_directory", pin_dir, "directory", None))
@@ -220,7 +257,7 @@ def _unpin(path: str, what: Any) -> Step:
 def _load(wanted: Wanted, observed: Observed, kept: Dict[str, Optional[int]]) -> Step:
     before = _summary(observed.entry) if observed.entry else None
     reuse = {name: number for name, number in kept.items() if number is not None}
-    return Step("load", f"programs of {wanted.name}", before, _summary(wanted.entry), {"reuse": reuse})
+    return Step("load", f"programs of {wanted.name}", before, _summary(wanted.entry), Load(reuse))
 
 
 def _summary(entry: Dict[str, Any]) -> Dict[str, Any]:
@@ -233,16 +270,16 @@ def _pin_map(wanted: Wanted, observed: Observed, name: str, kept: Optional[int])
     if pin and pin.kind == "map" and pin.id == kept:
         return []
     after = {"map": name, "id": _UNKNOWN if kept is None else kept}
-    data = {"kind": "map", "name": name, "id": kept}
-    return [Step("replace", path, _shown(pin), after, data) if pin else Step("pin", path, None, after, data)]
+    what = Pinned("map", name, kept)
+    return [Step("replace", path, _shown(pin), after, what) if pin else Step("pin", path, None, after, what)]
 
 
 def _pin_program(wanted: Wanted, observed: Observed, name: str) -> Step:
     path = pin_path(wanted.pin_dir, name)
     pin = observed.pins.get(path)
     after: Dict[str, Any] = {"program": name, "digest": wanted.entry["digest"]}
-    data = {"kind": "program", "name": name}
-    return Step("replace", path, _shown(pin), after, data) if pin else Step("pin", path, None, after, data)
+    what = Pinned("program", name)
+    return Step("replace", path, _shown(pin), after, what) if pin else Step("pin", path, None, after, what)
 
 
 def _record(wanted: Wanted, observed: Observed) -> List[Step]:
@@ -256,7 +293,7 @@ def _record(wanted: Wanted, observed: Observed) -> List[Step]:
     if not changed:
         before, after = observed.damage or "of another boot", "of this boot"
     subject = f"manifest: programs.{wanted.name}"
-    return [Step("record", subject, before, after, {"name": wanted.name, "entry": wanted.entry})]
+    return [Step("record", subject, before, after, Recorded(wanted.name, wanted.entry))]
 
 
 def _identify(wanted: Wanted, observed: Observed, load: bool, kept: Dict[str, Optional[int]]) -> List[Step]:
@@ -268,8 +305,8 @@ def _identify(wanted: Wanted, observed: Observed, load: bool, kept: Dict[str, Op
         after = {"program_ids": ids, "map_ids": kept}
     if before == after:
         return []
-    data = {"name": wanted.name, "replaced": _replaced(wanted, observed) if load else {}}
-    return [Step("identify", f"manifest: ids of {wanted.name}", before, after, data)]
+    detail = Identified(wanted.name, _replaced(wanted, observed) if load else {})
+    return [Step("identify", f"manifest: ids of {wanted.name}", before, after, detail)]
 
 
 def _replaced(wanted: Wanted, observed: Observed) -> Dict[str, int]:

@@ -5,16 +5,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Mapping, Optional, Set
+from dataclasses import replace
+from typing import Any, Dict, Iterable, Mapping, NamedTuple, Optional, Set
 
 from ..datapath.layout import Mode
 from ..datapath.live import Found
 from ..host.files import File
 from . import settings as settings_form
+from .attachment import Change
 from .model import Plan, Step
+from .setup import Content
 
 #: In each file that we write; one without it at the same place is somebody else's.
 MARK = "Made by the Ansible collection ebpf.sockredir"
+
+
+class Told(NamedTuple):
+    """:ivar settings: what the programs are to be told, in the form of :func:`.settings.normal`."""
+
+    settings: Dict[str, Any]
 
 
 def drain(found: Optional[Found]) -> Plan:
@@ -22,7 +31,7 @@ def drain(found: Optional[Found]) -> Plan:
     if found is None or found.settings is None or found.settings.mode is Mode.DRAIN:
         return []
     now = settings_form.from_layout(found.settings)
-    return [Step("drain", "settings", {"mode": now["mode"]}, {"mode": "drain"}, {"settings": {**now, "mode": "drain"}})]
+    return [Step("drain", "settings", {"mode": now["mode"]}, {"mode": "drain"}, Told({**now, "mode": "drain"}))]
 
 
 def remove_files(found: Mapping[str, Optional[File]], recorded: Iterable[str]) -> Plan:
@@ -33,7 +42,7 @@ def remove_files(found: Mapping[str, Optional[File]], recorded: Iterable[str]) -
     known = set(recorded)
     ours = {path: file for path, file in found.items() if file and (path in known or _is_ours(file, found))}
     order = sorted(ours, key=lambda path: (not ours[path].link, path))  # a unit is disabled before it goes
-    return [Step("file", path, ours[path].show(), None, {"file": None}) for path in order]
+    return [Step("file", path, ours[path].show(), None, Content(None)) for path in order]
 
 
 def _is_ours(file: File, found: Mapping[str, Optional[File]]) -> bool:
@@ -49,12 +58,13 @@ def remove_directory(pin_dir: str, names: Iterable[str], steps: Iterable[Step]) 
     """
     steps = list(steps)
     gone: Set[str] = {step.subject for step in steps if step.after is None}
-    gone |= {step.data["link_pin"] for step in steps if step.data.get("link_pin")}
+    changes = [step.detail for step in steps if isinstance(step.detail, Change)]
+    gone |= {change.link_pin for change in changes if change.link_pin}
     if pin_dir in gone or set(names) - gone:
         return []
     return [Step("remove_directory", pin_dir, "directory", None)]
 
 
-def named(step: Step) -> Dict[str, Any]:
-    """What a step says in the result: removing is no drift."""
-    return {**step.data, "kind": "removed" if step.after is None else step.verb}
+def named(step: Step) -> Step:
+    """A step with what it says in the result: removing is not a drift."""
+    return replace(step, kind="removed" if step.after is None else step.verb)

@@ -133,4 +133,4 @@ def steps(wanted: Dict[str, Any], found: Optional[Found]) -> Plan:
     before: Any = now
     if found and found.trouble:
         before = {"trouble": found.trouble, **(now or {})}
-    return [Step("settings", "settings", before, wanted, {"kind": "settings_changed"})]
+    return [Step("settings", "settings", before, wanted, kind="settings_changed")]

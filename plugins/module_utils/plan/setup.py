@@ -63,6 +63,18 @@ class Seen(NamedTuple):
     files: Dict[str, Optional[File]]
 
 
+class Library(NamedTuple):
+    """:ivar files: text by path below the package."""
+
+    files: Dict[str, str]
+
+
+class Content(NamedTuple):
+    """:ivar file: what is to be at the path; None: nothing."""
+
+    file: Optional[File]
+
+
 def plan(wanted: Wanted, seen: Seen) -> Plan:
     """The steps from what is there to what is wanted; empty where that is the same.
 
@@ -93,8 +105,8 @@ def _package_steps(wanted: Wanted, seen: Seen) -> Plan:
     if seen.package == wanted.package:
         return []
     before, after = install.summary(seen.package), install.summary(wanted.package)
-    data = {"package": wanted.package, "kind": "file_changed"}
-    return [Step("package", wanted.places.package, before, after, data)]
+    library = Library(wanted.package)
+    return [Step("package", wanted.places.package, before, after, library, "file_changed")]
 
 
 def _stale_steps(wanted: Wanted, seen: Seen) -> Plan:
@@ -117,7 +129,7 @@ def file_step(path: str, before: Optional[File], after: Optional[File], unit: Di
     """Write or remove a file."""
     kind = "unit_disabled" if path in (unit.get("path"), unit.get("link")) else "file_changed"
     shown = [found.show() if found else None for found in (before, after)]
-    return Step("file", path, shown[0], shown[1], {"file": after, "kind": kind})
+    return Step("file", path, shown[0], shown[1], Content(after), kind)
 
 
 def document_after(wanted: Wanted, document: Manifest) -> None:
@@ -144,19 +156,18 @@ def fingerprint(found: File) -> str:
 def _manifest_steps(wanted: Wanted, seen: Seen) -> Plan:
     steps: Plan = []
     if seen.previous_damage:
-        data = {"kind": "object_changed"}
-        steps.append(Step("forget_previous", "manifest: previous", seen.previous_damage, None, data))
+        steps.append(Step("forget_previous", "manifest: previous", seen.previous_damage, None, kind="object_changed"))
     before = seen.document
     after: Dict[str, Any] = copy.deepcopy(before) if before else {}
     document_after(wanted, after)
     if seen.damage:
-        steps.append(Step("manifest", "manifest", seen.damage, "written anew", {"kind": "manifest_changed"}))
+        steps.append(Step("manifest", "manifest", seen.damage, "written again", kind="manifest_changed"))
     elif before is None or after != before or (wanted.commit and not before["committed"]):
         after["committed"] = wanted.commit
-        steps.append(Step("manifest", "manifest", *_differences(before or {}, after)))
+        steps.append(_manifest_step(before or {}, after))
     return steps
 
 
-def _differences(before: Manifest, after: Manifest) -> List[Dict[str, Any]]:
-    keys = [key for key in sorted(after) if before.get(key) != after[key]]
-    return [{key: document.get(key) for key in keys if key != "files"} for document in (before, after)]
+def _manifest_step(before: Manifest, after: Manifest) -> Step:
+    keys = [key for key in sorted(after) if before.get(key) != after[key] and key != "files"]
+    return Step("manifest", "manifest", {key: before.get(key) for key in keys}, {key: after[key] for key in keys})

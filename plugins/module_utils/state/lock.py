@@ -41,15 +41,16 @@ def hold(state_dir: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
         yield
     finally:
         if not existed:
-            _remove_if_unused(state_dir)
+            _remove_if_unused(state_dir, number)
         os.close(number)
 
 
-def _remove_if_unused(state_dir: str) -> None:
-    """Remove the state directory if the lock is all that is in it; whoever waits for the lock creates both again."""
+def _remove_if_unused(state_dir: str, number: int) -> None:
+    """Remove the state directory if our lock is all that is in it; whoever waits for it creates both again."""
+    path = os.path.join(state_dir, NAME)
     with contextlib.suppress(OSError):
-        if os.listdir(state_dir) == [NAME]:
-            os.unlink(os.path.join(state_dir, NAME))
+        if os.listdir(state_dir) == [NAME] and _is_at(number, path):
+            os.unlink(path)
             os.rmdir(state_dir)
 
 

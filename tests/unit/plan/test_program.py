@@ -12,6 +12,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.libbpf impor
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.objects import Pin, Program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan import program as decide
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.maps import MapSpec, differences
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.program import Identified, Load, Pinned
 
 DIR = "/bpf/s"
 OLD, NEW = "sha256:" + "0" * 64, "sha256:" + "1" * 64
@@ -154,22 +155,22 @@ def load_step(wanted, observed):
 
 
 def test_an_upgrade_goes_on_with_the_maps():
-    assert load_step(WANTED, with_old_program()).data["reuse"] == {"peers": 10, "flows": 11}
+    assert load_step(WANTED, with_old_program()).need(Load).reuse == {"peers": 10, "flows": 11}
 
 
 def test_unpinned_maps_of_live_programs_are_used_again():
     lost = without(with_old_program(), "peers", "flows")
-    assert load_step(WANTED, lost).data["reuse"] == {"peers": 10, "flows": 11}
+    assert load_step(WANTED, lost).need(Load).reuse == {"peers": 10, "flows": 11}
 
 
 def test_the_replaced_program_is_noted_as_draining():
     identify = decide.present(WANTED, with_old_program())[-1]
-    assert identify.data["replaced"] == {"verdict": 1}
+    assert identify.need(Identified).replaced == {"verdict": 1}
 
 
 def test_an_intruder_is_not_noted_as_draining():
     identify = decide.present(WANTED, with_pin(CONVERGED, program("verdict", 99, None)))[-1]
-    assert identify.data["replaced"] == {}
+    assert identify.need(Identified).replaced == {}
 
 
 def test_record_shows_what_changes_and_nothing_else():
@@ -238,14 +239,14 @@ def test_an_incompatible_map_is_recreated_when_asked():
     wanted = changed(max_entries=200)._replace(recreate=True)
     plan = decide.present(wanted, with_old_program())
     assert [(step.verb, step.subject) for step in plan] == [LOAD, RECORD, ("replace", path("flows")), REPLACE, IDENTIFY]
-    assert plan[0].data["reuse"] == {"peers": 10}
-    assert plan[2].data == {"kind": "map", "name": "flows", "id": None}
+    assert plan[0].need(Load).reuse == {"peers": 10}
+    assert plan[2].detail == Pinned("map", "flows", None)
 
 
 def test_a_shared_map_is_where_the_other_object_has_it():
     moved = with_pin(CONVERGED, a_map("flows", 99), FLOWS)._replace(taken={path("flows"): "other"})
     assert steps(WANTED, moved) == [LOAD, REPLACE, IDENTIFY]
-    assert load_step(WANTED, moved).data["reuse"] == {"peers": 10, "flows": 99}
+    assert load_step(WANTED, moved).need(Load).reuse == {"peers": 10, "flows": 99}
 
 
 @pytest.mark.parametrize(

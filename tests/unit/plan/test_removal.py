@@ -11,6 +11,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.live impor
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import install, systemd
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File, symlink
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan import removal
+from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Change
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import Step
 
 
@@ -27,7 +28,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import S
 def test_drain(found, drains):
     steps = removal.drain(found)
     assert bool(steps) == drains
-    assert all(step.data["settings"]["mode"] == "drain" for step in steps)
+    assert all(step.need(removal.Told).settings["mode"] == "drain" for step in steps)
 
 
 UNIT = systemd.unit_files("/u", "/p/sbin/sockredirctl", "/s", None)
@@ -51,7 +52,7 @@ def test_what_the_manifest_names_goes_whatever_it_says_now():
     assert [step.subject for step in removal.remove_files(changed, changed)] == list(changed)
 
 
-UNPINS = [Step("unpin", "/b/a", "x", None), Step("detach_link", "/cg", "x", None, {"link_pin": "/b/link"})]
+UNPINS = [Step("unpin", "/b/a", "x", None), Step("detach_link", "/cg", "x", None, Change(7, 8, 9, "/b/link"))]
 
 
 @pytest.mark.parametrize(

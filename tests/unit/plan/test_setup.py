@@ -137,7 +137,7 @@ def test_a_unit_that_is_not_wanted_any_more_goes():
 
 def test_each_step_says_its_drift():
     seen = THERE._replace(settings=settings(mode="drain"), files={}, package={}, damage="torn", previous_damage="gone")
-    found = {step.subject: step.data.get("kind") for step in setup.plan(WANTED, seen)}
+    found = {step.subject: step.kind or None for step in setup.plan(WANTED, seen)}
     assert found == {
         "settings": "settings_changed",
         "/p/lib/sockredir/sockredir": "file_changed",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -208,3 +209,14 @@ def test_a_state_directory_that_was_there_stays(tmp_path):
     with lock.hold(str(tmp_path), 0):
         pass
     assert os.listdir(tmp_path) == [lock.NAME]
+
+
+def test_the_lock_of_whoever_came_next_stays(tmp_path):
+    """The first created the directory; it was taken away under it, and the next created its own in its place."""
+    state = tmp_path / "state"
+    with contextlib.ExitStack() as later:
+        with lock.hold(str(state), 0):
+            os.rename(state, tmp_path / "gone")
+            later.enter_context(lock.hold(str(state), 0))
+        assert os.listdir(state) == [lock.NAME]
+    assert not state.exists()
