@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-from . import lifecycle, program, removal, setup
+from . import lifecycle, program, removal, services, setup
 from .apply import Watch
-from .errors import SockredirError
 from .host import cgroups, install, memory, mounts, systemd
+from .plan import services as services_plan
 from .plan import settings as settings_form
 from .plan import setup as setup_plan
 from .plan.model import Plan, Step, diff
@@ -52,11 +52,8 @@ def present(options: Options, pretend: bool, watch: Optional[Watch] = None) -> O
 
     :raises SockredirError: it cannot be had; the host is as it was.
     """
-    services = _Services(options)
-    wanted = wish(options, pretend, services.listed)
-    services.look(pretend)
-    steps = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
-    waiting, restarts = services.settle(steps, pretend)
+    wanted = wish(options, pretend)
+    steps, waiting = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
     document = manifest.known(options["state_dir"])
     result = {
         "committed": bool(document and document["committed"]) if not pretend else wanted.commit,
@@ -66,20 +63,24 @@ def present(options: Options, pretend: bool, watch: Optional[Watch] = None) -> O
         "waiting_services": waiting,
         "remaining": [],
     }
-    return Outcome(steps + restarts, result, _warnings(options, waiting))
+    return Outcome(steps, result, _warnings(options, waiting))
 
 
-def wish(options: Options, pretend: bool, services: Sequence[str]) -> Wanted:
-    """The options as the plan takes them."""
+def wish(options: Options, pretend: bool) -> Wanted:
+    """The options as the plan takes them.
+
+    :raises SockredirError: one of them makes no sense on this host.
+    """
+    names = services.names(options["services"], options["cgroup"])
     places = install.Places(options["prefix"])
-    unit = {"prefix": options["prefix"], "unit_dir": options["unit_dir"], "services": list(services)}
+    unit = {"prefix": options["prefix"], "unit_dir": options["unit_dir"], "services": list(names)}
     ours = {places.launcher: install.launcher(places, options["state_dir"])}
     slice_name = _slice(options)
     if options["persist"] and systemd.booted():
         made = systemd.unit_files(options["unit_dir"], places.launcher, options["state_dir"], slice_name)
         unit.update(path=os.path.join(options["unit_dir"], systemd.UNIT), link=systemd.wants_link(options["unit_dir"]))
         ours.update(made)
-    for service in services:
+    for service in names:
         ours[systemd.drop_in_path(options["unit_dir"], service)] = systemd.drop_in(slice_name or "")
     return Wanted(
         settings=settings_form.normal(dict(options, budget=_budget(options))),
@@ -91,6 +92,9 @@ def wish(options: Options, pretend: bool, services: Sequence[str]) -> Wanted:
         wanted=options["wanted"],
         commit=options["commit"],
         pretend=pretend,
+        services=services_plan.Wanted(
+            options["cgroup"], options["unit_dir"], names, options["restart_services"], pretend=pretend
+        ),
     )
 
 
@@ -103,69 +107,8 @@ def _paths(options: Options) -> setup.Paths:
     return setup.Paths(options["pin_dir"], options["state_dir"], options["unit_dir"])
 
 
-def _relative(cgroup: str) -> str:
-    """A cgroup relative to the cgroup2 mount; ``/`` is the root."""
-    known = mounts.read()
-    root = cgroups.resolve("/", known)
-    return cgroups.resolve(cgroup, known)[len(root.rstrip("/")) :] or "/"
-
-
 def _slice(options: Options) -> Optional[str]:
-    return systemd.slice_of(_relative(options["cgroup"])) if systemd.booted() else None
-
-
-class _Services:
-    """The services that are to be in the accelerated slice, and those that leave it."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        # Everything is in the root cgroup already.
-        everywhere = options["services"] and _relative(options["cgroup"]) == "/"
-        self.listed = [] if everywhere else sorted({systemd.service_name(name) for name in options["services"]})
-        self.released: List[str] = []
-
-    def look(self, pretend: bool) -> None:
-        """:raises SockredirError: the listed services cannot be put there."""
-        if self.listed and not systemd.booted():
-            raise SockredirError("services: systemd does not run on this host", "leave services empty")
-        if self.listed and _slice(self.options) is None:
-            raise SockredirError(
-                f"services: the cgroup {self.options['cgroup']} is no slice's, so no service can be put there",
-                "set cgroup to a slice, such as sockredir.slice",
-            )
-        unknown = [service.name for service in systemd.services(self.listed) if not service.known]
-        if unknown and not pretend:
-            raise SockredirError(
-                f"services: systemd knows no {', '.join(unknown)}", "install it first, or mend the name"
-            )
-        self.released = [name for name in systemd.drop_ins(self.options["unit_dir"]) if name not in self.listed]
-
-    def settle(self, steps: Plan, pretend: bool) -> Tuple[List[str], Plan]:
-        """Have systemd read what has changed, restart where that is allowed.
-
-        :returns: who still waits for a restart, and the restarts as steps.
-        """
-        slice_name = _slice(self.options)
-        if slice_name is None:
-            return [], []
-        if not pretend and any(self._is_unit(step) for step in steps):
-            systemd.reload()
-            if self.options["state"] == "present":
-                systemd.start_slice(slice_name)
-        waiting = self.waiting()
-        if not waiting or not self.options["restart_services"]:
-            return waiting, []
-        if not pretend:
-            systemd.restart(waiting)
-        return self.waiting(), [Step("restart", name, "running", "restarted") for name in waiting]
-
-    def _is_unit(self, step: Step) -> bool:
-        return step.subject.startswith(self.options["unit_dir"].rstrip("/") + "/")
-
-    def waiting(self) -> List[str]:
-        cgroup = cgroups.resolve(self.options["cgroup"], mounts.read())
-        names = sorted(set(self.listed) | set(systemd.running_in(cgroup)) | set(self.released))
-        return systemd.waiting(systemd.services(names), self.listed, self.released, _relative(self.options["cgroup"]))
+    return systemd.slice_of(cgroups.relative(options["cgroup"], mounts.read())) if systemd.booted() else None
 
 
 def _short(recorded: Dict[str, str], wanted: Wanted) -> Dict[str, str]:
@@ -189,41 +132,13 @@ def absent(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Ou
 
     :raises SockredirError: something cannot be removed; the host is as it was.
     """
-    names = ("pin_dir", "state_dir", "unit_dir", "prefix", "cgroup")
+    names = ("pin_dir", "state_dir", "unit_dir", "prefix", "cgroup", "restart_services")
     places = removal.Places(**{name: options[name] for name in names})
     if pretend:
-        steps = removal.preview(places)
-        steps += _idle_slice(options, steps)
-        return Outcome(steps, {"draining": [], "waiting_services": [], "remaining": []}, [])
-    services = _Services(dict(options, services=[]))
-    services.look(pretend)
+        return Outcome(removal.preview(places), {"draining": [], "waiting_services": [], "remaining": []}, [])
     done = removal.ensure(places, options["lock_timeout"], watch)
-    waiting, restarts = services.settle(done.steps, pretend)
-    idle = _idle_slice(options, done.steps)
-    _stop_slice(options, idle)
-    result = {"draining": done.draining, "waiting_services": waiting, "remaining": done.remaining}
-    return Outcome(done.steps + restarts + idle, result, [])
-
-
-def _idle_slice(options: Options, steps: Plan) -> Plan:
-    """The cgroup of a slice without a unit file that nothing is in any more: an earlier run had to leave it.
-
-    :param steps: what else is done; they may say so themselves.
-    """
-    slice_name = _slice(options)
-    if slice_name is None:
-        return []
-    path = cgroups.resolve(options["cgroup"], mounts.read())
-    if not cgroups.removable([path]) or systemd.has_unit_file(slice_name):
-        return []
-    return [] if path in {step.subject for step in steps} else [Step("stop_slice", path, "cgroup", None)]
-
-
-def _stop_slice(options: Options, idle: Plan) -> None:
-    """Have systemd forget a slice that is idle, or whose cgroup has gone."""
-    slice_name = _slice(options)
-    if slice_name and (idle or not os.path.isdir(cgroups.resolve(options["cgroup"], mounts.read()))):
-        systemd.stop_slice(slice_name)
+    result = {"draining": done.draining, "waiting_services": done.waiting, "remaining": done.remaining}
+    return Outcome(done.steps, result, [])
 
 
 def rolled_back(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Outcome:

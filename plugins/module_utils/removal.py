@@ -17,13 +17,14 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from . import attachment, discovery, program, setup
+from . import attachment, discovery, program, services, setup
 from .apply import Handler, Undo, Watch, apply
 from .datapath import live
 from .host import cgroups, files, install, systemd
 from .kernel import objects
 from .plan import attachment as attachment_plan
 from .plan import removal as planning
+from .plan import services as services_plan
 from .plan.model import Plan, Step
 from .state import files as state_files
 from .state import lock, manifest, store
@@ -39,6 +40,7 @@ class Places(NamedTuple):
     """Where things of ours may be.
 
     :ivar cgroup: the accelerated cgroup, as the operator names it.
+    :ivar restart_services: whether the services in its slice may be restarted to leave it.
     """
 
     pin_dir: str
@@ -46,16 +48,19 @@ class Places(NamedTuple):
     unit_dir: str
     prefix: str
     cgroup: str
+    restart_services: bool = False
 
 
 class Result(NamedTuple):
     """:ivar draining: programs that live connections still use.
     :ivar remaining: what was left, with the reason, one line each.
+    :ivar waiting: services that leave the cgroup at their next start.
     """
 
     steps: Plan
     draining: List[Dict[str, Any]]
     remaining: List[str]
+    waiting: List[str]
 
 
 def preview(places: Places) -> Plan:
@@ -68,12 +73,13 @@ def ensure(places: Places, wait_seconds: float, watch: Optional[Watch] = None) -
 
     :raises SockredirError: something cannot be removed; the host is as it was.
     """
-    if not preview(places):
-        return Result([], [], remaining(places, []))
+    idle = _Work(places)
+    if not list(idle.steps()):
+        return Result([], [], remaining(places, []), idle.waiting())
     with lock.hold(places.state_dir, wait_seconds):
         work = _Work(places)
         apply(work.steps(), work.handlers, watch)
-    return Result(work.done, _settle(work.programs), remaining(places, work.cgroups))
+    return Result(work.done, _settle(work.programs), remaining(places, work.cgroups), work.waiting())
 
 
 class _Work:
@@ -93,19 +99,27 @@ class _Work:
         self.done: Plan = []
         self.programs = _programs(self.document)
         self.cgroups: List[str] = list(self.document.get("cgroups", []))
+        self.services = services_plan.Wanted(
+            places.cgroup, places.unit_dir, restart=places.restart_services, present=False
+        )
+        self.seen_services = services.observe(self.services)
 
     def steps(self) -> Iterator[Step]:
         yield from self._part("settings", planning.drain(self._settings()), {"drain": self._drain})
+        # Before anything that can only be undone by making it new: restarting a service is what fails most.
+        yield from self._unit_files("services", self._file_steps(drop_ins=True), self.services)
         yield from self._part("leaf", self._leaf_steps(), {"remove_leaf": _remove_leaf})
         for entry in reversed(attachment.ordered(self.document)):
             wanted = attachment.wish(entry)._replace(present=False)
             steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.places.state_dir))
             handlers = attachment.handlers(wanted, self.places.state_dir, keep_book=False)
+            handlers["remove_cgroup"] = self._stopping_slice(handlers["remove_cgroup"])
             yield from self._part(f"{wanted.program} {wanted.target}", steps, handlers)
         for name in self.document["programs"]:
             steps, handlers = program.removal(name, self.document, self.places.state_dir)
             yield from self._part(name, steps, {**handlers, "forget": lambda _step: None})
-        yield from self._part("files", self._file_steps(), {"file": self._file, "package": self._package})
+        yield from self._unit_files("files", self._file_steps(drop_ins=False), self.services._replace(restart=False))
+        yield from self._part("slice", self._slice_steps(), {"stop_slice": self._stop_slice})
         yield from self._part("pins", self._directory_steps(), {"remove_directory": program.remove_directory})
         yield from self._part("state", self._state_steps(), {"remove_state": self._remove_state})
 
@@ -116,6 +130,17 @@ class _Work:
             self.done.append(told)
             yield told
 
+    def _unit_files(self, name: str, steps: Plan, wanted: services_plan.Wanted) -> Iterator[Step]:
+        """A part that removes files, with what systemd is to make of it."""
+        after = services_plan.plan(wanted, self.seen_services, [step.subject for step in steps])
+        init = services.Changes(wanted)
+
+        def remove(step: Step) -> Undo:
+            undo = files.change(step.subject, None, setup.keep_of(step.subject, self.places.unit_dir))
+            return init.guard(step.subject, undo)
+
+        yield from self._part(name, steps + after, {"file": remove, "package": self._package, **init.handlers()})
+
     # What there is.
 
     def _settings(self) -> Optional[live.Found]:
@@ -125,18 +150,37 @@ class _Work:
         leaves = [os.path.join(path, cgroups.LEAF) for path in self.cgroups]
         return [Step("remove_leaf", leaf, "cgroup", None) for leaf in cgroups.removable(leaves)]
 
-    def _file_steps(self) -> Plan:
+    def _file_steps(self, drop_ins: bool) -> Plan:
+        """:param drop_ins: whether those of services, which are a part of their own, or all the others."""
+        steps = [step for step in self._all_files() if (os.path.basename(step.subject) == systemd.DROP_IN) == drop_ins]
+        return steps if drop_ins else steps + self._package_steps()
+
+    def _all_files(self) -> Plan:
         places = install.Places(self.places.prefix)
         unit_dir = self.places.unit_dir
         paths = {places.launcher, os.path.join(unit_dir, systemd.UNIT), systemd.wants_link(unit_dir)}
         paths |= {systemd.drop_in_path(unit_dir, service) for service in systemd.drop_ins(unit_dir)}
         recorded = [path for path in self.document["files"] if not path.startswith(places.package + "/")]
-        steps = planning.remove_files({path: files.read(path) for path in paths | set(recorded)}, recorded)
-        if os.path.lexists(places.package) or install.stale(places):
-            steps.append(
-                Step("package", places.package, install.summary(install.installed(places)) or "unfinished", None)
-            )
-        return steps
+        return planning.remove_files({path: files.read(path) for path in paths | set(recorded)}, recorded)
+
+    def _package_steps(self) -> Plan:
+        places = install.Places(self.places.prefix)
+        if not os.path.lexists(places.package) and not install.stale(places):
+            return []
+        before = install.summary(install.installed(places)) or "unfinished"
+        return [Step("package", places.package, before, None)]
+
+    def _slice_steps(self) -> Plan:
+        """The slice without a unit file that nothing is in any more; a plan in which it has gone already says so."""
+        idle = services.idle_slice(self.places.cgroup)
+        if idle is None or idle[1] in {step.subject for step in self.done}:
+            return []
+        return [Step("stop_slice", idle[1], "cgroup", None, planning.Slice(idle[0]))]
+
+    def waiting(self) -> List[str]:
+        """The services that are still in the slice."""
+        seen = services.observe(self.services) if self.done else self.seen_services
+        return services_plan.waiting(self.services, seen._replace(drop_ins=self.seen_services.drop_ins))
 
     def _directory_steps(self) -> Plan:
         """It also goes where an earlier run has made it and then failed."""
@@ -156,8 +200,22 @@ class _Work:
         paths = setup.Paths(self.places.pin_dir, self.places.state_dir, self.places.unit_dir)
         return setup.write_settings(paths, step.need(planning.Told).settings)
 
-    def _file(self, step: Step) -> Undo:
-        return files.change(step.subject, None, setup.keep_of(step.subject, self.places.unit_dir))
+    def _stop_slice(self, step: Step) -> Undo:
+        name = step.need(planning.Slice).name
+        systemd.stop_slice(name)
+        return lambda: systemd.start_slice(name)
+
+    def _stopping_slice(self, remove: Handler) -> Handler:
+        """Remove a cgroup, and have systemd forget the slice that it was."""
+
+        def run(step: Step) -> Undo:
+            undo, name = remove(step), self.seen_services.slice
+            if not name or os.path.isdir(step.subject) or not step.subject.endswith(self.seen_services.relative):
+                return undo
+            systemd.stop_slice(name)
+            return lambda: _again(name, undo)
+
+        return run
 
     def _package(self, _step: Step) -> Undo:
         places = install.Places(self.places.prefix)
@@ -178,6 +236,12 @@ class _Work:
         with contextlib.suppress(OSError):
             os.rmdir(self.places.state_dir)
         return None
+
+
+def _again(slice_name: str, undo: Undo) -> None:
+    systemd.start_slice(slice_name)
+    if undo:
+        undo()
 
 
 def _remove_leaf(step: Step) -> Undo:

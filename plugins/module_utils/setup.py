@@ -9,11 +9,12 @@ import os
 from dataclasses import replace
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from . import attachment
+from . import attachment, services
 from .apply import Handler, Undo, Watch, apply
 from .datapath import live
 from .host import cgroups, files, install, mounts
 from .plan import attachment as attachment_plan
+from .plan import services as services_plan
 from .plan import settings as settings_form
 from .plan import setup as planning
 from .plan.model import Plan, Step
@@ -29,24 +30,40 @@ class Paths(NamedTuple):
     unit_dir: str
 
 
-def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Watch] = None) -> Plan:
+class Result(NamedTuple):
+    """:ivar waiting: services that change cgroup at their next start."""
+
+    steps: Plan
+    waiting: List[str]
+
+
+def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Watch] = None) -> Result:
     """Make it so, or with ``wanted.pretend`` say what that takes.
 
     :raises SockredirError: it cannot be had; the host is as it was.
     """
     if wanted.pretend:
-        return _plan(wanted, paths, {})
+        seen = observe(wanted, paths)
+        return Result(_plan(wanted, paths, seen, {}), _waiting(wanted, seen.services))
     with lock.hold(paths.state_dir, wait_seconds):
+        seen = observe(wanted, paths)
         work = handlers(wanted, paths)
-        steps = _plan(wanted, paths, work)
+        steps = _plan(wanted, paths, seen, work)
         with manifest.unchanged_on_failure(paths.state_dir):
             apply(steps, work, watch)
-    return steps
+    after = services.observe(wanted.services) if steps and wanted.services else seen.services
+    return Result(steps, services_plan.waiting(wanted.services, after) if wanted.services else [])
 
 
-def _plan(wanted: Wanted, paths: Paths, work: Dict[str, Handler]) -> Plan:
+def _waiting(wanted: Wanted, seen: services_plan.Seen) -> List[str]:
+    """Which services a run would leave where they are."""
+    if wanted.services is None or wanted.services.restart:
+        return []
+    return services_plan.waiting(wanted.services, seen)
+
+
+def _plan(wanted: Wanted, paths: Paths, seen: Seen, work: Dict[str, Handler]) -> Plan:
     """:param work: gets the handlers of the attachments' steps."""
-    seen = observe(wanted, paths)
     steps: Plan = []
     for entry in _moved_away(seen.document, wanted):
         taken_off = attachment.wish(entry)._replace(present=False)
@@ -80,6 +97,7 @@ def observe(wanted: Wanted, paths: Paths) -> Seen:
         package=install.installed(wanted.places),
         stale=install.stale(wanted.places),
         files={path: files.read(path) for path in sorted(known)},
+        services=services.observe(wanted.services) if wanted.services else services_plan.Seen(),
     )
 
 
@@ -101,6 +119,7 @@ def handlers(wanted: Wanted, paths: Paths) -> Dict[str, Handler]:
         "file": own.file,
         "forget_previous": own.forget_previous,
         "manifest": own.manifest,
+        **(own.services.handlers() if own.services else {}),
     }
 
 
@@ -108,6 +127,7 @@ class _Handlers:
     def __init__(self, wanted: Wanted, paths: Paths) -> None:
         self.wanted = wanted
         self.paths = paths
+        self.services = services.Changes(wanted.services) if wanted.services else None
 
     def settings(self, _step: Step) -> Undo:
         return write_settings(self.paths, self.wanted.settings)
@@ -120,7 +140,8 @@ class _Handlers:
         return None
 
     def file(self, step: Step) -> Undo:
-        return files.change(step.subject, step.need(planning.Content).file, self._keep(step.subject))
+        undo = files.change(step.subject, step.need(planning.Content).file, self._keep(step.subject))
+        return self.services.guard(step.subject, undo) if self.services else undo
 
     def _keep(self, path: str) -> str:
         return keep_of(path, self.paths.unit_dir, self.wanted.places.prefix)

@@ -47,6 +47,15 @@ def resolve(path: str, mounts: Sequence[Mount]) -> str:
     return full
 
 
+def relative(path: str, mounts: Sequence[Mount]) -> str:
+    """A cgroup relative to the cgroup2 mount; ``/`` is the root.
+
+    :raises SockredirError: see :func:`resolve`.
+    """
+    root = resolve("/", mounts)
+    return resolve(path, mounts)[len(root.rstrip("/")) :] or "/"
+
+
 def cgroup_id(path: str) -> Optional[int]:
     """The kernel's id of a cgroup, never used twice until reboot; None where there is no such cgroup.
 

@@ -26,6 +26,12 @@ class Told(NamedTuple):
     settings: Dict[str, Any]
 
 
+class Slice(NamedTuple):
+    """:ivar name: the slice unit to stop."""
+
+    name: str
+
+
 def drain(found: Optional[Found]) -> Plan:
     """Have live connections go back to TCP, each direction behind what was redirected before."""
     if found is None or found.settings is None or found.settings.mode is Mode.DRAIN:

@@ -13,6 +13,7 @@ from ..errors import SockredirError
 from ..host import files, install
 from ..host.files import File
 from ..state.manifest import Manifest
+from . import services as services_plan
 from . import settings as settings_form
 from .model import Plan, Step
 
@@ -29,6 +30,7 @@ class Wanted(NamedTuple):
     :ivar wanted: what the caller wants kept.
     :ivar commit: whether this makes the change final.
     :ivar pretend: what an earlier task would have made may be missing.
+    :ivar services: what systemd is to make of the files; None: nothing.
     """
 
     settings: Dict[str, Any]
@@ -40,6 +42,7 @@ class Wanted(NamedTuple):
     wanted: Dict[str, Any]
     commit: bool = True
     pretend: bool = False
+    services: Optional[services_plan.Wanted] = None
 
 
 class Seen(NamedTuple):
@@ -52,6 +55,7 @@ class Seen(NamedTuple):
     :ivar package: the library on the host.
     :ivar stale: directories of other versions of it.
     :ivar files: by path, those of :attr:`Wanted.files` and what an earlier run has put there.
+    :ivar services: what systemd says.
     """
 
     document: Optional[Manifest]
@@ -61,6 +65,7 @@ class Seen(NamedTuple):
     package: Dict[str, str]
     stale: List[str]
     files: Dict[str, Optional[File]]
+    services: services_plan.Seen = services_plan.Seen()
 
 
 class Library(NamedTuple):
@@ -82,8 +87,11 @@ def plan(wanted: Wanted, seen: Seen) -> Plan:
     """
     _refuse(wanted, seen)
     steps = settings_form.steps(wanted.settings, seen.settings) + _package_steps(wanted, seen)
-    steps += _file_steps(wanted, seen) + _manifest_steps(wanted, seen)
-    return steps + _stale_steps(wanted, seen)  # last: it cannot be undone
+    files_changed = _file_steps(wanted, seen)
+    steps += files_changed
+    if wanted.services:
+        steps += services_plan.plan(wanted.services, seen.services, [step.subject for step in files_changed])
+    return steps + _manifest_steps(wanted, seen) + _stale_steps(wanted, seen)  # those last: they cannot be undone
 
 
 def _refuse(wanted: Wanted, seen: Seen) -> None:
