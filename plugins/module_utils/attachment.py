@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
 
 from .apply import Handler, Undo, Watch, apply
 from .errors import SockredirError
@@ -19,6 +19,7 @@ from .kernel.hooks import CGROUP, MAP, Hook
 from .plan import attachment as planning
 from .plan.attachment import Observed, Record, Wanted
 from .plan.model import Plan, Step
+from .snapshot import Snapshot
 from .state import lock, manifest
 
 
@@ -43,12 +44,12 @@ def ensure(
     :raises SockredirError: it cannot be had; the host is as it was.
     """
     if wanted.pretend:
-        return _result(wanted, observe(wanted, state_dir), None)
+        return _result(wanted, observe(wanted, Snapshot(state_dir)), None)
     with lock.hold(state_dir, wait_seconds):
-        seen = observe(wanted, state_dir)
+        seen = observe(wanted, Snapshot(state_dir))
         steps = planning.plan(wanted, seen)
         apply(steps, handlers(wanted, state_dir), watch)
-        after = observe(wanted, state_dir) if steps else seen
+        after = observe(wanted, Snapshot(state_dir)) if steps else seen
     return _result(wanted, after, steps)
 
 
@@ -102,18 +103,17 @@ def cgroup(path: str) -> str:
     return cgroups.resolve(path, mounts.read())
 
 
-def observe(wanted: Wanted, state_dir: str, links: Optional[Sequence[libbpf.LinkInfo]] = None) -> Observed:
+def observe(wanted: Wanted, host: Snapshot) -> Observed:
     """What is there of an attachment; reads only, and does without libbpf where nothing is pinned or recorded.
 
-    :param links: of :func:`.kernel.attachments.links`, where the caller has them already.
     :raises SockredirError: a pin is something else than it has to be, or the kernel does not let us look.
     """
-    document = manifest.known(state_dir)
+    document = host.document
     entry = _entry(document, wanted)
-    program_id, hook = _program(wanted, hooks.recorded(entry) if entry else wanted.hook)
+    program_id, hook = _program(wanted, hooks.recorded(entry) if entry else wanted.hook, host)
     made = _made(document, wanted)
     known = Observed(program_id=program_id, record=entry)
-    target_id = cgroups.cgroup_id(wanted.target) if wanted.kind == CGROUP else _map_id(wanted.target)
+    target_id = cgroups.cgroup_id(wanted.target) if wanted.kind == CGROUP else _map_id(wanted.target, host)
     if wanted.kind == CGROUP and wanted.present and wanted.create_cgroup:
         known = known._replace(missing=tuple(cgroups.missing(wanted.target)))
     if not wanted.present:
@@ -122,28 +122,19 @@ def observe(wanted: Wanted, state_dir: str, links: Optional[Sequence[libbpf.Link
     hook = hook or (pinned.hook if pinned else None)
     known = known._replace(target_id=target_id, pinned=pinned, ours=_ours(document, entry, program_id), hook=hook)
     nothing = program_id is None and pinned is None and not known.ours
-    return known if nothing and not _has_libbpf() else _ask_kernel(wanted, known, links)
+    return known if nothing and not host.has_libbpf else _ask_kernel(wanted, known, host)
 
 
-def _has_libbpf() -> bool:
-    try:
-        libbpf.library()
-    except SockredirError:
-        return False
-    return True
-
-
-def _ask_kernel(wanted: Wanted, known: Observed, links: Optional[Sequence[libbpf.LinkInfo]]) -> Observed:
+def _ask_kernel(wanted: Wanted, known: Observed, host: Snapshot) -> Observed:
     if wanted.present and (known.record is None or wanted.method != "auto"):
         known = known._replace(links=attachments.has_links(known.hook or hooks.of_kind(wanted.kind)[0]))
     if known.target_id is None or known.hook is None:
         return known
     with attachments.opened(wanted.kind, wanted.target) as target:
-        every = attachments.links() if links is None else links
-        found, _flags = attachments.attached(known.hook, target, known.target_id, every)
+        found, _flags = attachments.attached(known.hook, target, known.target_id, host.links)
     if wanted.kind == MAP and not found:
         found = _remembered(known)
-    blocking = _exclusive(known.hook, wanted) if wanted.kind == CGROUP and wanted.present else None
+    blocking = _exclusive(known.hook, wanted, host) if wanted.kind == CGROUP and wanted.present else None
     lost = frozenset(each.program_id for each in found if _is_lost(wanted, known, each))
     return known._replace(attached=tuple(found), exclusive=blocking, ours=known.ours | lost)
 
@@ -196,14 +187,14 @@ def _maps_answer() -> bool:
     return True
 
 
-def _exclusive(hook: Hook, wanted: Wanted) -> Optional[str]:
-    mount = mounts.holding(wanted.target, mounts.read())
+def _exclusive(hook: Hook, wanted: Wanted, host: Snapshot) -> Optional[str]:
+    mount = mounts.holding(wanted.target, host.mounts)
     return attachments.exclusive(hook, wanted.target, mount.point if mount else "/")
 
 
-def _program(wanted: Wanted, recorded: Optional[Hook]) -> Tuple[Optional[int], Optional[Hook]]:
+def _program(wanted: Wanted, recorded: Optional[Hook], host: Snapshot) -> Tuple[Optional[int], Optional[Hook]]:
     """The id of what is pinned as the program, and where that belongs; as recorded where nothing is pinned."""
-    with _pin(wanted.program) as descriptor:
+    with _pin(wanted.program, host) as descriptor:
         if descriptor is None:
             return None, recorded
         what = libbpf.kind(descriptor)
@@ -234,8 +225,8 @@ def _types(kind: str) -> str:
     return " or ".join(dict.fromkeys(libbpf.prog_type_name(hook.program_type) for hook in hooks.of_kind(kind)))
 
 
-def _map_id(path: str) -> Optional[int]:
-    with _pin(path) as descriptor:
+def _map_id(path: str, host: Snapshot) -> Optional[int]:
+    with _pin(path, host) as descriptor:
         if descriptor is None:
             return None
         what = libbpf.kind(descriptor)
@@ -251,12 +242,12 @@ def _map_id(path: str) -> Optional[int]:
 
 
 @contextlib.contextmanager
-def _pin(path: str) -> Any:
+def _pin(path: str, host: Snapshot) -> Iterator[Optional[libbpf.Fd]]:
     """What is pinned at a path, or None where nothing is."""
     if not os.path.lexists(path):
         yield None
         return
-    mount = mounts.bpffs_holding(path, mounts.read())
+    mount = mounts.bpffs_holding(path, host.mounts)
     if mount is None:
         raise SockredirError(
             f"{path} is no pin: it is not on a bpffs", "name a path below a bpffs, such as /sys/fs/bpf"
@@ -416,7 +407,11 @@ class _Handlers:
     def record(self, _step: Step) -> Undo:
         if not self.keep_book:
             return None
-        entry = planning.record(self.wanted, observe(self.wanted, self.state_dir)) if self.wanted.present else None
+        entry = (
+            planning.record(self.wanted, observe(self.wanted, Snapshot(self.state_dir)))
+            if self.wanted.present
+            else None
+        )
         key = (self.wanted.program, self.target)
 
         def change(document: manifest.Manifest) -> None:

@@ -21,6 +21,7 @@ from .plan import attachment as attachment_plan
 from .plan import host as planning
 from .plan import settings as settings_plan
 from .plan.model import Plan
+from .snapshot import Snapshot
 from .state import manifest, store
 
 Document = manifest.Manifest
@@ -39,23 +40,22 @@ class Comparison(NamedTuple):
     foreign: Dict[str, List[Attached]]
 
 
-def with_manifest(state_dir: str) -> Comparison:
+def with_manifest(host: Snapshot) -> Comparison:
     """How a host differs from its manifest; reads only.
 
     :raises SockredirError: the kernel does not let us look.
     """
-    document = manifest.known(state_dir)
-    damage = manifest.damage(state_dir)
+    document, damage = host.document, host.damage
     steps: Plan = []
     if damage:
         steps.append(planning.refused("manifest", damage, "manifest_changed"))
     foreign: Dict[str, List[Attached]] = {}
     if document is not None:
-        steps += _manifest_drift(state_dir, document, bool(damage))
+        steps += _manifest_drift(host, document)
         for name in document["programs"]:
-            steps += _program_drift(state_dir, document, name)
+            steps += _program_drift(host, document, name)
         for entry in attachment.ordered(document):
-            found, others = _attachment_drift(state_dir, document, entry)
+            found, others = _attachment_drift(host, document, entry)
             steps += found
             if others:
                 foreign.setdefault(entry["cgroup"], []).extend(others)
@@ -63,11 +63,12 @@ def with_manifest(state_dir: str) -> Comparison:
     return Comparison(document, steps, foreign)
 
 
-def _manifest_drift(state_dir: str, document: Document, damaged: bool) -> Plan:
+def _manifest_drift(host: Snapshot, document: Document) -> Plan:
     steps: Plan = []
-    if not document["committed"] and not damaged:
+    state_dir = host.state_dir
+    if not document["committed"] and not host.damage:
         steps.append(planning.refused("manifest", "a change was not finished", "unfinished"))
-    problem = store.previous_damage(state_dir)
+    problem = host.previous_damage
     if problem:
         steps.append(planning.refused("manifest: previous", problem, "object_changed"))
     for digest in manifest.objects(document):
@@ -78,10 +79,10 @@ def _manifest_drift(state_dir: str, document: Document, damaged: bool) -> Plan:
     return steps
 
 
-def _program_drift(state_dir: str, document: Document, name: str) -> Plan:
+def _program_drift(host: Snapshot, document: Document, name: str) -> Plan:
     same_boot = manifest.ids_valid(document)
     try:
-        with program.planned(name, document, state_dir) as (steps, _handlers):
+        with program.planned(name, document, host) as (steps, _handlers):
             pass
     except SockredirError as error:
         return [planning.refused(f"program {name}", error.message, "pin_replaced")]
@@ -89,10 +90,10 @@ def _program_drift(state_dir: str, document: Document, name: str) -> Plan:
     return planning.name_drift(planning.PROGRAM, [step for step in steps if step.verb != "store"], same_boot)
 
 
-def _attachment_drift(state_dir: str, document: Document, entry: Dict[str, Any]) -> Any:
+def _attachment_drift(host: Snapshot, document: Document, entry: Dict[str, Any]) -> Any:
     try:
         wanted = attachment.wish(entry)._replace(pretend=True)
-        seen = attachment.observe(wanted, state_dir)
+        seen = attachment.observe(wanted, host)
         steps = attachment_plan.plan(wanted, seen)
     except SockredirError as error:
         return [planning.refused(entry["cgroup"] or entry["map"], error.message, "program_replaced")], []

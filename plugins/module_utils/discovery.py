@@ -13,6 +13,7 @@ from .host import cgroups, mounts
 from .kernel import attachments, hooks, libbpf, objects
 from .kernel.attachments import LINK
 from .kernel.hooks import CGROUP, MAP
+from .snapshot import Snapshot
 from .state import manifest
 
 #: The name under which programs are put that no manifest names.
@@ -20,18 +21,18 @@ NAME = "found"
 _MOST_CGROUPS = 100_000
 
 
-def document(pin_dir: str, known: Optional[manifest.Manifest]) -> manifest.Manifest:
+def document(pin_dir: str, known: Optional[manifest.Manifest], host: Snapshot) -> manifest.Manifest:
     """A manifest of what is there, and of what a damaged one says.
 
     Ours are the pinned programs with our loader's mark, the maps that they use, and what they are attached to.
     """
     found = copy.deepcopy(known) if known else manifest.empty(pin_dir)
-    pins = _pins(pin_dir)
+    pins = _pins(pin_dir, host)
     programs = {path: pin.program for path, pin in pins.items() if pin.program and pin.program.digest}
     recorded = {path for entry in found["programs"].values() for path in entry.get("pins", {}).values()}
     if set(programs) - recorded:
         found["programs"][NAME] = _entry(programs, pins)
-    for entry in _attached(programs, pins):
+    for entry in _attached(programs, pins, host):
         if not any(_same(entry, other) for other in found["attachments"]):
             found["attachments"].append(entry)
     return found
@@ -41,8 +42,8 @@ def _same(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
     return all(one.get(key) == other.get(key) for key in ("program", "cgroup", "map"))
 
 
-def _pins(pin_dir: str) -> Dict[str, objects.Pin]:
-    if not mounts.bpffs_holding(pin_dir, mounts.read()) or not os.path.isdir(pin_dir):
+def _pins(pin_dir: str, host: Snapshot) -> Dict[str, objects.Pin]:
+    if not mounts.bpffs_holding(pin_dir, host.mounts) or not os.path.isdir(pin_dir):
         return {}
     found = [objects.at(os.path.join(pin_dir, name)) for name in sorted(os.listdir(pin_dir))]
     return {pin.path: pin for pin in found if pin}
@@ -64,10 +65,13 @@ def _entry(programs: Dict[str, objects.Program], pins: Dict[str, objects.Pin]) -
     }
 
 
-def _attached(programs: Dict[str, objects.Program], pins: Dict[str, objects.Pin]) -> List[Dict[str, Any]]:
+def _attached(
+    programs: Dict[str, objects.Program], pins: Dict[str, objects.Pin], host: Snapshot
+) -> List[Dict[str, Any]]:
     placed = {path: hook for path, one in programs.items() for hook in [_hook(one)] if hook}
     on_cgroups = {path: programs[path].id for path, hook in placed.items() if hook.kind == CGROUP}
-    entries = [_record(path, placed[path], number, cgroup=cgroup) for path, cgroup, number in _on_cgroups(on_cgroups)]
+    found = _on_cgroups(on_cgroups, host)
+    entries = [_record(path, placed[path], number, cgroup=cgroup) for path, cgroup, number in found]
     used = {number for one in programs.values() for number in one.map_ids}
     sockets = [pin for pin in pins.values() if pin.map and pin.map.type in attachments.MAP_TYPES]
     for path, hook in placed.items():
@@ -82,18 +86,17 @@ def _hook(program: objects.Program) -> Optional[hooks.Hook]:
         return attachments.hook_of(descriptor)
 
 
-def _on_cgroups(programs: Dict[str, int]) -> Iterator[Tuple[str, str, int]]:
+def _on_cgroups(programs: Dict[str, int], host: Snapshot) -> Iterator[Tuple[str, str, int]]:
     """Each program's pin and the cgroups that have it."""
     if not programs:
         return
-    links = attachments.links()
-    root = cgroups.resolve("/", mounts.read())
+    root = cgroups.resolve("/", host.mounts)
     for count, (directory, _names, _files) in enumerate(os.walk(root)):
         if count > _MOST_CGROUPS:
             return
         with attachments.opened(CGROUP, directory) as target:
             number = cgroups.cgroup_id(directory) or 0
-            found = [attachments.attached(hook, target, number, links)[0] for hook in hooks.of_kind(CGROUP)]
+            found = [attachments.attached(hook, target, number, host.links)[0] for hook in hooks.of_kind(CGROUP)]
         here = {each.program_id for one in found for each in one}
         yield from ((path, directory, number) for path, number in programs.items() if number in here)
 

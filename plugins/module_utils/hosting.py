@@ -10,12 +10,13 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from . import lifecycle, program, removal, services, setup
 from .apply import Watch
-from .host import cgroups, install, memory, mounts, systemd
+from .host import cgroups, install, memory, systemd
 from .plan import services as services_plan
 from .plan import settings as settings_form
 from .plan import setup as setup_plan
 from .plan.model import Plan, Step, diff
 from .plan.setup import Wanted
+from .snapshot import Snapshot
 from .state import manifest
 
 Options = Dict[str, Any]
@@ -71,11 +72,12 @@ def wish(options: Options, pretend: bool) -> Wanted:
 
     :raises SockredirError: one of them makes no sense on this host.
     """
-    names = services.names(options["services"], options["cgroup"])
+    host = Snapshot(options["state_dir"])
+    names = services.names(options["services"], options["cgroup"], host)
     places = install.Places(options["prefix"])
     unit = {"prefix": options["prefix"], "unit_dir": options["unit_dir"], "services": list(names)}
     ours = {places.launcher: install.launcher(places, options["state_dir"])}
-    slice_name = _slice(options)
+    slice_name = systemd.slice_of(cgroups.relative(options["cgroup"], host.mounts)) if systemd.booted() else None
     if options["persist"] and systemd.booted():
         made = systemd.unit_files(options["unit_dir"], places.launcher, options["state_dir"], slice_name)
         unit.update(path=os.path.join(options["unit_dir"], systemd.UNIT), link=systemd.wants_link(options["unit_dir"]))
@@ -105,10 +107,6 @@ def _budget(options: Options) -> int:
 
 def _paths(options: Options) -> setup.Paths:
     return setup.Paths(options["pin_dir"], options["state_dir"], options["unit_dir"])
-
-
-def _slice(options: Options) -> Optional[str]:
-    return systemd.slice_of(cgroups.relative(options["cgroup"], mounts.read())) if systemd.booted() else None
 
 
 def _short(recorded: Dict[str, str], wanted: Wanted) -> Dict[str, str]:
@@ -152,7 +150,7 @@ def rolled_back(options: Options, pretend: bool, watch: Optional[Watch] = None) 
     if first and not os.path.lexists(os.path.join(state_dir, manifest.PREVIOUS)):
         return absent(options, pretend, watch)
     if pretend:
-        steps, document = lifecycle.preview_rollback(state_dir), manifest.rollback_target(state_dir)
+        steps, document = lifecycle.preview_rollback(state_dir)
     else:
         steps = lifecycle.rollback(state_dir, watch, options["lock_timeout"])
         document = manifest.current(state_dir) or manifest.empty()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from . import attachment, pin, program, setup
 from .apply import Handler, Undo, Watch, apply
@@ -22,8 +22,10 @@ from .kernel import hooks
 from .plan import attachment as attachment_plan
 from .plan import host as planning
 from .plan import pin as pin_plan
+from .plan import program as program_plan
 from .plan import settings as settings_plan
-from .plan.model import Plan, Step
+from .plan.model import UNKNOWN, Plan, Step
+from .snapshot import Snapshot
 from .state import lock, manifest
 
 Document = manifest.Manifest
@@ -35,17 +37,32 @@ class NotEnabled(SockredirError):
 
 
 class _Making:
-    """Steps that are planned while they are done: each part looks at what the parts before it have made."""
+    """Steps that are planned while they are done: each part looks at what the parts before it have made.
 
-    def __init__(self, state_dir: str, document: Document) -> None:
-        self.state_dir = state_dir
+    The plan alone (:meth:`preview`) comes from the same lines: there each part is told what the parts before it would
+    have made, and what only a run can know is marked as unknown.
+    """
+
+    def __init__(self, document: Document, host: Snapshot) -> None:
+        self.state_dir = host.state_dir
         self.document = document
+        self.host = host
         self.handlers: Dict[str, Handler] = {}
         self.done: Plan = []
+        self.pretend = False
+        #: In a plan alone, what would have been pinned by now, by path.
+        self.pinned: Dict[str, program_plan.Pinned] = {}
 
     def run(self, watch: Optional[Watch]) -> Plan:
         """:returns: what was done, each step with its kind of drift."""
         apply(self._steps(), self.handlers, watch)
+        return self.done
+
+    def preview(self) -> Plan:
+        """:returns: what :meth:`run` would do."""
+        self.pretend = True
+        for _step in self._steps():
+            pass
         return self.done
 
     def _steps(self) -> Iterator[Step]:
@@ -53,12 +70,13 @@ class _Making:
         programs = self.document["programs"]
         for name in programs:
             if not programs[name].get(manifest.LEAVING):
-                with program.planned(name, self.document, self.state_dir) as (steps, handlers):
+                with program.planned(name, self.document, self.host) as (steps, handlers):
                     yield from self._part(f"program {name}", planning.PROGRAM, steps, handlers)
         yield from self._settings()
         for entry in self._attachments():
             wanted = attachment.wish(entry)
-            steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.state_dir))
+            seen = attachment_plan.foresee(wanted, attachment.observe(wanted, self.host), self.pinned)
+            steps = attachment_plan.plan(wanted, seen)
             handlers = attachment.handlers(wanted, self.state_dir)
             yield from self._part(
                 f"attachment {wanted.program} {wanted.target}", hooks.recorded(entry).name, steps, handlers
@@ -70,7 +88,7 @@ class _Making:
 
     def _bpffs(self) -> Iterator[Step]:
         pin_dir = self.document["pin_dir"]
-        if mounts.bpffs_holding(pin_dir, mounts.read()):
+        if mounts.bpffs_holding(pin_dir, self.host.mounts):
             return
         if not pin_dir.startswith(_BPFFS + "/"):
             raise SockredirError(f"{pin_dir} is not on a bpffs", "mount one there, as it was when the role ran")
@@ -89,6 +107,8 @@ class _Making:
         if wanted:
             paths = setup.Paths(pin_dir, self.state_dir, "")
             steps = settings_plan.steps(wanted, live.read_settings(pin_dir))
+            if program_plan.pin_path(pin_dir, "settings") in self.pinned:
+                steps = [settings_plan.step(UNKNOWN, wanted)]
             handlers = {"settings": lambda _step: setup.write_settings(paths, wanted)}
             yield from self._part("settings", planning.SETTINGS, steps, handlers)
 
@@ -96,7 +116,11 @@ class _Making:
         self.done += planning.name_drift(kind, steps, manifest.ids_valid(self.document))
         self.handlers.update({f"{name} {verb}": handler for verb, handler in handlers.items()})
         for step in steps:
+            if self.pretend and isinstance(step.detail, program_plan.Pinned):
+                self.pinned[step.subject] = step.detail
             yield replace(step, verb=f"{name} {step.verb}")
+        if steps:
+            self.host.refresh()
 
 
 def restore(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS) -> Plan:
@@ -114,7 +138,7 @@ def restore(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float =
             raise not_enabled(state_dir)
         if document["committed"]:
             with manifest.unchanged_on_failure(state_dir):
-                return _Making(state_dir, document).run(watch)
+                return _Making(document, Snapshot(state_dir)).run(watch)
         return _go_back(state_dir, watch)
 
 
@@ -132,29 +156,19 @@ def rollback(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float 
 def _go_back(state_dir: str, watch: Optional[Watch]) -> Plan:
     with manifest.unchanged_on_failure(state_dir):
         document = manifest.begin_rollback(state_dir)
-        steps = _Making(state_dir, document).run(watch)
+        steps = _Making(document, Snapshot(state_dir)).run(watch)
         manifest.commit(state_dir)
         return steps
 
 
-def preview_rollback(state_dir: str) -> Plan:
-    """What :func:`rollback` would do, as far as that can be known without doing it.
+def preview_rollback(state_dir: str) -> Tuple[Plan, Document]:
+    """What :func:`rollback` would do, and the manifest that it would leave; what only a run can know is marked so.
 
     :raises SockredirError: as :func:`rollback`.
     """
     _need_manifest(state_dir)
     document = manifest.rollback_target(state_dir)
-    steps: Plan = []
-    for name, entry in document["programs"].items():
-        if not entry.get(manifest.LEAVING):
-            with program.planned(name, document, state_dir) as (planned, _handlers):
-                steps += planned
-    found = live.read_settings(document["pin_dir"])
-    steps += settings_plan.steps(document["settings"], found) if document["settings"] else []
-    for entry in document["attachments"]:
-        wanted = attachment.wish(entry)._replace(pretend=True)
-        steps += attachment_plan.plan(wanted, attachment.observe(wanted, state_dir))
-    return steps
+    return _Making(document, Snapshot(state_dir, document)).preview(), document
 
 
 def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS) -> Plan:

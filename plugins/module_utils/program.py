@@ -19,6 +19,7 @@ from .kernel import compilers, elf, hooks, libbpf, objects
 from .kernel.loader import Loadable, spec
 from .plan import program as decide
 from .plan.model import Plan, Step
+from .snapshot import Snapshot
 from .state import files, lock, manifest, store
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
@@ -96,8 +97,9 @@ def present(
     _check_names(request)
     try:
         with _turn(request.state_dir, check, wait_seconds):
-            _check_pin_dir(request.pin_dir, check)
-            return _load(request, _obtain(request, check), check, watch)
+            host = Snapshot(request.state_dir)
+            _check_pin_dir(request.pin_dir, check, host)
+            return _load(request, _obtain(request, check, host), check, watch, host)
     except (NotYet, compilers.Missing, libbpf.Missing) as unknown:
         if not check:
             raise
@@ -109,26 +111,26 @@ def _turn(state_dir: str, check: bool, wait_seconds: float) -> ContextManager[No
 
 
 @contextlib.contextmanager
-def planned(name: str, document: manifest.Manifest, state_dir: str) -> Iterator[Tuple[Plan, Dict[str, Handler]]]:
+def planned(name: str, document: manifest.Manifest, host: Snapshot) -> Iterator[Tuple[Plan, Dict[str, Handler]]]:
     """What it takes to load and pin what a manifest names, from the stored object: no compiler, no source.
 
     A pinned map that does not fit is replaced. The handlers are good while the context lasts.
 
-    :param document: the manifest with the wish; what is there is told from the current one.
+    :param document: the manifest with the wish; what is there is told from that of the host.
     :raises SockredirError: the object is damaged, or something foreign is in the way.
     """
     entry = document["programs"][name]
     pin_dir = os.path.dirname(min(entry["pins"].values()))
     kept = {key: entry[key] for key in ("src", "compiler", "defines", "config", "max_entries")}
-    request = Request(name, pin_dir, state_dir, recreate=True, **kept)
+    request = Request(name, pin_dir, host.state_dir, recreate=True, **kept)
     running = os.uname().release
     if entry.get("kernel") not in (None, running):
         raise SockredirError(
             f"bcc compiled the programs of {name} for the kernel {entry['kernel']}, this is {running}",
             "run the role again: it compiles them for this kernel",
         )
-    data = store.get(state_dir, entry["object_sha256"])
-    with _planned(request, _Object(data, entry["compiler"], entry["source_digest"])) as (_wanted, plan, work):
+    data = store.get(host.state_dir, entry["object_sha256"])
+    with _planned(request, _Object(data, entry["compiler"], entry["source_digest"]), host) as (_wanted, plan, work):
         yield plan, work.handlers()
 
 
@@ -202,16 +204,15 @@ def _check_names(request: Request) -> None:
         raise SockredirError(f"checksum: {request.checksum!r} is not a sha256: 64 hex digits")
 
 
-def _check_pin_dir(pin_dir: str, check: bool) -> None:
+def _check_pin_dir(pin_dir: str, check: bool, host: Snapshot) -> None:
     """:raises SockredirError: pins cannot be there."""
     if not os.path.isabs(pin_dir):
         raise SockredirError(f"pin_dir: {pin_dir} is not an absolute path")
-    mounted = mounts.read()
-    bpffs = mounts.bpffs_holding(pin_dir, mounted)
+    bpffs = mounts.bpffs_holding(pin_dir, host.mounts)
     if not bpffs:
         if check and (not os.path.exists(pin_dir) or not os.listdir(pin_dir)):
             raise NotYet(f"no bpffs is mounted for {pin_dir} yet")
-        other = mounts.holding(os.path.realpath(pin_dir), mounted)
+        other = mounts.holding(os.path.realpath(pin_dir), host.mounts)
         raise SockredirError(
             f"pin_dir: {pin_dir} is not on a bpffs but on {other.fstype if other else 'nothing'}",
             "use a directory below /sys/fs/bpf, or mount a bpffs with bpffs_pin state=mounted",
@@ -220,7 +221,7 @@ def _check_pin_dir(pin_dir: str, check: bool) -> None:
         raise SockredirError(f"pin_dir: {pin_dir} has a dot in a name, which a bpffs refuses")
 
 
-def _obtain(request: Request, check: bool) -> _Object:
+def _obtain(request: Request, check: bool, host: Snapshot) -> _Object:
     """The object: stored by an earlier run of the same source, taken as it is, or compiled now."""
     if not request.src:
         raise SockredirError("src: a C file or an object is needed with state=present")
@@ -232,7 +233,7 @@ def _obtain(request: Request, check: bool) -> _Object:
         return _Object(data, compilers.OBJECT, store.sha256(data))
     if b"\0" in data[:4096]:
         raise SockredirError(f"src: {request.src} is neither C nor an ELF file")
-    return _stored(request) or _compile(request)
+    return _stored(request, host) or _compile(request)
 
 
 def _verify(request: Request, data: bytes) -> None:
@@ -244,8 +245,8 @@ def _verify(request: Request, data: bytes) -> None:
         )
 
 
-def _stored(request: Request) -> Optional[_Object]:
-    entry = _entry(manifest.known(request.state_dir), request.name)
+def _stored(request: Request, host: Snapshot) -> Optional[_Object]:
+    entry = _entry(host.document, request.name)
     if not entry or entry["compiler"] == compilers.OBJECT:
         return None
     if request.compiler not in (compilers.AUTO, entry["compiler"]):
@@ -449,11 +450,12 @@ def _queried(target: libbpf.Descriptor, kind: str) -> List[int]:
 # --- doing it ---
 
 
-def _load(request: Request, found: _Object, check: bool, watch: Optional[Watch]) -> Result:
-    with _planned(request, found) as (wanted, plan, work):
+def _load(request: Request, found: _Object, check: bool, watch: Optional[Watch], host: Snapshot) -> Result:
+    with _planned(request, found, host) as (wanted, plan, work):
         if not check:
             apply(plan, work.handlers(), watch)
             _drop_objects(request.state_dir)
+            host.refresh()
     programs, maps = _described(wanted, request.pin_dir)
     return Result(
         plan,
@@ -462,25 +464,25 @@ def _load(request: Request, found: _Object, check: bool, watch: Optional[Watch])
         wanted.entry["digest"],
         found.compiler,
         store.path(request.state_dir, wanted.entry["object_sha256"]),
-        draining(manifest.known(request.state_dir)),
+        draining(host.document),
         found.notes,
     )
 
 
 @contextlib.contextmanager
-def _planned(request: Request, found: _Object) -> Iterator[Tuple[decide.Wanted, Plan, _Work]]:
+def _planned(request: Request, found: _Object, host: Snapshot) -> Iterator[Tuple[decide.Wanted, Plan, _Work]]:
     where = request.src if found.compiler != compilers.OBJECT or os.path.exists(request.src) else request.name
     config = {} if found.compiler == compilers.BCC else request.config
     with Loadable(found.data, request.name, where, config, request.max_entries) as loadable:
         wanted = _wanted(request, found, loadable)
         loadable.stamp(wanted.entry["digest"])
-        document = manifest.known(request.state_dir)
+        document = host.document
         observed = _observe(
             _entry(document, request.name), request.pin_dir, document, request.name, wanted.programs, wanted.maps
         )
         observed = observed._replace(
             stored=_is_stored(request.state_dir, wanted.entry["object_sha256"]),
-            damage=manifest.damage(request.state_dir) or "",
+            damage=host.damage or "",
         )
         yield wanted, decide.present(wanted, observed), _Work(request.state_dir, found.data, loadable)
 

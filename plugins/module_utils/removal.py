@@ -26,6 +26,7 @@ from .plan import attachment as attachment_plan
 from .plan import removal as planning
 from .plan import services as services_plan
 from .plan.model import Plan, Step
+from .snapshot import Snapshot
 from .state import files as state_files
 from .state import lock, manifest, store
 
@@ -91,9 +92,10 @@ class _Work:
 
     def __init__(self, places: Places) -> None:
         self.places = places
-        known = manifest.known(places.state_dir)
-        if known is None or manifest.damage(places.state_dir) is not None:
-            known = discovery.document(places.pin_dir, known)
+        self.host = Snapshot(places.state_dir)
+        known = self.host.document
+        if known is None or self.host.damage is not None:
+            known = discovery.document(places.pin_dir, known, self.host)
         self.document = known
         self.handlers: Dict[str, Handler] = {}
         self.done: Plan = []
@@ -102,7 +104,7 @@ class _Work:
         self.services = services_plan.Wanted(
             places.cgroup, places.unit_dir, restart=places.restart_services, present=False
         )
-        self.seen_services = services.observe(self.services)
+        self.seen_services = services.observe(self.services, self.host)
 
     def steps(self) -> Iterator[Step]:
         yield from self._part("settings", planning.drain(self._settings()), {"drain": self._drain})
@@ -111,7 +113,7 @@ class _Work:
         yield from self._part("leaf", self._leaf_steps(), {"remove_leaf": _remove_leaf})
         for entry in reversed(attachment.ordered(self.document)):
             wanted = attachment.wish(entry)._replace(present=False)
-            steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.places.state_dir))
+            steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.host))
             handlers = attachment.handlers(wanted, self.places.state_dir, keep_book=False)
             handlers["remove_cgroup"] = self._stopping_slice(handlers["remove_cgroup"])
             yield from self._part(f"{wanted.program} {wanted.target}", steps, handlers)
@@ -129,6 +131,8 @@ class _Work:
             told = replace(planning.named(step), verb=f"{name} {step.verb}")
             self.done.append(told)
             yield told
+        if steps:
+            self.host.refresh()
 
     def _unit_files(self, name: str, steps: Plan, wanted: services_plan.Wanted) -> Iterator[Step]:
         """A part that removes files, with what systemd is to make of it."""
@@ -172,14 +176,14 @@ class _Work:
 
     def _slice_steps(self) -> Plan:
         """The slice without a unit file that nothing is in any more; a plan in which it has gone already says so."""
-        idle = services.idle_slice(self.places.cgroup)
+        idle = services.idle_slice(self.places.cgroup, self.host)
         if idle is None or idle[1] in {step.subject for step in self.done}:
             return []
         return [Step("stop_slice", idle[1], "cgroup", None, planning.Slice(idle[0]))]
 
     def waiting(self) -> List[str]:
         """The services that are still in the slice."""
-        seen = services.observe(self.services) if self.done else self.seen_services
+        seen = services.observe(self.services, self.host) if self.done else self.seen_services
         return services_plan.waiting(self.services, seen._replace(drop_ins=self.seen_services.drop_ins))
 
     def _directory_steps(self) -> Plan:

@@ -16,30 +16,30 @@ from .errors import SockredirError
 from .host import cgroups, mounts, systemd
 from .plan.model import Step
 from .plan.services import Seen, Wanted, is_unit_file
+from .snapshot import Snapshot
 
 
-def names(listed: Iterable[str], cgroup: str) -> Tuple[str, ...]:
+def names(listed: Iterable[str], cgroup: str, host: Snapshot) -> Tuple[str, ...]:
     """The services to put into a cgroup's slice, by their full names: none if that is the root, where all are anyway.
 
     :raises SockredirError: one of them cannot be a service's name.
     """
     listed = list(listed)
-    if not listed or cgroups.relative(cgroup, mounts.read()) == "/":
+    if not listed or cgroups.relative(cgroup, host.mounts) == "/":
         return ()
     return tuple(sorted({systemd.service_name(name) for name in listed}))
 
 
-def observe(wanted: Wanted) -> Seen:
+def observe(wanted: Wanted, host: Snapshot) -> Seen:
     """What systemd says of the services concerned; reads only, and asks it only if there are any.
 
     :raises SockredirError: systemd does not answer, or no cgroup2 is mounted.
     """
     if not systemd.booted():
         return Seen()
-    mounted = mounts.read()
-    relative = cgroups.relative(wanted.cgroup, mounted)
+    relative = cgroups.relative(wanted.cgroup, host.mounts)
     drop_ins = systemd.drop_ins(wanted.unit_dir)
-    inside = systemd.running_in(cgroups.resolve(wanted.cgroup, mounted))
+    inside = systemd.running_in(cgroups.resolve(wanted.cgroup, host.mounts))
     concerned = sorted({*wanted.names, *drop_ins, *inside})
     slice_name = systemd.slice_of(relative)
     found = systemd.services(concerned) if slice_name or wanted.names else []
@@ -113,12 +113,11 @@ class Changes:
         return None
 
 
-def idle_slice(cgroup: str) -> Optional[Tuple[str, str]]:
+def idle_slice(cgroup: str, host: Snapshot) -> Optional[Tuple[str, str]]:
     """The slice of a cgroup and its path, if nothing is in it and no unit file keeps it; else None."""
     if not systemd.booted():
         return None
-    mounted = mounts.read()
-    slice_name, path = systemd.slice_of(cgroups.relative(cgroup, mounted)), cgroups.resolve(cgroup, mounted)
+    slice_name, path = systemd.slice_of(cgroups.relative(cgroup, host.mounts)), cgroups.resolve(cgroup, host.mounts)
     if slice_name is None or not cgroups.removable([path]) or systemd.has_unit_file(slice_name):
         return None
     return slice_name, path

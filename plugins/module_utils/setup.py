@@ -12,14 +12,15 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from . import attachment, services
 from .apply import Handler, Undo, Watch, apply
 from .datapath import live
-from .host import cgroups, files, install, mounts
+from .host import cgroups, files, install
 from .plan import attachment as attachment_plan
 from .plan import services as services_plan
 from .plan import settings as settings_form
 from .plan import setup as planning
 from .plan.model import Plan, Step
 from .plan.setup import Seen, Wanted
-from .state import lock, manifest, store
+from .snapshot import Snapshot
+from .state import lock, manifest
 
 
 class Paths(NamedTuple):
@@ -43,15 +44,18 @@ def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Wa
     :raises SockredirError: it cannot be had; the host is as it was.
     """
     if wanted.pretend:
-        seen = observe(wanted, paths)
-        return Result(_plan(wanted, paths, seen, {}), _waiting(wanted, seen.services))
+        host = Snapshot(paths.state_dir)
+        seen = observe(wanted, paths, host)
+        return Result(_plan(wanted, paths, host, seen, {}), _waiting(wanted, seen.services))
     with lock.hold(paths.state_dir, wait_seconds):
-        seen = observe(wanted, paths)
+        host = Snapshot(paths.state_dir)
+        seen = observe(wanted, paths, host)
         work = handlers(wanted, paths)
-        steps = _plan(wanted, paths, seen, work)
+        steps = _plan(wanted, paths, host, seen, work)
         with manifest.unchanged_on_failure(paths.state_dir):
             apply(steps, work, watch)
-    after = services.observe(wanted.services) if steps and wanted.services else seen.services
+    host.refresh()
+    after = services.observe(wanted.services, host) if steps and wanted.services else seen.services
     return Result(steps, services_plan.waiting(wanted.services, after) if wanted.services else [])
 
 
@@ -62,42 +66,42 @@ def _waiting(wanted: Wanted, seen: services_plan.Seen) -> List[str]:
     return services_plan.waiting(wanted.services, seen)
 
 
-def _plan(wanted: Wanted, paths: Paths, seen: Seen, work: Dict[str, Handler]) -> Plan:
+def _plan(wanted: Wanted, paths: Paths, host: Snapshot, seen: Seen, work: Dict[str, Handler]) -> Plan:
     """:param work: gets the handlers of the attachments' steps."""
     steps: Plan = []
-    for entry in _moved_away(seen.document, wanted):
+    for entry in _moved_away(host, wanted):
         taken_off = attachment.wish(entry)._replace(present=False)
         prefix = f"{taken_off.program} {taken_off.target} "
         own = attachment.handlers(taken_off, paths.state_dir)
         work.update({prefix + verb: handler for verb, handler in own.items()})
-        planned = attachment_plan.plan(taken_off, attachment.observe(taken_off, paths.state_dir))
+        planned = attachment_plan.plan(taken_off, attachment.observe(taken_off, host))
         steps += [replace(step, verb=prefix + step.verb) for step in planned]
     return steps + planning.plan(wanted, seen)
 
 
-def _moved_away(document: Optional[manifest.Manifest], wanted: Wanted) -> List[Dict[str, Any]]:
+def _moved_away(host: Snapshot, wanted: Wanted) -> List[Dict[str, Any]]:
     """The attachments to the cgroup that was accelerated before, where that is another now."""
+    document = host.document
     if not document or document.get("cgroup") in (None, "", wanted.cgroup):
         return []
     before = document["cgroup"]
-    known = mounts.read()
-    old, new = cgroups.resolve(before, known), cgroups.resolve(wanted.cgroup, known)
+    old, new = (cgroups.resolve(path, host.mounts) for path in (before, wanted.cgroup))
     return [entry for entry in document["attachments"] if entry["cgroup"] == old != new]
 
 
-def observe(wanted: Wanted, paths: Paths) -> Seen:
+def observe(wanted: Wanted, paths: Paths, host: Snapshot) -> Seen:
     """What is there of it; reads only."""
-    document = manifest.known(paths.state_dir)
+    document = host.document
     known = set(wanted.files) | set(_old_files(document, wanted))
     return Seen(
         document=document,
-        damage=manifest.damage(paths.state_dir),
-        previous_damage=store.previous_damage(paths.state_dir),
+        damage=host.damage,
+        previous_damage=host.previous_damage,
         settings=live.read_settings(paths.pin_dir),
         package=install.installed(wanted.places),
         stale=install.stale(wanted.places),
         files={path: files.read(path) for path in sorted(known)},
-        services=services.observe(wanted.services) if wanted.services else services_plan.Seen(),
+        services=services.observe(wanted.services, host) if wanted.services else services_plan.Seen(),
     )
 
 

@@ -49,12 +49,13 @@ _ARRAY = 2
 Facts = Dict[str, Any]
 
 
-def observe(pin_dir: str) -> Facts:
+def observe(pin_dir: str, read_mounts: Callable[[], List[mounts.Mount]] = mounts.read) -> Facts:
     """All facts that :func:`judge` wants.
 
     :param pin_dir: str, where the pins are to be.
+    :param read_mounts: says what is mounted; may raise OSError.
     """
-    mounted = _or(mounts.read, [])
+    mounted = _or(read_mounts, [])
     cgroup2 = mounts.cgroup2(mounted)
     return {
         "release": os.uname().release,

@@ -9,16 +9,17 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .. import attachment
-from ..kernel import attachments, hooks, libbpf, objects
+from ..kernel import hooks, libbpf, objects
 from ..kernel.attachments import Attached
 from ..kernel.hooks import CGROUP, MAP
 from ..plan import attachment as planning
+from ..snapshot import Snapshot
 from ..state import manifest
 
 Read = Callable[[str, Callable[[], Any]], Any]
 
 
-def report(read: Read, state_dir: str, document: Optional[manifest.Manifest]) -> Dict[str, List[Dict[str, Any]]]:
+def report(read: Read, host: Snapshot, document: Optional[manifest.Manifest]) -> Dict[str, List[Dict[str, Any]]]:
     """``attachments`` and ``foreign``, the latter programs that are not ours on the same targets.
 
     :param read: called with what is read and how; gives None where it cannot be.
@@ -26,10 +27,10 @@ def report(read: Read, state_dir: str, document: Optional[manifest.Manifest]) ->
     found: List[Dict[str, Any]] = []
     foreign: Dict[Tuple[Any, ...], Dict[str, Any]] = {}
     recorded = document["attachments"] if document else []
-    links = read("links", attachments.links) if recorded else []
+    links = read("links", lambda: host.links) if recorded else []
     for entry in recorded if links is not None else []:
         wanted = _wanted(entry)
-        seen = read(f"attachment on {wanted.target}", partial(attachment.observe, wanted, state_dir, links))
+        seen = read(f"attachment on {wanted.target}", partial(attachment.observe, wanted, host))
         if seen is None:
             continue
         found.append(_shown(wanted, seen))

@@ -11,14 +11,15 @@ import stat
 from typing import Any, Dict, List, Optional
 
 from ..host import distribution, mounts
+from ..snapshot import Snapshot
 from ..state import manifest
 
 
-def about() -> Dict[str, Any]:
+def about(seen: Snapshot) -> Dict[str, Any]:
     """Kernel, distribution, boot, and where the filesystems that matter are mounted."""
     system = os.uname()
     release = distribution.read()
-    mounted = _mounts()
+    mounted = _mounts(seen)
     cgroup2 = mounts.cgroup2(mounted)
     return {
         "kernel": system.release,
@@ -36,9 +37,9 @@ def about() -> Dict[str, Any]:
     }
 
 
-def _mounts() -> List[mounts.Mount]:
+def _mounts(seen: Snapshot) -> List[mounts.Mount]:
     try:
-        return mounts.read()
+        return seen.mounts
     except OSError:
         return []
 

@@ -10,19 +10,20 @@ from typing import Any, Dict, List, Optional
 
 from ..host import mounts
 from ..kernel import libbpf, objects
+from ..snapshot import Snapshot
 from ..state import manifest
 
 NOTHING: Dict[str, Any] = {"programs": [], "maps": [], "links": []}
 
 
-def pinned(pin_dir: str) -> Dict[str, List[Dict[str, Any]]]:
+def pinned(pin_dir: str, seen: Snapshot) -> Dict[str, List[Dict[str, Any]]]:
     """Programs, maps and links pinned in a directory; nothing where there is no such directory on a bpffs.
 
     :raises OSError: it may not be read.
     :raises SockredirError: a pin may not be opened.
     """
     found: Dict[str, List[Dict[str, Any]]] = {"programs": [], "maps": [], "links": []}
-    if not mounts.bpffs_holding(pin_dir, mounts.read()):
+    if not mounts.bpffs_holding(pin_dir, seen.mounts):
         return found
     try:
         names = sorted(os.listdir(pin_dir))

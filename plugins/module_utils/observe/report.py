@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..errors import SockredirError
+from ..snapshot import Snapshot
 from ..state import manifest
 
 PARTS = ("prerequisites", "programs", "attachments", "counters", "flows", "drift")
@@ -43,46 +44,47 @@ def gather(parts: Sequence[str], pin_dir: Optional[str], state_dir: str, max_flo
     :param max_flows: int, how many connections to list at most.
     """
     unreadable = Unreadable()
-    document = unreadable.read("manifest", lambda: manifest.known(state_dir))
+    seen = Snapshot(state_dir)
+    document = unreadable.read("manifest", lambda: seen.document)
     pins = pin_dir or (document or {}).get("pin_dir") or PIN_DIR
     report: Report = {"schema_version": SCHEMA_VERSION, "pin_dir": pins, "state_dir": state_dir}
-    report.update(_about(unreadable, document, state_dir, pins))
+    report.update(_about(unreadable, document, seen, pins))
     if "prerequisites" in parts:
-        report.update(_prerequisites(pins))
+        report.update(_prerequisites(pins, seen))
     if "programs" in parts:
-        report.update(_programs(unreadable, pins, document))
+        report.update(_programs(unreadable, pins, document, seen))
     if "attachments" in parts:
-        report.update(_attachments(unreadable, state_dir, document))
+        report.update(_attachments(unreadable, seen, document))
     if "counters" in parts:
         report.update(_counters(unreadable, pins))
     if "flows" in parts:
         report["flows"] = _flows(unreadable, pins, max_flows)
     if "drift" in parts:
-        report["drift"] = unreadable.read("drift", lambda: _drift(state_dir))
+        report["drift"] = unreadable.read("drift", lambda: _drift(seen))
     report["unreadable"] = unreadable.found
     return report
 
 
-def _about(unreadable: Unreadable, document: Optional[manifest.Manifest], state_dir: str, pins: str) -> Report:
+def _about(unreadable: Unreadable, document: Optional[manifest.Manifest], seen: Snapshot, pins: str) -> Report:
     from . import host
 
-    damaged = unreadable.read("manifest", lambda: manifest.damage(state_dir)) if not unreadable.found else None
+    damaged = unreadable.read("manifest", lambda: seen.damage) if not unreadable.found else None
     unknown = bool(unreadable.found) and document is None
     return {
-        "host": host.about(),
+        "host": host.about(seen),
         "enabled": None if unknown else document is not None,
         "manifest": host.manifest_summary(document, damaged),
         "cgroup": host.accelerated(document),
-        "sources": unreadable.read(f"sources in {state_dir}", lambda: host.sources(state_dir)),
+        "sources": unreadable.read(f"sources in {seen.state_dir}", lambda: host.sources(seen.state_dir)),
         "pin_directory": unreadable.read(f"directory {pins}", lambda: host.directory(pins)),
         "version": (document or {}).get("wanted", {}).get("version"),
     }
 
 
-def _prerequisites(pin_dir: str) -> Report:
+def _prerequisites(pin_dir: str, seen: Snapshot) -> Report:
     from ..host import advice, facts, prerequisites
 
-    found = facts.observe(pin_dir)
+    found = facts.observe(pin_dir, lambda: seen.mounts)
     return {
         "prerequisites": prerequisites.judge(found),
         "compilers": prerequisites.compilers(found),
@@ -90,18 +92,18 @@ def _prerequisites(pin_dir: str) -> Report:
     }
 
 
-def _programs(unreadable: Unreadable, pin_dir: str, document: Optional[manifest.Manifest]) -> Report:
+def _programs(unreadable: Unreadable, pin_dir: str, document: Optional[manifest.Manifest], seen: Snapshot) -> Report:
     from . import programs
 
-    found = unreadable.read(f"pins in {pin_dir}", lambda: programs.pinned(pin_dir))
+    found = unreadable.read(f"pins in {pin_dir}", lambda: programs.pinned(pin_dir, seen))
     draining = unreadable.read("draining programs", lambda: programs.draining(document))
     return {**(found or programs.NOTHING), "draining": draining or []}
 
 
-def _attachments(unreadable: Unreadable, state_dir: str, document: Optional[manifest.Manifest]) -> Report:
+def _attachments(unreadable: Unreadable, seen: Snapshot, document: Optional[manifest.Manifest]) -> Report:
     from . import attachments
 
-    return attachments.report(unreadable.read, state_dir, document)
+    return attachments.report(unreadable.read, seen, document)
 
 
 def _counters(unreadable: Unreadable, pin_dir: str) -> Report:
@@ -117,8 +119,8 @@ def _flows(unreadable: Unreadable, pin_dir: str, most: int) -> Optional[Dict[str
     return unreadable.read(f"flows in {pin_dir}", lambda: flows.report(pin_dir, most))
 
 
-def _drift(state_dir: str) -> List[Dict[str, Any]]:
+def _drift(seen: Snapshot) -> List[Dict[str, Any]]:
     from .. import compare
     from ..plan.host import drift
 
-    return drift(compare.with_manifest(state_dir).steps)
+    return drift(compare.with_manifest(seen).steps)

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 from ..errors import SockredirError
 from ..kernel.attachments import LEGACY, LINK, Attached, PinnedLink
 from ..kernel.hooks import CGROUP, MAP, Hook
-from .model import Plan, Step
+from .model import UNKNOWN, Plan, Step
+from .program import Pinned
 
 #: A manifest's entry for one attachment.
 Record = Dict[str, Any]
+#: The id of what a plan before this one would load.
+NOT_LOADED = -1
 RECORD_IDS = ("program_id", "cgroup_id", "map_id", "link_id")
 RECORD_KEYS = RECORD_IDS + ("program", "cgroup", "map", "attach_type", "method", "link_pin")
 
@@ -127,6 +130,19 @@ def _record_place(steps: Plan) -> int:
     return next((place for place, step in enumerate(steps) if step.verb == "remove_cgroup"), len(steps))
 
 
+def foresee(wanted: Wanted, seen: Observed, pinned: Mapping[str, Pinned]) -> Observed:
+    """What will be there when a plan before this one has been carried out.
+
+    :param pinned: what that plan pins, by path.
+    """
+    if wanted.program in pinned:
+        seen = seen._replace(program_id=NOT_LOADED)
+    target = pinned.get(wanted.target)
+    if target and target.id is None:
+        return seen._replace(target_id=NOT_LOADED, attached=())
+    return seen._replace(target_id=target.id) if target else seen
+
+
 def ours(wanted: Wanted, seen: Observed) -> List[Attached]:
     """Those of the attached programs that are ours, the pinned link's first."""
     pinned_id = seen.pinned.link_id if seen.pinned else None
@@ -184,7 +200,10 @@ def record(wanted: Wanted, seen: Observed) -> Record:
 
 
 def _short(entry: Optional[Record]) -> Optional[Dict[str, Any]]:
-    return None if entry is None else {key: entry.get(key) for key in ("program", "program_id", "method")}
+    if entry is None:
+        return None
+    shown = {key: entry.get(key) for key in ("program", "program_id", "method")}
+    return {**shown, "program_id": UNKNOWN} if entry.get("program_id") == NOT_LOADED else shown
 
 
 def _kept(wanted: Wanted, seen: Observed, how: str) -> Optional[Attached]:
@@ -250,7 +269,7 @@ def _detach(wanted: Wanted, seen: Observed, each: Attached) -> Step:
 
 
 def _shown(program: Optional[str], program_id: Optional[int], how: str) -> Dict[str, Any]:
-    shown = {"program_id": program_id, "method": how}
+    shown = {"program_id": UNKNOWN if program_id == NOT_LOADED else program_id, "method": how}
     return {"program": program, **shown} if program else shown
 
 

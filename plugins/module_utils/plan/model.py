@@ -11,6 +11,9 @@ from typing import Any, Dict, Iterable, List, Optional, Type, TypeVar
 
 Detail = TypeVar("Detail")
 
+#: In a plan, what only a run can know: the kernel gives an id as it loads.
+UNKNOWN = "known once it is loaded"
+
 
 @dataclass(frozen=True)
 class Step:

@@ -17,13 +17,12 @@ from ..errors import SockredirError
 from ..kernel.objects import Pin
 from ..state.manifest import LEAVING_PINS
 from .maps import MapSpec, differences
-from .model import Plan, Step
+from .model import UNKNOWN, Plan, Step
 
 #: Ends the name of a pin that is about to take the place of another; only a killed run leaves one.
 TEMPORARY = "__new"
 #: What of a manifest entry the kernel said.
 IDS = ("program_ids", "program_tags", "map_ids")
-_UNKNOWN = "known once it is loaded"
 _SHOWN = 4
 
 
@@ -269,7 +268,7 @@ def _pin_map(wanted: Wanted, observed: Observed, name: str, kept: Optional[int])
     pin = observed.pins.get(path)
     if pin and pin.kind == "map" and pin.id == kept:
         return []
-    after = {"map": name, "id": _UNKNOWN if kept is None else kept}
+    after = {"map": name, "id": UNKNOWN if kept is None else kept}
     what = Pinned("map", name, kept)
     return [Step("replace", path, _shown(pin), after, what) if pin else Step("pin", path, None, after, what)]
 
@@ -299,7 +298,7 @@ def _record(wanted: Wanted, observed: Observed) -> List[Step]:
 def _identify(wanted: Wanted, observed: Observed, load: bool, kept: Dict[str, Optional[int]]) -> List[Step]:
     entry = observed.entry or {}
     before = {key: entry.get(key, {}) for key in ("program_ids", "map_ids")}
-    after: Any = _UNKNOWN
+    after: Any = UNKNOWN
     if not load:
         ids = {name: observed.pins[pin_path(wanted.pin_dir, name)].id for name in wanted.programs}
         after = {"program_ids": ids, "map_ids": kept}

@@ -133,4 +133,9 @@ def steps(wanted: Dict[str, Any], found: Optional[Found]) -> Plan:
     before: Any = now
     if found and found.trouble:
         before = {"trouble": found.trouble, **(now or {})}
-    return [Step("settings", "settings", before, wanted, kind="settings_changed")]
+    return [step(before, wanted)]
+
+
+def step(before: Any, wanted: Dict[str, Any]) -> Step:
+    """Tell the programs what is wanted."""
+    return Step("settings", "settings", before, wanted, kind="settings_changed")

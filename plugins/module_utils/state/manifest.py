@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -66,6 +67,7 @@ _ATTACHMENT_IDS = ("program_id", "map_id", "link_id", "cgroup_id")
 _PINS = (("pins", "program_ids"), ("map_pins", "map_ids"))
 
 
+@functools.lru_cache(maxsize=None)
 def boot_id() -> str:
     """Changes at each boot: kernel ids (of programs, maps, links) mean nothing in another boot."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
@@ -128,6 +130,17 @@ def damage(state_dir: str) -> Optional[str]:
     return None
 
 
+def look(state_dir: str) -> Tuple[Optional[Manifest], Optional[str]]:
+    """:func:`known` and :func:`damage` by one reading of a sound manifest.
+
+    :raises SockredirError: it cannot be read at all, or is of another version.
+    """
+    try:
+        return current(state_dir), None
+    except Damaged as error:
+        return known(state_dir), str(error)
+
+
 def ids_valid(document: Manifest) -> bool:
     """Whether the kernel ids in it are of this boot."""
     return document.get("boot_id") == boot_id()
@@ -143,12 +156,12 @@ def edit(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
     :param change: is given a copy to change in place; ids of an earlier boot are gone from it.
     :raises SockredirError: the new manifest cannot be written; the old one stays current.
     """
-    before = known(state_dir)
+    before, harm = look(state_dir)
     document = empty() if before is None else copy.deepcopy(before)
     if not ids_valid(document):
         forget_ids(document)
     change(document)
-    if damage(state_dir):
+    if harm:
         _write(state_dir, dict(document, committed=False))
         return current(state_dir) or document
     if document == before:

@@ -12,6 +12,7 @@ from .. import compare, program
 from ..datapath import live
 from ..errors import SockredirError
 from ..plan.host import drift
+from ..snapshot import Snapshot
 from ..state import manifest
 from . import context
 
@@ -33,7 +34,7 @@ def report(state_dir: str) -> Dict[str, Any]:
 
     :raises SockredirError: the kernel does not let us look.
     """
-    compared = compare.with_manifest(state_dir)
+    compared = compare.with_manifest(Snapshot(state_dir))
     document = compared.document
     found: Dict[str, Any] = {
         "enabled": document is not None,

@@ -263,6 +263,29 @@ def test_somebody_who_is_not_root(enabled, tmp_path):
     assert met["libbpf"] is True
 
 
+_COUNTED = """
+import collections, json, sys
+sys.path.insert(0, "tests")
+from support.collection import map_collection
+map_collection()
+from ansible_collections.ebpf.sockredir.plugins.module_utils.observe import report
+opened = collections.Counter()
+sys.addaudithook(lambda event, words: event == "open" and opened.update([str(words[0])]))
+gathered = report.gather(report.PARTS, None, sys.argv[1])
+assert gathered["enabled"] and gathered["drift"] is not None and gathered["attachments"], gathered
+print(json.dumps(opened))
+"""
+
+
+def test_an_audit_reads_everything_once(enabled):
+    state_dir = str(enabled.corner.state_dir)
+    command = [sys.executable, "-c", _COUNTED, state_dir]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    opened = json.loads(done.stdout)
+    for path in (f"{state_dir}/current", "/proc/self/mountinfo", "/proc/sys/kernel/random/boot_id"):
+        assert opened[path] == 1, (path, opened[path])
+
+
 def test_without_libbpf(bare):
     """A host that has none: everything else is still told."""
     hide = (

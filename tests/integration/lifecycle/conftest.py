@@ -20,6 +20,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objec
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.host import drift
 from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import Plan
+from ansible_collections.ebpf.sockredir.plugins.module_utils.snapshot import Snapshot
 from ansible_collections.ebpf.sockredir.plugins.modules import sockredir_host
 from support.collection import ROOT
 from support.host import Corner
@@ -138,7 +139,7 @@ class Whole:
         return hosting.absent(self.here("absent"), False, watch)
 
     def drift_here(self) -> List[Dict[str, Any]]:
-        return drift(compare.with_manifest(str(self.corner.state_dir)).steps)
+        return drift(compare.with_manifest(Snapshot(str(self.corner.state_dir))).steps)
 
     @staticmethod
     def wait_for(condition: Callable[[], bool]) -> None:

@@ -20,6 +20,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils import program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.apply import apply
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import compilers, libbpf, objects
+from ansible_collections.ebpf.sockredir.plugins.module_utils.snapshot import Snapshot
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest, store
 from support.collection import ROOT
 from support.connection import connection
@@ -326,7 +327,7 @@ def test_the_stored_object_can_be_loaded_again_without_source_or_compiler(pair):
         os.unlink(pair.host.pin_dir / name)
     pair.src.unlink()
     state_dir = str(pair.host.state_dir)
-    with program.planned("pair", manifest.current(state_dir), state_dir) as (plan, handlers):
+    with program.planned("pair", manifest.current(state_dir), Snapshot(state_dir)) as (plan, handlers):
         apply(plan, handlers)
     assert objects.at(str(pair.host.pin_dir / "verdict")).object.digest == digest
     assert set(pair.pins()) == PROGRAMS | MAPS
