@@ -15,9 +15,8 @@
 #ifndef SOCKREDIR_FLOW_H
 #define SOCKREDIR_FLOW_H
 
+#include "budget.h"
 #include "endpoint.h"
-#include "look.h"
-#include "pressure.h"
 
 #define OWNER_BITS 3ULL
 
@@ -96,6 +95,19 @@ static __always_inline void flow_exit(struct sockredir_flow *flow, const struct 
 
 	if ((__sync_fetch_and_and(&flow->owners, ~mine) & OWNER_BITS) == mine && p)
 		flow_discard(flow, id, p);
+}
+
+/* The record of this socket's flow, if it is its own; the names become those it has there. */
+static __always_inline struct sockredir_flow *own_flow(struct names *names, int index, __u64 cookie)
+{
+	const struct sockredir_key *id = flow_key(names, index == 1);
+	struct sockredir_flow *flow = flow_find(id);
+
+	if (unlikely(!flow)) {
+		names->self.netns = names->peer.netns = 0;
+		flow = flow_find(id);
+	}
+	return flow && flow->side[index & 1].cookie == cookie ? flow : NULL;
 }
 
 #endif /* SOCKREDIR_FLOW_H */

@@ -50,8 +50,28 @@ struct socket_wq {
 	struct wait_queue_head wait;
 } __kernel_struct;
 
+/* On kernels for real-time there is no such word in a spinlock. */
+struct spinlock {
+	struct {
+		struct {
+			struct {
+				int counter;
+			} val;
+		} raw_lock;
+	} rlock;
+} __kernel_struct;
+
+struct sk_buff_head {
+	__u32 qlen;
+} __kernel_struct;
+
 struct sock {
 	struct sock_common __sk_common;
+	struct {
+		struct spinlock slock;
+		int owned; /* by a thread inside a call on this socket */
+	} sk_lock;
+	struct sk_buff_head sk_receive_queue;
 	struct {
 		struct {
 			int counter;
@@ -77,16 +97,23 @@ struct inet_connection_sock {
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	__u32 rcv_nxt;
+	__u32 copied_seq;
 	__u32 snd_una;
 	__u32 write_seq;
-	__u32 rcv_nxt;
+	__u32 data_segs_out;
 	__u32 snd_cwnd_clamp;
 	__u64 bytes_sent;
 } __kernel_struct;
 
 struct sk_psock {
-	struct list_head ingress_msg; /* redirected and not read */
-	struct list_head link;	      /* of struct sk_psock_link: where in which maps */
+	struct {
+		void *stream_verdict;
+	} progs;
+	struct sk_buff_head ingress_skb; /* came by TCP, waits for memory to be queued below */
+	struct list_head ingress_msg;	 /* not read yet */
+	__u32 msg_tot_len;		 /* bytes there: 7.0 and where 929e30f93125 was brought back */
+	struct list_head link;		 /* of struct sk_psock_link: where in which maps */
 	struct {
 		struct {
 			int counter;
@@ -104,10 +131,16 @@ struct bpf_shtab_elem {
 	__u8 key[];
 } __kernel_struct;
 
+struct pipe_inode_info {
+	unsigned int head;
+	unsigned int tail;
+} __kernel_struct;
+
 struct task_struct {
 	int pid;
 	void *stack; /* its lowest address */
 	char comm[16];
+	struct pipe_inode_info *splice_pipe; /* what sendfile() moves bytes through */
 } __kernel_struct;
 
 #define SOCK_RCVBUF_LOCK 2
@@ -117,6 +150,20 @@ struct task_struct {
 static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
 {
 	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_RCVBUF_LOCK;
+}
+
+/* The word of the socket's spinlock, 0 when it is free. */
+static __always_inline int slock_of(const struct sock *sk)
+{
+	if (!bpf_core_field_exists(struct spinlock, rlock.raw_lock.val.counter))
+		return 1;
+	return BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
+}
+
+/* Does the kernel count the bytes of the queue (929e30f93125)? */
+static __always_inline bool counts_queue(void)
+{
+	return bpf_core_field_exists(struct sk_psock, msg_tot_len);
 }
 
 /* Does TCP take one segment into a full buffer (8c670bdfa58e)? icsk_rto_max is a bit younger. */

@@ -15,7 +15,7 @@
 #ifndef SOCKREDIR_REUSE_H
 #define SOCKREDIR_REUSE_H
 
-#include "look.h"
+#include "reader.h"
 
 /*
  * What tells it at the end of the handshake: a limit of the congestion window that limits nothing.
@@ -42,7 +42,7 @@ static __always_inline bool is_dissolved(const struct sock *sk, __u32 old_state)
 /* The name under which it is in the map is that of a connection that is gone: the map has it. */
 static __always_inline void take_out(struct sock *sk)
 {
-	struct sk_psock *psock = psock_of_socket(sk);
+	struct sk_psock *psock = psock_of(sk);
 	__u64 offset = bpf_core_field_offset(struct bpf_shtab_elem, key);
 	struct list_head *at = BPF_CORE_READ(psock, link.next);
 	struct sk_psock_link *link;

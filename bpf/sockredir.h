@@ -14,7 +14,7 @@
 
 #include <linux/types.h>
 
-#define SOCKREDIR_LAYOUT 1
+#define SOCKREDIR_LAYOUT 2
 
 #define SOCKREDIR_MAX_PORTS 32
 #define SOCKREDIR_MAX_CIDRS 16
@@ -45,13 +45,13 @@ enum sockredir_reason {
 
 	/* Messages; bytes are counted too. */
 	SOCKREDIR_REDIRECTED,
-	SOCKREDIR_WOULD_REDIRECT, /* mode observe */
+	SOCKREDIR_WOULD_REDIRECT, /* mode observe: segments with data, when their connection ends */
 	SOCKREDIR_NO_PEER,	  /* no socket of the other end in the map */
 	SOCKREDIR_NO_FLOW,	  /* the socket's own flow has no record */
 	SOCKREDIR_SENT_BEFORE,	  /* bytes went by TCP earlier, order would break */
-	SOCKREDIR_OVER_BUDGET,	  /* too much is unread */
+	SOCKREDIR_OVER_BUDGET,	  /* too much is unread on the whole host */
 	SOCKREDIR_DEMOTED,	  /* one-way run of small messages */
-	SOCKREDIR_DRAINED,	  /* mode drain, or settings that make no sense */
+	SOCKREDIR_DRAINED,	  /* mode drain or observe, or settings that make no sense */
 	SOCKREDIR_ULP,		  /* kTLS and the like sit on the socket */
 	SOCKREDIR_REFUSED,	  /* the kernel refused the redirect */
 
@@ -77,8 +77,11 @@ enum sockredir_reason {
 	SOCKREDIR_STALE_FLOW, /* record of sockets that went while no program was attached */
 
 	/* Later additions. */
-	SOCKREDIR_STOPPED, /* message by TCP: the reader has stopped reading */
-	SOCKREDIR_BRAKED,  /* message redirected after its writer had to wait for the reader */
+	SOCKREDIR_AHEAD,  /* message by TCP: the reader is a window behind */
+	SOCKREDIR_WAITED, /* message whose writer waited some microseconds for the reader */
+	SOCKREDIR_BEHIND, /* message by TCP: earlier ones have not arrived yet */
+	SOCKREDIR_CUT,    /* segment whose beginning had come before */
+	SOCKREDIR_OBSERVED, /* socket not in the map: mode observe, counted when it ends */
 
 	SOCKREDIR_REASONS = 32, /* size of `counters`, with room to grow */
 };
@@ -90,8 +93,8 @@ struct sockredir_count {
 };
 
 /*
- * One end of a flow and the direction that begins there. One cache line, written by its own
- * socket's programs, but for `charge` and `flags`: those change by atomic operations only.
+ * One end of a flow and the direction that begins there. Written by its own socket's programs, but
+ * for `charge` and `flags`: those change by atomic operations only.
  */
 struct sockredir_side {
 	__u64 cookie;	/* socket cookie; 0: no such socket (any more) */
@@ -99,12 +102,16 @@ struct sockredir_side {
 	__u64 unread;	/* bytes, upper bound: redirected and maybe not read by the peer */
 	__u64 charge;	/* bytes held against the budget */
 	__u32 messages; /* seen by the verdict program */
-	__u32 in_vain;	/* us that the writer waited without seeing the reader read */
+	__u32 edge;	/* sequence number up to which TCP has nothing under way (order.h) */
 	__u64 bytes;	/* redirected */
-	__u32 state;	/* enum sockredir_reason: what its next message meets */
+	__u16 state;	/* enum sockredir_reason: what its last message met */
+	__u8 way_back;	/* redirection may begin again after messages by TCP */
+	__u8 vain;	/* times in a row that waiting for the reader was in vain */
 	__u16 run;	/* messages that count against it, since the peer last sent */
 	__u16 heard;	/* the peer's messages when that was asked last (their lower bits) */
 	__u64 flags;	/* SOCKREDIR_SIDE_... (64 bits wide for the sake of atomics) */
+	__u32 queued;	/* sequence number up to which its queue has TCP's bytes (receive.h) */
+	__u32 zero;
 };
 
 #define SOCKREDIR_SIDE_SERVER	1  /* this end accepted the connection */

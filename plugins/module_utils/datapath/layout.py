@@ -16,7 +16,7 @@ from typing import Iterable, NamedTuple
 
 from ..errors import SockredirError
 
-LAYOUT = 1
+LAYOUT = 2
 MAX_PORTS = 32
 MAX_CIDRS = 16
 REASONS_SIZE = 32
@@ -29,7 +29,7 @@ MIN_BUDGET = 64 << 10
 
 KEY = struct.Struct("=Q16s16sHHI")
 COUNT = struct.Struct("=QQ")
-SIDE = struct.Struct("=QQQQIIQIHHQ")
+SIDE = struct.Struct("=QQQQIIQHBBHHQII")
 FLOW_HEAD = struct.Struct("=QQ")
 PRESSURE = struct.Struct("=QQ")
 EVENT = struct.Struct("=QII16sII16s16sHHI")
@@ -101,8 +101,11 @@ class Reason(enum.IntEnum):
     RECOUNTED = 23
     EVENT_LOST = 24
     STALE_FLOW = 25
-    STOPPED = 26
-    BRAKED = 27
+    AHEAD = 26
+    WAITED = 27
+    BEHIND = 28
+    CUT = 29
+    OBSERVED = 30
 
     @property
     def label(self) -> str:
@@ -113,13 +116,13 @@ class Reason(enum.IntEnum):
 DESCRIPTIONS = {
     Reason.UNDECIDED: (Unit.MESSAGE, "before the first message of a direction; counts nothing"),
     Reason.REDIRECTED: (Unit.MESSAGE, "handed to the receiving socket, past the TCP/IP stack"),
-    Reason.WOULD_REDIRECT: (Unit.MESSAGE, "by TCP because the mode is observe; enforce would redirect it"),
+    Reason.WOULD_REDIRECT: (Unit.MESSAGE, "segments with data of connections that ended in mode observe"),
     Reason.NO_PEER: (Unit.MESSAGE, "by TCP: no socket of the other end in the map"),
     Reason.NO_FLOW: (Unit.MESSAGE, "by TCP: the socket's flow has no record"),
     Reason.SENT_BEFORE: (Unit.MESSAGE, "by TCP: earlier bytes went by TCP, redirected ones would overtake them"),
-    Reason.OVER_BUDGET: (Unit.MESSAGE, "by TCP: too many redirected bytes are unread (memory budget)"),
+    Reason.OVER_BUDGET: (Unit.MESSAGE, "by TCP: too much is unread on the whole host (memory budget)"),
     Reason.DEMOTED: (Unit.MESSAGE, "by TCP: one-way run of small messages, where TCP is faster"),
-    Reason.DRAINED: (Unit.MESSAGE, "by TCP: the mode is drain, or the settings make no sense"),
+    Reason.DRAINED: (Unit.MESSAGE, "by TCP: the mode is drain or observe, or the settings make no sense"),
     Reason.ULP: (Unit.MESSAGE, "by TCP: another protocol (kTLS) sits on the socket"),
     Reason.REFUSED: (Unit.MESSAGE, "by TCP: the kernel refused the redirect"),
     Reason.SOCKET_ADDED: (Unit.SOCKET, "put in the map when established"),
@@ -137,8 +140,11 @@ DESCRIPTIONS = {
     Reason.RECOUNTED: (Unit.EVENT, "the budget was counted anew; bytes: found to be free"),
     Reason.EVENT_LOST: (Unit.EVENT, "trace event lost, the ring was full"),
     Reason.STALE_FLOW: (Unit.EVENT, "record found whose sockets went while no program was attached"),
-    Reason.STOPPED: (Unit.MESSAGE, "by TCP: the reader has stopped reading"),
-    Reason.BRAKED: (Unit.EVENT, "redirected messages whose writer had to wait for the reader"),
+    Reason.AHEAD: (Unit.MESSAGE, "by TCP: the reader is a window behind"),
+    Reason.WAITED: (Unit.EVENT, "messages whose writer waited some microseconds for the reader"),
+    Reason.BEHIND: (Unit.MESSAGE, "by TCP: earlier messages went by TCP and have not arrived yet"),
+    Reason.CUT: (Unit.EVENT, "segments whose beginning had come before; bytes: cut off"),
+    Reason.OBSERVED: (Unit.SOCKET, "not in the map: mode observe; counted when it ends"),
 }
 
 
@@ -240,7 +246,7 @@ def reason_label(value: int) -> str:
 
 
 def _decode_side(raw: bytes) -> Side:
-    cookie, _sk, unread, charge, messages, _in_vain, size, state, run, _heard, flags = SIDE.unpack(raw)
+    cookie, _sk, unread, charge, messages, _edge, size, state, _way_back, _vain, run, _heard, flags, _queued, _zero = SIDE.unpack(raw)
     return Side(
         cookie=cookie,
         state=reason_label(state),

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The way out of the map, for a live socket.
+ *
+ * Leaving throws away what lies in the socket's queue, so nothing may be there or on its way.
+ * leave() runs in a callback of the leaving socket S, with S locked; P is its peer.
+ *
+ *  - P's program sets STARTED on its side before each redirect and gives up if BARRED was set; we
+ *    set BARRED and look at STARTED. Both are one atomic operation on the same word, hence:
+ *  - STARTED not seen: P never redirected, and will find BARRED when it comes to it.
+ *  - STARTED seen: a sender in P that did not find BARRED set STARTED before us. It holds a
+ *    reference to P's psock from before its program ran until its bytes lie in S's queue. P in the
+ *    map holds one more. So one reference, read after setting BARRED, means that no such sender is
+ *    left; none at all (no psock) says the same. P may be about to lose the map's reference:
+ *    P says LEFT, or clears its cookie, before that, and we read these after the references.
+ *  - What such senders queued is in S's queue, which they append to with S locked, as it is now:
+ *    S's queue being empty, nothing is lost. What TCP has brought goes there with S locked too,
+ *    or waits for memory in ingress_skb, which must be empty.
+ *
+ * With one queue (program `receive`), a thread that is inside recv on S would not see what TCP
+ * brings after S has left: it waits for the queue that is gone, and says EAGAIN. It holds a
+ * reference to S's psock. So S leaves while nobody but the map and the thread whose call this
+ * callback interrupts holds one, and that thread does not sleep in recv.
+ */
+#ifndef SOCKREDIR_LEAVE_H
+#define SOCKREDIR_LEAVE_H
+
+#include "demotion.h"
+
+static __always_inline int references(const struct sk_psock *psock)
+{
+	int refs = 0;
+
+	bpf_core_read(&refs, sizeof(refs), &psock->refcnt.refs.counter);
+	return refs;
+}
+
+/* Nobody is between the verdict of `side`'s socket and the peer's queue. BARRED is set. */
+static __always_inline bool no_redirect_in_flight(struct sockredir_side *side)
+{
+	struct sk_psock *psock;
+	int refs = 0;
+	__u64 flags;
+
+	if (!still_there(side))
+		return false;
+	psock = psock_of(sock_of(side));
+	if (psock)
+		refs = references(psock);
+	flags = __sync_fetch_and_or(&side->flags, SOCKREDIR_SIDE_BARRED); /* orders the reads */
+	if (!still_there(side))
+		return false;
+	return psock ? refs == 1 && !(flags & SOCKREDIR_SIDE_LEFT) : true;
+}
+
+/* Nobody is inside recv on the leaving socket and would wait for a queue that is gone. */
+static __always_inline bool no_reader_inside(const struct sockredir_side *own)
+{
+	struct sock *sk = sock_of(own);
+	struct sk_psock *psock = psock_of(sk);
+
+	if (!has_one_queue(own))
+		return true;
+	return references(psock) <= 1 + !!is_owned(own) && !has_sleeper(sk);
+}
+
+/* TCP's bytes that wait for memory to be queued. */
+static __always_inline bool short_of_memory(const struct sockredir_side *own)
+{
+	struct sk_psock *psock = psock_of(sock_of(own));
+
+	return psock && BPF_CORE_READ(psock, ingress_skb.qlen);
+}
+
+static __always_inline bool may_leave(struct sockredir_side *own, struct sockredir_side *peer)
+{
+	__u64 before = __sync_fetch_and_or(&peer->flags, SOCKREDIR_SIDE_BARRED);
+
+	if ((before & SOCKREDIR_SIDE_STARTED) && !no_redirect_in_flight(peer))
+		return false;
+	return look_at(own).look == LOOK_EMPTY && !short_of_memory(own) && no_reader_inside(own);
+}
+
+/* Does the socket have no use for the map any more? */
+static __always_inline bool done_here(const struct sockredir_settings *s, const struct sockredir_side *own,
+				      const struct sockredir_side *peer)
+{
+	if (!for_good(own))
+		return false;
+	/* No peer when our first bytes were acknowledged: it is not in the map and will not be. */
+	return (peer->flags & SOCKREDIR_SIDE_BARRED) || mode_of(s) != SOCKREDIR_MODE_ENFORCE ||
+	       (own->state == SOCKREDIR_NO_PEER && !peer->cookie);
+}
+
+/* Takes the socket out of the map, unless that could lose a byte. */
+static __always_inline bool leave(struct sockredir_key *self, struct sockredir_side *own,
+				  struct sockredir_side *peer)
+{
+	if ((own->flags & SOCKREDIR_SIDE_LEFT) || !may_leave(own, peer))
+		return false;
+	__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_LEFT);
+	peers_delete(self);
+	return true;
+}
+
+#endif /* SOCKREDIR_LEAVE_H */

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Looking at a socket other than the one a program runs for: what has it not read, is its lock
+ * taken, has all that was sent to it by TCP arrived?
+ *
+ * Its address was stored when it was put in the map. The memory of TCP sockets serves TCP sockets
+ * only and stays while a BPF program runs (RCU, SLAB_TYPESAFE_BY_RCU); the same holds for a psock.
+ * The cookie, never used twice, tells before and after a look whether it is still the same socket.
+ * Reads are bpf_probe_read_kernel(): a wrong address fails, it does not fault.
+ */
+#ifndef SOCKREDIR_READER_H
+#define SOCKREDIR_READER_H
+
+#include "dialect.h"
+
+enum look {
+	LOOK_GONE,  /* the socket is not there any more, or cannot be read */
+	LOOK_EMPTY, /* it has read all that lies in its queue */
+	LOOK_SOME,  /* it has not */
+};
+
+struct glance {
+	enum look look;
+	__u64 unread; /* bytes, an upper bound; 0: this kernel does not count them */
+};
+
+static __always_inline struct sock *sock_of(const struct sockredir_side *side)
+{
+	return (struct sock *)side->sk;
+}
+
+static __always_inline bool still_there(const struct sockredir_side *side)
+{
+	__u64 cookie = *(volatile __u64 *)&side->cookie;
+
+	return cookie && (__u64)BPF_CORE_READ(sock_of(side), __sk_common.skc_cookie.counter) == cookie;
+}
+
+/* What sockmap keeps for a socket; NULL when it is in no map. */
+static __always_inline struct sk_psock *psock_of(struct sock *sk)
+{
+	return (struct sk_psock *)((__u64)BPF_CORE_READ(sk, sk_user_data) & ~7ULL);
+}
+
+/* Bytes in the queue, where the kernel says so; redirected ones alone or not, it is a bound. */
+static __always_inline __u64 queued_bytes(struct sock *sk, struct sk_psock *psock)
+{
+	if (counts_queue())
+		return BPF_CORE_READ(psock, msg_tot_len);
+	/* Counts redirected bytes from 6.13 on, and where 54f89b3178d5 was brought back. */
+	return BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
+}
+
+/* What has the socket not read of what lies in its queue? */
+static __always_inline struct glance look_at(const struct sockredir_side *side)
+{
+	struct sock *sk = sock_of(side);
+	struct glance seen = {};
+	struct sk_psock *psock;
+	void *first = NULL;
+
+	if (!still_there(side))
+		return seen;
+	psock = psock_of(sk);
+	if (!psock || bpf_core_read(&first, sizeof(first), &psock->ingress_msg.next) || !first)
+		return seen;
+	if (first == (void *)__builtin_preserve_access_index(&psock->ingress_msg)) {
+		seen.look = LOOK_EMPTY;
+	} else {
+		seen.unread = queued_bytes(sk, psock);
+		seen.look = LOOK_SOME;
+	}
+	if (!still_there(side))
+		seen.look = LOOK_GONE;
+	return seen;
+}
+
+/* Is a thread inside a call that holds the socket's lock? Who appends to its queue would sleep. */
+static __always_inline bool is_owned(const struct sockredir_side *side)
+{
+	return BPF_CORE_READ(sock_of(side), sk_lock.owned);
+}
+
+/* Nobody is in a section of the socket's lock, no thread and no incoming segment. */
+static __always_inline bool is_unlocked(const struct sockredir_side *side)
+{
+	return !is_owned(side) && !slock_of(sock_of(side));
+}
+
+/* Do TCP's bytes go through the queue of redirected ones there (program `receive`)? */
+static __always_inline bool has_one_queue(const struct sockredir_side *side)
+{
+	struct sk_psock *psock = psock_of(sock_of(side));
+
+	return psock && BPF_CORE_READ(psock, progs.stream_verdict);
+}
+
+/* The sequence number that the socket expects next from its peer. */
+static __always_inline __u32 expects(const struct sockredir_side *side)
+{
+	return BPF_CORE_READ((struct tcp_sock *)sock_of(side), rcv_nxt);
+}
+
+/* Received by TCP, but not in the queue that redirected bytes are appended to. */
+static __always_inline __u32 not_yet_queued(const struct sockredir_side *side)
+{
+	struct sock *sk = sock_of(side);
+	struct sk_psock *psock = psock_of(sk);
+
+	if (!psock)
+		return 1;
+	return BPF_CORE_READ(sk, sk_receive_queue.qlen) + BPF_CORE_READ(psock, ingress_skb.qlen);
+}
+
+#define WAITERS_LOOKED_AT 4
+#define STACK_MOST	  (64ULL << 10)
+
+/* Is this a thread asleep, not a poll or epoll? Such a one keeps its entry on its own stack. */
+static __always_inline bool is_sleeper(const struct wait_queue_entry *entry)
+{
+	struct task_struct *task = BPF_CORE_READ(entry, private);
+
+	return (__u64)entry - (__u64)BPF_CORE_READ(task, stack) < STACK_MOST;
+}
+
+/* Does a thread sleep in a call on this socket, such as recv? `sk` is only probed. */
+static __always_inline bool has_sleeper(struct sock *sk)
+{
+	struct socket_wq *wq = BPF_CORE_READ(sk, sk_wq);
+	struct list_head *head = __builtin_preserve_access_index(&wq->wait.head);
+	struct list_head *at = BPF_CORE_READ(head, next);
+	__u64 offset = bpf_core_field_offset(struct wait_queue_entry, entry);
+
+	for (int i = 0; i < WAITERS_LOOKED_AT && at && at != head; i++) {
+		if (is_sleeper((void *)at - offset))
+			return true;
+		at = BPF_CORE_READ(at, next);
+	}
+	return false;
+}
+
+#endif /* SOCKREDIR_READER_H */

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A connection's beginning and end: which sockets come into the map, and how they leave it. All of
+ * this runs with the socket locked.
+ */
+#ifndef SOCKREDIR_SOCKOPS_H
+#define SOCKREDIR_SOCKOPS_H
+
+#include "flow.h"
+#include "leave.h"
+#include "policy.h"
+#include "reuse.h"
+#include "trace.h"
+
+/* Kinds of sockets that we keep away from whatever their addresses say. */
+static __always_inline bool odd_kind(const struct tcp_sock *tp)
+{
+	/*
+	 * With VRFs one namespace can have the same addresses and ports twice. MPTCP subflows
+	 * and kTLS sockets bring a protocol of their own. See reuse.h for the used ones.
+	 */
+	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_bound_dev_if || tp->inet_conn.icsk_ulp_ops ||
+	       is_used(tp);
+}
+
+/* Asks for callbacks and remembers which were not on before, for somebody else. */
+static __always_inline void ask_callbacks(struct bpf_sock_ops *ctx, struct sockredir_side *side)
+{
+	__u32 on = ctx->bpf_sock_ops_cb_flags;
+	__u64 ours = 0;
+
+	if (!(on & BPF_SOCK_OPS_STATE_CB_FLAG))
+		ours |= SOCKREDIR_SIDE_STATE_CB;
+	if (!(on & BPF_SOCK_OPS_RTT_CB_FLAG))
+		ours |= SOCKREDIR_SIDE_RTT_CB;
+	__sync_fetch_and_or(&side->flags, ours);
+	bpf_sock_ops_cb_flags_set(ctx, on | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
+}
+
+/* Puts the socket in the map. 0, or why not. */
+static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_sock *tp, struct names *names,
+					bool server)
+{
+	int index = side_index(&names->self);
+	const struct sockredir_key *id = flow_key(names, index == 1);
+	struct sockredir_side *side;
+	struct sockredir_flow *flow;
+	__u64 cookie;
+	__u32 why;
+	long err;
+
+	if (odd_kind(tp) || index < 0)
+		return SOCKREDIR_SKIP_KIND;
+	cookie = bpf_get_socket_cookie(ctx);
+	why = flow_enter(id, index, cookie, server, &flow);
+	if (why)
+		return why;
+	err = peers_add(ctx, &names->self);
+	if (err) {
+		flow_exit(flow, id, index);
+		return err == -E2BIG ? SOCKREDIR_SKIP_FULL : SOCKREDIR_SKIP_FAILED;
+	}
+	side = &flow->side[index & 1];
+	side->sk = (__u64)tp;
+	side->queued = tp->copied_seq;
+	if (server)
+		__sync_fetch_and_or(&side->flags, SOCKREDIR_SIDE_SERVER);
+	ask_callbacks(ctx, side);
+	/* From here on the other end may send to us. */
+	__sync_lock_test_and_set(&side->cookie, cookie);
+	return 0;
+}
+
+/* Mode observe: the socket stays out of the map, and is heard of once more, when it ends. */
+static __always_inline __u32 observe_socket(struct bpf_sock_ops *ctx)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	return SOCKREDIR_OBSERVED;
+}
+
+static __always_inline void established(struct bpf_sock_ops *ctx, struct tcp_sock *tp)
+{
+	bool server = ctx->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
+	struct sockredir_settings *s = get_settings();
+	struct names names;
+	__u32 why;
+
+	name_ends(&names, tp, bpf_get_netns_cookie(ctx));
+	why = policy(s, &names, server);
+	if (!why && mode_of(s) == SOCKREDIR_MODE_OBSERVE)
+		why = observe_socket(ctx);
+	if (!why)
+		why = add_socket(ctx, tp, &names, server);
+	count(why ? why : SOCKREDIR_SOCKET_ADDED, 0);
+	if (!why && s)
+		trace(s, &names.self, ctx->op);
+}
+
+/* What happens to a socket of ours. */
+enum occasion {
+	OCCASION_ACKED,	   /* bytes that it sent by TCP */
+	OCCASION_SHUTDOWN, /* it will send no more */
+	OCCASION_CLOSED,
+	OCCASION_DISSOLVED, /* closed to be used again */
+};
+
+static __always_inline void closed(struct sockredir_flow *flow, const struct sockredir_key *id, int index)
+{
+	struct sockredir_side *own = &flow->side[index & 1];
+	struct sockredir_pressure *p = get_pressure();
+
+	if (!(own->flags & SOCKREDIR_SIDE_LEFT))
+		count(SOCKREDIR_SOCKET_CLOSED, 0);
+	__sync_lock_test_and_set(&own->cookie, 0);
+	/* What we have not read is freed with us. */
+	if (p)
+		uncharge(p, &flow->side[!(index & 1)]);
+	flow_exit(flow, id, index);
+}
+
+static __always_inline void try_leave(struct bpf_sock_ops *ctx, struct sockredir_key *self,
+				      struct sockredir_side *own, struct sockredir_side *peer)
+{
+	if (!leave(self, own, peer))
+		return;
+	if (own->flags & SOCKREDIR_SIDE_RTT_CB)
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
+	count(SOCKREDIR_SOCKET_LEFT, 0);
+}
+
+/*
+ * An observed socket has ended. Which end it was is not known any more; neither would be here, but
+ * for another program's callbacks, if the policy had not let it in.
+ */
+static __always_inline void observed(const struct tcp_sock *tp, struct names *names)
+{
+	struct sockredir_settings *s = get_settings();
+	struct sockredir_count *c;
+
+	if (mode_of(s) != SOCKREDIR_MODE_OBSERVE || (policy(s, names, true) && policy(s, names, false)))
+		return;
+	c = counter_find(SOCKREDIR_WOULD_REDIRECT);
+	if (c) {
+		__sync_fetch_and_add(&c->events, tp->data_segs_out);
+		__sync_fetch_and_add(&c->bytes, tp->bytes_sent);
+	}
+}
+
+static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp, enum occasion occasion)
+{
+	struct sockredir_side *own, *peer;
+	struct sockredir_flow *flow;
+	struct names names;
+	int index;
+
+	name_ends(&names, tp, bpf_get_netns_cookie(ctx));
+	index = side_index(&names.self);
+	if (index < 0)
+		return;
+	flow = own_flow(&names, index, bpf_get_socket_cookie(ctx));
+	if (!flow) {
+		if (occasion >= OCCASION_CLOSED)
+			observed(tp, &names);
+		return;
+	}
+	own = &flow->side[index & 1];
+	peer = &flow->side[!(index & 1)];
+	if (occasion >= OCCASION_CLOSED) {
+		if (occasion == OCCASION_DISSOLVED && tp->inet_conn.icsk_inet.sk.sk_user_data)
+			peers_delete(&names.self);
+		closed(flow, flow_key(&names, index), index);
+		return;
+	}
+	/*
+	 * A reader that blocks in a mapped socket gets EAGAIN when anything but data wakes it,
+	 * and after shutdown() the acknowledged FIN does: out before it can block.
+	 */
+	if (occasion == OCCASION_SHUTDOWN || done_here(get_settings(), own, peer))
+		try_leave(ctx, &names.self, own, peer);
+}
+
+static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct tcp_sock *tp)
+{
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	__u32 before = ctx->args[0], state = ctx->args[1];
+
+	if (state == BPF_TCP_CLOSE)
+		follow(ctx, tp, is_dissolved(sk, before) ? OCCASION_DISSOLVED : OCCASION_CLOSED);
+	else if (state == BPF_TCP_FIN_WAIT1)
+		follow(ctx, tp, OCCASION_SHUTDOWN);
+}
+
+#endif /* SOCKREDIR_SOCKOPS_H */

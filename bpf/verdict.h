@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The verdict on a message: redirected, or left to TCP and why. It runs with the sending socket
+ * locked, before TCP has seen anything of the message.
+ */
+#ifndef SOCKREDIR_VERDICT_H
+#define SOCKREDIR_VERDICT_H
+
+#include "budget.h"
+#include "demotion.h"
+#include "flow.h"
+#include "order.h"
+#include "policy.h"
+#include "wait.h"
+
+/* Is the connection better left to TCP as a whole? Not for bytes that were there before we were. */
+static __always_inline bool gives_up(const struct sockredir_side *own)
+{
+	return own->state != SOCKREDIR_NO_PEER && own->state != SOCKREDIR_SENT_BEFORE;
+}
+
+/* 0: nothing speaks against redirecting in this direction; or the reason that does, for good. */
+static __always_inline __u32 against(const struct tcp_sock *tp, struct sockredir_side *own,
+				     const struct sockredir_side *peer, const struct sockredir_settings *s)
+{
+	if (unlikely(for_good(own)))
+		return own->state;
+	if (unlikely(mode_of(s) != SOCKREDIR_MODE_ENFORCE))
+		return SOCKREDIR_DRAINED;
+	if (unlikely(tp->inet_conn.icsk_ulp_ops))
+		return SOCKREDIR_ULP;
+	if (likely(own->state != SOCKREDIR_UNDECIDED))
+		return 0;
+	if (unlikely(!peer->cookie))
+		return SOCKREDIR_NO_PEER;
+	if (unlikely(sent_by_tcp(tp)))
+		return SOCKREDIR_SENT_BEFORE;
+	begin_direction(tp, own, peer);
+	return 0;
+}
+
+/* A bound of what will lie unread with this message; looked up where it matters. */
+static __always_inline __u64 unread_with(struct sockredir_side *own, const struct sockredir_side *peer,
+					 __u32 size)
+{
+	if (unlikely(own->unread + size > LOOK_ABOVE))
+		own->unread = unread_bound(own, look_at(peer));
+	return own->unread + size;
+}
+
+/*
+ * Turning to TCP may make the writer sleep until there is room in the send buffer. That wakes a
+ * thread that sleeps in recv on the same socket, too, and it would say EAGAIN: then the budget alone
+ * is the limit, unless TCP would have to drop what comes to a full buffer.
+ */
+static __always_inline __u64 window_for(const struct tcp_sock *tp, const struct sockredir_side *own,
+					const struct sockredir_side *peer, __u32 size)
+{
+	__u64 window = window_of(peer);
+
+	if (unlikely(own->unread + size > window) && takes_one_when_full() &&
+	    has_sleeper((struct sock *)&tp->inet_conn.icsk_inet.sk))
+		return NO_WINDOW;
+	return window;
+}
+
+/* Is there room before the reader, or soon? 0, or why not. */
+static __always_inline __u32 make_room(const struct tcp_sock *tp, struct sockredir_side *own,
+				       const struct sockredir_side *peer, __u32 size, __u64 budget)
+{
+	__u64 window;
+
+	if (likely(unread_with(own, peer, size) <= LOOK_ABOVE)) {
+		wait_for_reader(own, peer, LOOK_ABOVE);
+	} else {
+		window = window_for(tp, own, peer, size);
+		if (size > window)
+			return SOCKREDIR_AHEAD;
+		wait_for_reader(own, peer, window - size);
+		if (own->unread + size > window)
+			return SOCKREDIR_AHEAD;
+	}
+	return pay(own, size, budget) ? 0 : SOCKREDIR_OVER_BUDGET;
+}
+
+/* Hands the message to the peer: SOCKREDIR_REDIRECTED or why that was not to be. */
+static __always_inline __u32 redirect(struct sk_msg_md *msg, struct sockredir_key *peer,
+				      struct sockredir_side *own, __u32 size)
+{
+	if (__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_STARTED) & SOCKREDIR_SIDE_BARRED)
+		return SOCKREDIR_DEMOTED;
+	if (unlikely(peers_redirect(msg, peer) != SK_PASS))
+		return SOCKREDIR_REFUSED;
+	own->bytes += size;
+	return SOCKREDIR_REDIRECTED;
+}
+
+static __always_inline __u32 choose(struct sk_msg_md *msg, const struct tcp_sock *tp, struct names *names,
+				    struct sockredir_flow *flow, int index, const struct sockredir_settings *s,
+				    __u32 size)
+{
+	struct sockredir_side *own = &flow->side[index & 1];
+	struct sockredir_side *peer = &flow->side[!(index & 1)];
+	bool long_run = overrun(s, own, peer, size);
+	__u32 why = against(tp, own, peer, s);
+
+	if (!why && unlikely(long_run) && may_demote(tp, own))
+		why = SOCKREDIR_DEMOTED;
+	if (!why)
+		why = order(tp, own, peer);
+	if (!why)
+		why = make_room(tp, own, peer, size, s->budget);
+	if (!why)
+		why = redirect(msg, &names->peer, own, size);
+	own->state = why;
+	if (unlikely(for_good(own)) && (long_run || gives_up(own)))
+		bar(peer);
+	return why;
+}
+
+/* What becomes of this message: SOCKREDIR_REDIRECTED or why it goes by TCP. */
+static __always_inline __u32 handle(struct sk_msg_md *msg, const struct tcp_sock *tp, __u32 size)
+{
+	struct sockredir_settings *s = get_settings();
+	struct sockredir_flow *flow;
+	struct names names;
+	int index;
+
+	/* What bpf_get_netns_cookie() returns, for a third of the time. */
+	name_ends(&names, tp, tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->net_cookie);
+	index = side_index(&names.self);
+	flow = own_flow(&names, index, tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter);
+	if (!flow || !s)
+		return SOCKREDIR_NO_FLOW;
+	flow->side[index & 1].messages++;
+	return choose(msg, tp, &names, flow, index, s, size);
+}
+
+#endif /* SOCKREDIR_VERDICT_H */
