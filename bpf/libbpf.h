@@ -16,6 +16,10 @@
 #define E2BIG	7
 #define SOL_TCP 6
 
+#define SOL_SOCKET  1
+#define SO_RCVBUF   8
+#define SO_RCVLOWAT 18
+
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 

@@ -179,6 +179,22 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 		try_leave(ctx, &names.self, own, peer);
 }
 
+/*
+ * A socket that is closed with bytes unread resets its peer, on TCP. Those in its queue do not count
+ * for that. A peer that goes on sending is told then; one whose TCP waits for the window to open
+ * would wait for ever: the queue's memory is given back only after the FIN, which brings the window.
+ * So the receive buffer is given room first: the FIN opens the window, and what the peer sends is
+ * answered by a reset.
+ */
+static __always_inline void open_window(struct bpf_sock_ops *ctx, const struct sock *sk)
+{
+	int most = 0x7fffffff; /* cut down to what the system allows */
+
+	if ((sk->sk_shutdown & RCV_SHUTDOWN) && sk->sk_backlog.rmem_alloc.counter)
+		bpf_setsockopt(ctx, SOL_SOCKET, rcvbuf_is_fixed(sk) ? SO_RCVBUF : SO_RCVLOWAT, &most,
+			       sizeof(most));
+}
+
 static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct tcp_sock *tp)
 {
 	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
@@ -186,8 +202,10 @@ static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct tcp_s
 
 	if (state == BPF_TCP_CLOSE)
 		follow(ctx, tp, is_dissolved(sk, before) ? OCCASION_DISSOLVED : OCCASION_CLOSED);
-	else if (state == BPF_TCP_FIN_WAIT1)
+	else if (state == BPF_TCP_FIN_WAIT1) {
+		open_window(ctx, sk);
 		follow(ctx, tp, OCCASION_SHUTDOWN);
+	}
 }
 
 #endif /* SOCKREDIR_SOCKOPS_H */
