@@ -70,6 +70,26 @@ static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
 #endif
 }
 
+/* The word of the socket's spinlock, 0 when it is free. */
+static __always_inline int slock_of(const struct sock *sk)
+{
+#ifdef CONFIG_PREEMPT_RT
+	return 1;
+#else
+	return BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
+#endif
+}
+
+/* The bytes of the queue, where the kernel counts them (929e30f93125); else 0. Headers tell from 7.0 on. */
+static __always_inline __u64 counted_bytes(const struct sk_psock *psock)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
+	return BPF_CORE_READ(psock, msg_tot_len);
+#else
+	return 0;
+#endif
+}
+
 /* Does TCP take one segment into a full buffer (8c670bdfa58e)? That socket option is as old. */
 static __always_inline bool takes_one_when_full(void)
 {

@@ -50,8 +50,9 @@ static __always_inline __u64 unread_bound(const struct sockredir_side *writer, s
 static __always_inline __u64 window_of(const struct sockredir_side *reader)
 {
 	struct sock *sk = sock_of(reader);
-	__u64 most = rcvbuf_is_fixed(sk) ? (__u64)(__u32)BPF_CORE_READ(sk, sk_rcvbuf) :
-					   BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_rmem[2]);
+	__u64 most = rcvbuf_is_fixed(sk)
+			     ? (__u64)(__u32)BPF_CORE_READ(sk, sk_rcvbuf)
+			     : BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_rmem[2]);
 
 	return most / 2 < WINDOW ? most / 2 : WINDOW;
 }
@@ -151,8 +152,8 @@ static __always_inline bool pay(struct sockredir_side *writer, __u32 size, __u64
 	__u64 charge = charge_for(writer->unread + size);
 	struct sockredir_pressure *p = get_pressure();
 
-	if (!p || (!recharge(p, writer, charge, budget) &&
-		   !(recount(p) && recharge(p, writer, charge, budget))))
+	if (!p ||
+	    (!recharge(p, writer, charge, budget) && !(recount(p) && recharge(p, writer, charge, budget))))
 		return false;
 	writer->unread += size;
 	return true;

@@ -160,10 +160,12 @@ static __always_inline int slock_of(const struct sock *sk)
 	return BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
 }
 
-/* Does the kernel count the bytes of the queue (929e30f93125)? */
-static __always_inline bool counts_queue(void)
+/* The bytes of the queue, where the kernel counts them (929e30f93125); else 0. */
+static __always_inline __u64 counted_bytes(const struct sk_psock *psock)
 {
-	return bpf_core_field_exists(struct sk_psock, msg_tot_len);
+	if (!bpf_core_field_exists(struct sk_psock, msg_tot_len))
+		return 0;
+	return BPF_CORE_READ(psock, msg_tot_len);
 }
 
 /* Does TCP take one segment into a full buffer (8c670bdfa58e)? icsk_rto_max is a bit younger. */

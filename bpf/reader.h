@@ -42,13 +42,13 @@ static __always_inline struct sk_psock *psock_of(struct sock *sk)
 	return (struct sk_psock *)((__u64)BPF_CORE_READ(sk, sk_user_data) & ~7ULL);
 }
 
-/* Bytes in the queue, where the kernel says so; redirected ones alone or not, it is a bound. */
+/* Bytes in the queue, where the kernel tells: an upper bound of those that were redirected. */
 static __always_inline __u64 queued_bytes(struct sock *sk, struct sk_psock *psock)
 {
-	if (counts_queue())
-		return BPF_CORE_READ(psock, msg_tot_len);
+	__u64 counted = counted_bytes(psock);
+
 	/* Counts redirected bytes from 6.13 on, and where 54f89b3178d5 was brought back. */
-	return BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
+	return counted ? counted : BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
 }
 
 /* What has the socket not read of what lies in its queue? */

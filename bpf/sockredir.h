@@ -77,10 +77,10 @@ enum sockredir_reason {
 	SOCKREDIR_STALE_FLOW, /* record of sockets that went while no program was attached */
 
 	/* Later additions. */
-	SOCKREDIR_AHEAD,  /* message by TCP: the reader is a window behind */
-	SOCKREDIR_WAITED, /* message whose writer waited some microseconds for the reader */
-	SOCKREDIR_BEHIND, /* message by TCP: earlier ones have not arrived yet */
-	SOCKREDIR_CUT,    /* segment whose beginning had come before */
+	SOCKREDIR_AHEAD,    /* message by TCP: the reader is a window behind */
+	SOCKREDIR_WAITED,   /* message whose writer waited some microseconds for the reader */
+	SOCKREDIR_BEHIND,   /* message by TCP: earlier ones have not arrived yet */
+	SOCKREDIR_CUT,	    /* segment whose beginning had come before */
 	SOCKREDIR_OBSERVED, /* socket not in the map: mode observe, counted when it ends */
 
 	SOCKREDIR_REASONS = 32, /* size of `counters`, with room to grow */

@@ -96,8 +96,8 @@ static __always_inline __u32 redirect(struct sk_msg_md *msg, struct sockredir_ke
 }
 
 static __always_inline __u32 choose(struct sk_msg_md *msg, const struct tcp_sock *tp, struct names *names,
-				    struct sockredir_flow *flow, int index, const struct sockredir_settings *s,
-				    __u32 size)
+				    struct sockredir_flow *flow, int index,
+				    const struct sockredir_settings *s, __u32 size)
 {
 	struct sockredir_side *own = &flow->side[index & 1];
 	struct sockredir_side *peer = &flow->side[!(index & 1)];

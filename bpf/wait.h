@@ -15,11 +15,11 @@
 
 #include "budget.h"
 
-#define WAIT_MOST   50000ULL /* ns */
-#define WAIT_IDLE   8000ULL  /* ns without any progress: the reader is not at work */
-#define WAIT_LOOKS  1024
-#define WAIT_PAUSE  16 /* empty turns between two looks, which disturb the reader */
-#define VAIN_MOST   6
+#define WAIT_MOST  50000ULL /* ns */
+#define WAIT_IDLE  8000ULL  /* ns without any progress: the reader is not at work */
+#define WAIT_LOOKS 1024
+#define WAIT_PAUSE 16 /* empty turns between two looks, which disturb the reader */
+#define VAIN_MOST  6
 
 struct wait {
 	struct sockredir_side *writer;
@@ -55,8 +55,8 @@ static long wait_look(__u32 turn, struct wait *w)
 }
 
 /* Waits until no more than `enough` is unread and the reader's lock is free, if that is soon. */
-static __always_inline void wait_for_reader(struct sockredir_side *writer, const struct sockredir_side *reader,
-					    __u64 enough)
+static __always_inline void wait_for_reader(struct sockredir_side *writer,
+					    const struct sockredir_side *reader, __u64 enough)
 {
 	__u64 begin;
 	struct wait w;

@@ -28,7 +28,7 @@ HEADER = Path(__file__).resolve().parents[2] / "bpf" / "sockredir.h"
 STRUCTS = {
     "key": (layout.KEY, "netns local remote local_port remote_port zero"),
     "count": (layout.COUNT, "events bytes"),
-    "side": (layout.SIDE, "cookie sk unread charge messages in_vain bytes state run heard flags"),
+    "side": (layout.SIDE, "cookie sk unread charge messages edge bytes state way_back vain run heard flags queued zero"),
     "pressure": (layout.PRESSURE, "used recount_at"),
     "event": (
         layout.EVENT,
@@ -153,8 +153,8 @@ def test_impossible_keys(key):
 
 
 def test_flow_record():
-    client = layout.SIDE.pack(11, 0xFFFF888800000000, 5, 4096, 3, 0, 300, Reason.REDIRECTED, 2, 0, 0)
-    server = layout.SIDE.pack(12, 0, 0, 0, 0, 0, 0, 99, 0, 0, layout.SIDE_SERVER | layout.SIDE_LEFT)
+    client = layout.SIDE.pack(11, 0xFFFF888800000000, 5, 4096, 3, 0, 300, Reason.REDIRECTED, 1, 0, 2, 0, 0, 0, 0)
+    server = layout.SIDE.pack(12, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, layout.SIDE_SERVER | layout.SIDE_LEFT, 0, 0)
     flow = layout.decode_flow(layout.FLOW_HEAD.pack(11 << 2 | 3, 123) + client + server)
     assert isinstance(flow, Flow)
     assert flow.opened == 123
@@ -275,7 +275,7 @@ def patched(at: int, value: int, code: str = "=I") -> bytes:
         (layout.encode_settings(FULL)[:-1], "bytes"),
         (layout.encode_settings(FULL) + b"\0", "bytes"),
         (b"\xff" * layout.SETTINGS_SIZE, "version"),
-        (patched(0, 2), "version 2"),
+        (patched(0, 1), "version 1"),
         (patched(4, 8), "size 8"),
         (patched(8, 0), "mode"),
         (patched(12, 2), "flags"),

@@ -246,7 +246,8 @@ def reason_label(value: int) -> str:
 
 
 def _decode_side(raw: bytes) -> Side:
-    cookie, _sk, unread, charge, messages, _edge, size, state, _way_back, _vain, run, _heard, flags, _queued, _zero = SIDE.unpack(raw)
+    cookie, _sk, unread, charge, messages, _edge, size, state, *rest = SIDE.unpack(raw)
+    _way_back, _vain, run, _heard, flags, _queued, _zero = rest
     return Side(
         cookie=cookie,
         state=reason_label(state),

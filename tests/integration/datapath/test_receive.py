@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import fcntl
 import select
+import shutil
+import socket
 import struct
 import termios
 import time
 
 import pytest
-from support.datapath import read_exactly
+from support.datapath import SOURCE, read_exactly
+
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
+RECEIVED, SENT = 1, 2
+REPAIR_OFF = -1
+ACK = 0x10
 
 
 def unread(sock):
@@ -27,7 +34,6 @@ def wait_readable(sock):
 
 def pair_by_tcp(lab, mode):
     """A pair in the map whose next bytes go by TCP."""
-    lab.redirection.set(mode=mode if mode == "observe" else "enforce")
     client, server = lab.pair()
     lab.redirection.set(mode=mode)
     assert lab.redirection.peers() == 2
@@ -62,3 +68,62 @@ def test_redirected_bytes_and_later_ones_by_tcp_lie_in_one_queue(lab):
     assert unread(server) == 150
     assert read_exactly(server, 150) == b"r" * 100 + b"t" * 50
     assert unread(server) == 0
+
+
+def sequence_numbers(sock):
+    """What the socket sends next, and what it expects next."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    found = []
+    for queue in (SENT, RECEIVED):
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)
+        found.append(sock.getsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ) & 0xFFFFFFFF)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, REPAIR_OFF)
+    return found
+
+
+def checksum(data):
+    words = struct.unpack(f"!{len(data) // 2}H", data)
+    total = sum(words)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def segment(client, server, again, data):
+    """Send the server a segment as the client's TCP would: ``again`` bytes that it has sent before, then new ones."""
+    source, target = client.getsockname(), server.getsockname()
+    send, expect = sequence_numbers(client)
+    header = [source[1], target[1], (send - again) % 2**32, expect, 5 << 4, ACK, 1024, 0, 0]
+    pseudo = socket.inet_aton(source[0]) + socket.inet_aton(target[0]) + struct.pack("!HH", 6, 20 + len(data))
+    form = "!HHIIBBHHH"
+    header[7] = checksum(pseudo + struct.pack(form, *header) + data)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.sendto(struct.pack(form, *header) + data, (target[0], 0))
+
+
+def receive_some_again(lab, again, fresh):
+    """What the server reads of a segment that begins with bytes it has read before."""
+    client, server = pair_by_tcp(lab, "drain")
+    client.sendall(b"o" * again)
+    assert read_exactly(server, again) == b"o" * again
+    segment(client, server, again, b"o" * again + b"n" * fresh)
+    wait_readable(server)
+    return server.recv(1 << 20)
+
+
+@pytest.mark.parametrize(("again", "fresh"), [(1, 1), (50, 100), (4094, 2), (5000, 5000), (40_000, 2000)])
+def test_a_retransmission_with_new_bytes_behind_brings_only_those(lab, again, fresh):
+    """As a probe for a lost tail that is merged with the next segment: plain TCP's reader skips what it has."""
+    assert receive_some_again(lab, again, fresh) == b"n" * fresh
+    assert lab.redirection.counters()["cut"].bytes == again
+
+
+def test_without_the_cut_bytes_come_twice(lab_with, tmp_path):
+    source = tmp_path / "without"
+    shutil.copytree(SOURCE.parent, source)
+    header = source / "receive.h"
+    text = header.read_text()
+    assert "return cut_head(skb, again);" in text
+    header.write_text(text.replace("return cut_head(skb, again);", "return true;"))
+    with lab_with(source=source / SOURCE.name) as lab:
+        assert receive_some_again(lab, 50, 100) == b"o" * 50 + b"n" * 100

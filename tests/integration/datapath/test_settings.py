@@ -34,11 +34,17 @@ def redirected(lab) -> int:
 
 def test_observe_counts_and_redirects_nothing(lab):
     lab.redirection.set(mode="observe")
-    pair = lab.pair()
-    talk(pair)
+    client, server = lab.pair()
+    talk((client, server))
+    assert lab.redirection.peers() == 0
+    assert lab.redirection.flows() == []
+    client.close()
+    server.close()
     counters = lab.redirection.counters()
+    assert counters["observed"].events == 2
     assert counters["redirected"].events == 0
     assert counters["would_redirect"].bytes == 100_000
+    assert counters["would_redirect"].events >= 2
 
 
 def test_from_observe_to_enforce_only_new_connections_are_redirected(lab):
