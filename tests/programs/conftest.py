@@ -34,10 +34,10 @@ def pytest_runtest_setup(item):
 
 
 @contextlib.contextmanager
-def _site(request, way):
+def _site(request, shared, way):
     """A place with the module's servers in it."""
     option = request.config.option
-    with place(way is not None, option.patience, option.scale) as own:
+    with place(way is not None, shared, option.patience, option.scale) as own:
         if way:
             own.redirection.set(**way.first)
         with request.module.serve(own) as site:
@@ -45,16 +45,22 @@ def _site(request, way):
 
 
 @pytest.fixture(scope="module")
-def plain(request):
+def shared(tmp_path_factory):
+    """What the module's servers need and is made once."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def plain(request, shared):
     """The servers on plain TCP, and what each work gave there: by test."""
-    with _site(request, None) as (_own, site):
+    with _site(request, shared, None) as (_own, site):
         yield site, {}
 
 
 @pytest.fixture(scope="module")
-def way(request):
+def way(request, shared):
     """The servers in one way: (Way, Place, what the module's ``serve`` gave)."""
-    with _site(request, request.param) as (own, site):
+    with _site(request, shared, request.param) as (own, site):
         yield request.param, own, site
 
 

@@ -37,16 +37,19 @@ class Done(NamedTuple):
 class Place:
     """Starts programs in its cgroup and namespace, where every port is free.
 
-    :param redirection: None where no programs are attached.
+    :ivar directory: what it holds is gone afterwards; anybody can look into it.
+    :ivar redirection: None where no programs are attached.
+    :param shared: a directory that several places share.
     :param patience: float, factor on all time-outs.
     :param scale: float, factor on the size of what is moved.
     """
 
-    def __init__(self, own: Corner, net: Netns, directory: Path, patience: float, scale: float) -> None:
-        self.directory = directory
+    def __init__(self, own: Corner, net: Netns, shared: Path, patience: float, scale: float) -> None:
+        self.directory = own.bpffs.parent
         self.redirection: Optional[datapath.Redirection] = None
         self.patience = patience
         self._scale = scale
+        self._shared = shared
         self._cgroup = own.cgroup
         self._net = net
         self._lock = threading.Lock()
@@ -54,6 +57,16 @@ class Place:
     def scaled(self, number: int, least: int = 1) -> int:
         """So many, fewer on a slow machine."""
         return max(least, int(number * self._scale))
+
+    def prepared(self, name: str, make: Callable[[Path], None]) -> Path:
+        """A directory that takes long to make: made in the first place, a copy of that in each further one."""
+        own, kept = self.directory / name, self._shared / name
+        if kept.exists():
+            subprocess.run(["cp", "-a", str(kept), str(own)], check=True)
+        else:
+            make(own)
+            subprocess.run(["cp", "-a", str(own), str(kept)], check=True)
+        return own
 
     def command(self, argv: List[str]) -> List[str]:
         """The command line that runs it in here, under the process id that it is started with."""
@@ -168,14 +181,14 @@ def _end(process: subprocess.Popen, number: int, wait: float) -> None:
 
 
 @contextlib.contextmanager
-def place(redirected: bool, patience: float, scale: float) -> Iterator[Place]:
+def place(redirected: bool, shared: Path, patience: float = 1, scale: float = 1) -> Iterator[Place]:
     """A place, with the programs attached or without; nothing of it is left afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="sockredir-programs-"))
     directory.chmod(0o755)  # servers give up their privileges
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory)
         own = stack.enter_context(corner(directory))
-        made = Place(own, stack.enter_context(netns()), directory, patience, scale)
+        made = Place(own, stack.enter_context(netns()), shared, patience, scale)
         stack.callback(made.end_all)
         if redirected:
             made.redirection = stack.enter_context(datapath.redirection(own.cgroup, own.pin_dir, own.state_dir))

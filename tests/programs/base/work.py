@@ -32,6 +32,7 @@ class Comparison:
         if self._key not in self._results:
             self._results[self._key] = work(self._plain_site)
         wanted = self._results[self._key]
+        print(f"plain TCP: {wanted}")  # shown by pytest -rP
         for _attempt in range(_ATTEMPTS):
             if self._once(work, wanted, after):
                 return
