@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Dict, List
+from typing import List
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -23,112 +20,130 @@ from support.collection import map_collection
 
 map_collection()
 
-from bench import report
-from bench.subjects import OURS, PLAIN, TCP, UNIX, Subject, subjects
-from bench.works import VETH, Metric, Work, all_works, veth
+from bench import chart, report
+from bench.measure import Plan, host, measure_all
+from bench.names import OBSERVE, OURS, PLAIN, UNIX
+from bench.work import Work
+from bench.works import GROUPS, all_works
 
-UNITS = {"mbytes_per_second": "MB/s", "rate": "/s", "p50_us": "us", "p99_us": "us"}
-
-
-def build_tools(directory: Path) -> None:
-    """Compile sockbench."""
-    compiler = next((found for found in map(shutil.which, ("cc", "gcc", "clang")) if found), None)
-    if not compiler:
-        raise SystemExit("benchmark: no C compiler (cc, gcc or clang) for sockbench: install gcc")
-    command = [compiler, "-O2", "-Wall", "-Wextra", "-pthread", "-o", str(directory / "sockbench")]
-    subprocess.run([*command, str(HERE / "sockbench.c")], check=True)
+#: Exit status when everything has been measured but what failed and was named.
+SOME_FAILED = 3
+SUBJECTS = {"plain": PLAIN, "sockredir": OURS, "observe": OBSERVE, "unix": UNIX}
 
 
-def measure(work: Work, own: Dict[str, Subject], tools: Path, repeats: int, seconds: float) -> List[dict]:
-    """All repetitions of a work, its subjects in turn, each turn in another order."""
-    names = [name for name in work.subjects if name in own]
-    values: Dict[str, List[dict]] = {name: [] for name in names}
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            stack.enter_context(work.serve(own[name], tools))
-        for turn in range(repeats):
-            at = turn % len(names)
-            for name in names[at:] + names[:at]:
-                values[name].append(work.run(own[name], tools, seconds))
-    return [_result(work, metric, values) for metric in work.metrics]
+def words(text: str) -> List[str]:
+    return [word for word in text.split(",") if word]
 
 
-def _result(work: Work, metric: Metric, values: Dict[str, List[dict]]) -> dict:
-    figures = {name: [one[metric.key] for one in found] for name, found in values.items()}
-    return {
-        "work": work.id,
-        "title": work.title,
-        "metric": metric.name,
-        "better": metric.better,
-        "unit": UNITS[metric.key],
-        "values": figures,
-        "ratios": report.ratios(figures),
-    }
+def parser() -> argparse.ArgumentParser:
+    own = argparse.ArgumentParser(prog="benchmark", description="sockredir against plain TCP, in one run.")
+    own.add_argument("--repeats", type=int, default=7, metavar="N", help="paired runs of each work (7)")
+    own.add_argument("--seconds", type=float, default=1.0, metavar="S", help="length of one run (1)")
+    own.add_argument("--quick", action="store_true", help="3 runs of half a second")
+    own.add_argument("--only", type=words, default=[], metavar="WORK,...", help="these works; --list names them")
+    own.add_argument("--set", type=words, default=[], metavar="SET,...", help="these sets: " + ", ".join(GROUPS))
+    own.add_argument("--list", action="store_true", help="say which works there are, and how long they take")
+    own.add_argument(
+        "--subjects",
+        type=words,
+        default=["plain", "sockredir", "unix"],
+        metavar="NAME,...",
+        help="what plain TCP is compared with: plain, sockredir, observe (sockredir in that mode), unix "
+        "(plain,sockredir,unix)",
+    )
+    own.add_argument("--one-cpu", action="store_true", help="both ends on one CPU")
+    own.add_argument("--busy", action="store_true", help="two busy loops beside")
+    own.add_argument("--json", metavar="FILE", help="write all figures there")
+    own.add_argument("--update", action="store_true", help="keep other figures that are in FILE")
+    own.add_argument("--chart", metavar="FILE", help="draw a chart there (.svg, .png; needs matplotlib)")
+    own.add_argument("--draw-only", action="store_true", help="measure nothing, draw the chart of --json FILE")
+    return own
 
 
-def run(options: argparse.Namespace) -> dict:
-    """Measure what was asked for; results of an earlier run in the same file stay, in the works' order."""
-    works = [work for work in all_works() if not options.only or work.id in options.only.split(",")]
-    missing = sorted({work.program for work in works if work.program and not shutil.which(work.program)})
-    for program in missing:
-        print(f"left out, {program} is not installed: " + ", ".join(w.title for w in works if w.program == program))
-    works = [work for work in works if work.program not in missing]
-    done: Dict[str, List[dict]] = {}
-    if options.json and options.update and Path(options.json).exists():
-        for result in json.loads(Path(options.json).read_text(encoding="utf-8"))["results"]:
-            done.setdefault(result["work"], []).append(result)
+def read_options() -> argparse.Namespace:
+    own = parser()
+    options = own.parse_args()
+    known = {"--only": [work.id for work in all_works()], "--set": GROUPS, "--subjects": SUBJECTS}
+    for option, names in known.items():
+        for name in getattr(options, option[2:]):
+            if name not in names:
+                own.error(f"{option}: nothing is called {name}: {', '.join(names)}")
+    if options.draw_only and not (options.json and options.chart):
+        own.error("--draw-only needs --json and --chart")
+    if options.quick:
+        options.repeats, options.seconds = 3, 0.5
+    return options
+
+
+def chosen(options: argparse.Namespace, plan: Plan) -> List[Work]:
+    """What was asked for, without what cannot be measured here."""
+    anything = not options.only and not options.set
+    works = [work for work in all_works() if anything or work.id in options.only or work.group in options.set]
+    works = [work for work in works if plan.names(work)]
+    for program in sorted({program for work in works for program in work.missing()}):
+        titles = ", ".join(work.title for work in works if program in work.missing())
+        print(f"left out, {program} is not installed: {titles}", file=sys.stderr)
+    return [work for work in works if not work.missing()]
+
+
+def show_list(works: List[Work], plan: Plan) -> None:
+    for work in works:
+        seconds = plan.repeats * plan.seconds * len(plan.names(work))
+        print(f"{work.id:24} {work.group:9} {seconds:4.0f} s  {work.title}")
+
+
+def earlier(options: argparse.Namespace) -> List[dict]:
+    """Results that are in the file and stay."""
+    if not (options.json and options.update and Path(options.json).exists()):
+        return []
+    document = json.loads(Path(options.json).read_text(encoding="utf-8"))
+    here = host()
+    for key, value in document["host"].items():
+        if here.get(key) != value:
+            raise SystemExit(
+                f"benchmark: {options.json} is of another machine ({key} was {value}, is {here.get(key)}): "
+                "name another file, or leave out --update"
+            )
+    return document["results"]
+
+
+def run(options: argparse.Namespace, plan: Plan) -> dict:
+    """Measure what was asked for, and add what is known already."""
+    before = earlier(options)
     with tempfile.TemporaryDirectory(prefix="sockredir-bench-") as directory:
-        tools = Path(directory)
-        build_tools(tools)
-        for place in sorted({work.place for work in works}):
-            with contextlib.ExitStack() as stack:
-                names = [TCP, OURS] if place == VETH else [TCP, PLAIN, OURS, UNIX]
-                netns = stack.enter_context(veth()) if place == VETH else None
-                own = stack.enter_context(subjects(names, netns))
-                for work in works:
-                    if work.place == place:
-                        print(work.title, flush=True, file=sys.stderr)
-                        done[work.id] = measure(work, own, tools, options.repeats, options.seconds)
+        measured = list(measure_all(chosen(options, plan), plan, Path(directory)))
     order = [work.id for work in all_works()]
-    uname = os.uname()
     return {
-        "version": 1,
-        "host": {"kernel": uname.release, "machine": uname.machine, "cpus": os.cpu_count()},
-        "repeats": options.repeats,
-        "seconds": options.seconds,
-        "results": [result for name in order for result in done.get(name, [])],
+        "version": report.VERSION,
+        "host": host(),
+        "repeats": plan.repeats,
+        "seconds": plan.seconds,
+        "results": report.updated(before, measured, order),
     }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmark", description="sockredir against plain TCP, in one run.")
-    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="paired runs of each work (7)")
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="length of one run (1)")
-    parser.add_argument("--quick", action="store_true", help="3 runs of half a second")
-    parser.add_argument("--only", metavar="WORK,...", help="; ".join(work.id for work in all_works()))
-    parser.add_argument("--json", metavar="FILE", help="write all figures there")
-    parser.add_argument("--update", action="store_true", help="keep other works' figures that are in FILE")
-    parser.add_argument("--chart", metavar="FILE", help="draw a chart there (.svg, .png; needs matplotlib)")
-    parser.add_argument("--draw-only", action="store_true", help="measure nothing, draw the chart of --json FILE")
-    options = parser.parse_args()
+    options = read_options()
+    plan = Plan(
+        [SUBJECTS[name] for name in options.subjects], options.repeats, options.seconds, options.one_cpu, options.busy
+    )
     if options.draw_only:
-        if not options.json or not options.chart:
-            parser.error("--draw-only needs --json and --chart")
-        report.chart(json.loads(Path(options.json).read_text(encoding="utf-8")), options.chart)
+        chart.draw(json.loads(Path(options.json).read_text(encoding="utf-8")), options.chart)
+        return 0
+    if options.list:
+        show_list(chosen(options, plan), plan)
         return 0
     if os.geteuid() != 0:
         raise SystemExit("benchmark: needs root to load programs: use sudo")
     if options.chart:
-        report.need_chart()
-    if options.quick:
-        options.repeats, options.seconds = 3, 0.5
-    document = run(options)
-    print(report.table(document["results"]))
+        chart.need()
+    document = run(options, plan)
+    print(report.text(document))
     if options.json:
         Path(options.json).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     if options.chart:
-        report.chart(document, options.chart)
-    return 0
+        chart.draw(document, options.chart)
+    return SOME_FAILED if any(result.get("failed") for result in document["results"]) else 0
 
 
 if __name__ == "__main__":

@@ -1,30 +1,31 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Paired ratios of a benchmark: as numbers, as a table, as a chart."""
+"""Paired ratios of a benchmark: as numbers and as a table."""
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
-from typing import Dict, Iterable, List
+from typing import Dict, Iterable, List, Optional
 
-REFERENCE = "TCP"
-_COLOURS = {"plain pair": "#c44e52", "sockredir": "#1f5fa8", "Unix sockets": "#8a8a8a"}
-_MARKS = {"plain pair": "s", "sockredir": "o", "Unix sockets": "D"}
+from .names import HIGHER, LIMITS, OBSERVE, OURS, PLAIN, TCP, UNIX
+
+#: Of the file of figures. 2: a result has a condition and failures, and may be there once for each choice of subjects.
+VERSION = 2
+_COLUMNS = (PLAIN, UNIX, OURS, OBSERVE)
+_BEST = "best of pair, Unix"
 
 
 def ratios(values: Dict[str, List[float]]) -> Dict[str, Dict[str, float]]:
     """Each subject against plain TCP, repetition by repetition.
 
-    :param values: subject -> one figure for each repetition.
+    :param values: subject -> one figure for each repetition; may be empty.
     :returns: subject -> median, low and high (quartiles) of the paired ratios.
     """
-    reference = values[REFERENCE]
     found = {}
     for subject, figures in values.items():
-        if subject != REFERENCE:
-            paired = sorted(figure / base for figure, base in zip(figures, reference))
+        if subject != TCP:
+            paired = sorted(figure / base for figure, base in zip(figures, values[TCP]))
             low, median, high = quartiles(paired)
             found[subject] = {"median": median, "low": low, "high": high}
     return found
@@ -38,26 +39,125 @@ def quartiles(values: List[float]) -> tuple:
     return low, median, high
 
 
-def table(results: Iterable[dict]) -> str:
-    """Lines for a terminal: median ratio to plain TCP with its quartiles, and TCP's own median."""
-    names = ["plain pair", "sockredir", "Unix sockets"]
-    head = f"{'work':38} {'figure':10} {'TCP':>12} " + " ".join(f"{name:>19}" for name in names)
-    lines = [head, "-" * len(head)]
+def best(row: dict) -> Optional[Dict[str, float]]:
+    """The ratio of whichever limit is better by its median; None where not all of them were measured."""
+    found = [row["ratios"][name] for name in LIMITS if name in row["ratios"]]
+    if len(found) < len(LIMITS):
+        return None
+    choose = max if row["better"] == HIGHER else min
+    return choose(found, key=lambda ratio: ratio["median"])
+
+
+def updated(before: List[dict], measured: List[dict], order: List[str]) -> List[dict]:
+    """All results in the order of these works.
+
+    A result of before goes when all its subjects have been measured again under the same condition.
+    """
+
+    def replaced(old: dict) -> bool:
+        return any(_key(old) == _key(new) and _subjects(old) <= _subjects(new) for new in measured)
+
+    known = [result for result in before if result["work"] in order and not replaced(result)]
+    return sorted([*known, *measured], key=lambda result: (result.get("condition", ""), order.index(result["work"])))
+
+
+def _key(result: dict) -> tuple:
+    """What a result is of; there were no conditions in version 1."""
+    return result["work"], result["metric"], result.get("condition", "")
+
+
+def _subjects(result: dict) -> set:
+    return {*result["values"], *result.get("failed", {})}
+
+
+def rows(results: Iterable[dict]) -> List[dict]:
+    """One for each work, figure and condition.
+
+    Subjects that were measured apart have been paired with plain TCP of their own run.
+    """
+    found: Dict[tuple, dict] = {}
     for result in results:
-        base = statistics.median(result["values"][REFERENCE])
-        cells = []
-        for name in names:
-            ratio = result["ratios"].get(name)
-            cells.append(f"{ratio['median']:6.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "-")
-        arrow = "+" if result["better"] == "higher" else "-"
-        figure = f"{result['metric']} {arrow}"
-        lines.append(
-            f"{result['title']:38} {figure:10} {_amount(base, result['unit']):>12} "
-            + " ".join(f"{c:>19}" for c in cells)
-        )
-    lines.append("")
-    lines.append("Ratios to plain TCP in the same run: median (quartiles). + more is better, - less is better.")
-    return "\n".join(lines)
+        row = found.setdefault(_key(result), {**result, "ratios": {}, "failed": {}})
+        row["values"] = row["values"] or result["values"]
+        row["ratios"].update(result["ratios"])
+        row["failed"].update(result.get("failed", {}))
+    return list(found.values())
+
+
+def title(row: dict) -> str:
+    condition = row.get("condition")
+    return f"{row['title']} [{condition}]" if condition else row["title"]
+
+
+def machine(document: dict) -> str:
+    """One line; version 1 knew less of it."""
+    host = document["host"]
+    parts = [f"Linux {host['kernel']}", f"{host['cpus']} CPUs" + (f" ({host['cpu']})" if "cpu" in host else "")]
+    if "congestion_control" in host:
+        parts.append(f"congestion control {host['congestion_control']}")
+    return ", ".join(parts)
+
+
+def runs(document: dict) -> str:
+    """How often and how long; results of several runs of the benchmark may differ in it."""
+    measured = [result for result in document["results"] if TCP in result["values"]]
+    counts = sorted({len(result["values"][TCP]) for result in measured})
+    lengths = sorted({result.get("seconds", document["seconds"]) for result in measured})
+    return f"{_span(counts)} paired runs of {_span(lengths)} s"
+
+
+def _span(numbers: List[float]) -> str:
+    """0 where there are none."""
+    return " to ".join(f"{number:g}" for number in sorted({*numbers[:1], *numbers[-1:]})) or "0"
+
+
+def text(document: dict) -> str:
+    """For a terminal."""
+    end = "Ratios to plain TCP in the same run: median (quartiles). + more is better, - less is better."
+    return f"{machine(document)}; {runs(document)}.\n\n{table(document['results'])}\n\n{end}"
+
+
+def table(results: Iterable[dict]) -> str:
+    """Median ratios to plain TCP with quartiles, plain TCP's own median; only columns that have any."""
+    lines = rows(results)
+    names = [name for name in _COLUMNS if any(name in row["ratios"] or name in row["failed"] for row in lines)]
+    cells = [["work", "figure", "TCP", *names]]
+    cells += [[title(row), _figure(row), _base(row), *(_cell(row, name) for name in names)] for row in lines]
+    limits = [best(row) for row in lines]
+    if any(limits):
+        cells[0].append(_BEST)
+        for line, limit in zip(cells[1:], limits):
+            line.append(_ratio(limit) if limit else "-")
+    return _aligned(cells)
+
+
+def _aligned(cells: List[List[str]]) -> str:
+    """The first two columns to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = []
+    for line in cells:
+        left = [cell.ljust(width) for cell, width in zip(line[:2], widths)]
+        right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
+        lines.append("  ".join(left + right))
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _figure(row: dict) -> str:
+    return f"{row['metric']} {'+' if row['better'] == HIGHER else '-'}"
+
+
+def _base(row: dict) -> str:
+    return _amount(statistics.median(row["values"][TCP]), row["unit"]) if TCP in row["values"] else "failed"
+
+
+def _cell(row: dict, name: str) -> str:
+    if name in row["ratios"]:
+        return _ratio(row["ratios"][name])
+    return "failed" if name in row["failed"] else "-"
+
+
+def _ratio(ratio: Dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
 
 
 def _amount(value: float, unit: str) -> str:
@@ -66,88 +166,3 @@ def _amount(value: float, unit: str) -> str:
     if unit == "us":
         return f"{value:,.1f} us"
     return f"{value:,.0f} /s"
-
-
-def need_chart() -> None:
-    """:raises SystemExit: no chart can be drawn; said before anything is measured."""
-    if not importlib.util.find_spec("matplotlib"):
-        raise SystemExit("benchmark: --chart needs matplotlib: pip install -r requirements/benchmark.txt")
-
-
-def chart(document: dict, path: str) -> None:
-    """Draw it with matplotlib; the suffix of ``path`` chooses the format."""
-    need_chart()
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    groups = [
-        (
-            "Throughput and rate (right of the line is better)",
-            [r for r in document["results"] if r["better"] == "higher"],
-        ),
-        ("Latency (left of the line is better)", [r for r in document["results"] if r["metric"] in ("p50", "p99")]),
-    ]
-    groups = [(title, results) for title, results in groups if results]
-    rows = [len(results) for _title, results in groups]
-    figure, axes = pyplot.subplots(
-        len(rows),
-        1,
-        figsize=(10, 2.2 + 0.4 * sum(rows)),
-        gridspec_kw={"height_ratios": rows},
-        layout="constrained",
-        squeeze=False,
-    )
-    for axis, (title, results) in zip(axes[:, 0], groups):
-        _panel(axis, title, results)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
-    host = document["host"]
-    figure.suptitle(
-        f"Ratio to plain TCP, median and quartiles of {document['repeats']} paired runs\n"
-        f"Linux {host['kernel']}, {host['cpus']} CPUs",
-        x=0.01,
-        ha="left",
-        fontsize=11,
-    )
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def _panel(axis, title: str, results: List[dict]) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    names = ["plain pair", "Unix sockets", "sockredir"]
-    seen = [ratio[end] for result in results for ratio in result["ratios"].values() for end in ("low", "high")]
-    named = set()
-    for row, result in enumerate(results):
-        for place, name in enumerate(names):
-            ratio = result["ratios"].get(name)
-            if ratio:
-                height = row + 0.22 * (place - 1)
-                axis.plot([ratio["low"], ratio["high"]], [height, height], color=_COLOURS[name], linewidth=2, alpha=0.5)
-                axis.plot(
-                    [ratio["median"]],
-                    [height],
-                    _MARKS[name],
-                    color=_COLOURS[name],
-                    markersize=8 if name == "sockredir" else 6,
-                    label=None if name in named else name,
-                )
-                named.add(name)
-    axis.axvline(1, color="black", linewidth=1)
-    axis.set_xscale("log")
-    wide = max(seen) / min(seen) > 30
-    ticks = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100] if wide else [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10]
-    axis.xaxis.set_major_locator(FixedLocator(ticks))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:g}x"))
-    axis.set_yticks(range(len(results)), [f"{r['title']}, {r['metric']}" for r in results])
-    axis.set_ylim(len(results) - 0.4, -0.6)
-    axis.grid(axis="x", alpha=0.3)
-    for row in range(1, len(results), 2):
-        axis.axhspan(row - 0.5, row + 0.5, color="black", alpha=0.04, linewidth=0)
-    axis.set_title(title, loc="left", fontsize=10)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)

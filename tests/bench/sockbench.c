@@ -3,181 +3,36 @@
  * sockbench: a client and a server for a few patterns of traffic, over TCP or Unix sockets.
  *
  *   sockbench serve ENDPOINT                     until killed; prints "serving"
+ *   sockbench loop ENDPOINT                      the same with one thread and epoll, for pings
  *   sockbench rr ENDPOINT SIZE SECONDS [CONNS]   request and reply of SIZE bytes, one at a time
  *                                                on each of CONNS connections
  *   sockbench stream ENDPOINT SIZE SECONDS       one way, SIZE bytes a send
  *   sockbench crr ENDPOINT SIZE SECONDS          connect, request, reply, close by the server
+ *   sockbench pings ENDPOINT SIZE SECONDS        rr with a server that streams meanwhile, 256 KiB
+ *                                                a send, to a reader that pauses 2 ms per 2 MB
+ *   sockbench spin                               burn a CPU until whoever started it has ended
  *
  * ENDPOINT: tcp:ADDRESS:PORT (IPv4, or IPv6 in brackets) or unix:PATH.
  * The client prints one line of JSON.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include "sockbench.h"
 #include <err.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define MAX_CONNECTIONS 1000
 #define MAX_SAMPLES	(4 << 20)
-#define READ_SIZE	(128 << 10)
-
-enum pattern { RR, STREAM, CRR };
-
-/* What a client says first. */
-struct hello {
-	uint32_t pattern;
-	uint32_t size;
-};
-
-struct endpoint {
-	union {
-		struct sockaddr any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-		struct sockaddr_un local;
-	};
-	socklen_t len;
-};
-
-static struct endpoint parse_tcp(const char *text)
-{
-	struct endpoint e = {0};
-	char host[64];
-	const char *colon = strrchr(text, ':');
-	int port;
-
-	if (!colon || (size_t)(colon - text) >= sizeof(host))
-		errx(2, "not ADDRESS:PORT: %s", text);
-	memcpy(host, text, colon - text);
-	host[colon - text] = 0;
-	port = atoi(colon + 1);
-	if (host[0] == '[') {
-		host[strlen(host) - 1] = 0;
-		e.v6.sin6_family = AF_INET6;
-		e.v6.sin6_port = htons(port);
-		e.len = sizeof(e.v6);
-		if (inet_pton(AF_INET6, host + 1, &e.v6.sin6_addr) != 1)
-			errx(2, "not an IPv6 address: %s", host + 1);
-	} else {
-		e.v4.sin_family = AF_INET;
-		e.v4.sin_port = htons(port);
-		e.len = sizeof(e.v4);
-		if (inet_pton(AF_INET, host, &e.v4.sin_addr) != 1)
-			errx(2, "not an IPv4 address: %s", host);
-	}
-	return e;
-}
-
-static struct endpoint parse_endpoint(const char *text)
-{
-	struct endpoint e = {0};
-
-	if (!strncmp(text, "tcp:", 4))
-		return parse_tcp(text + 4);
-	if (strncmp(text, "unix:", 5) || strlen(text + 5) >= sizeof(e.local.sun_path))
-		errx(2, "not tcp:ADDRESS:PORT or unix:PATH: %s", text);
-	e.local.sun_family = AF_UNIX;
-	strcpy(e.local.sun_path, text + 5);
-	e.len = sizeof(e.local);
-	return e;
-}
-
-static int new_socket(const struct endpoint *e)
-{
-	int one = 1;
-	int fd = socket(e->any.sa_family, SOCK_STREAM, 0);
-
-	if (fd < 0)
-		err(1, "socket");
-	if (e->any.sa_family != AF_UNIX)
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	return fd;
-}
-
-static int dial(const struct endpoint *e)
-{
-	int fd = new_socket(e);
-
-	if (connect(fd, &e->any, e->len))
-		err(1, "connect");
-	return fd;
-}
-
-/* As programs that ask and wait for answers have it; one-way streams have TCP as it comes. */
-static void send_at_once(const struct endpoint *e, int fd)
-{
-	int one = 1;
-
-	if (e->any.sa_family != AF_UNIX)
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec * 1e-9;
-}
-
-/* A recv that waits in the plain pair's map says EAGAIN when anything but data wakes it, such as an
- * acknowledged FIN. */
-static ssize_t receive(int fd, void *buf, size_t size)
-{
-	ssize_t n;
-
-	do
-		n = recv(fd, buf, size, 0);
-	while (n < 0 && errno == EAGAIN);
-	return n;
-}
-
-/* All of it; false at the end of the stream or when the connection is gone. */
-static bool read_all(int fd, void *buf, size_t size)
-{
-	for (size_t got = 0; got < size;) {
-		ssize_t n = receive(fd, (char *)buf + got, size - got);
-
-		if (n <= 0)
-			return false;
-		got += n;
-	}
-	return true;
-}
-
-static bool write_all(int fd, const void *buf, size_t size)
-{
-	for (size_t put = 0; put < size;) {
-		ssize_t n = send(fd, (const char *)buf + put, size - put, MSG_NOSIGNAL);
-
-		if (n <= 0)
-			return false;
-		put += n;
-	}
-	return true;
-}
-
-static void *allocate(size_t size)
-{
-	void *p = calloc(1, size);
-
-	if (!p)
-		err(1, "memory");
-	return p;
-}
+#define FEED_SIZE	(256 << 10)
+#define PAUSE_BYTES	2000000
+#define PAUSE_US	2000
 
 static void serve_replies(int fd, const struct hello *hello)
 {
@@ -218,19 +73,13 @@ static void *serve_one(void *arg)
 
 static int serve(const struct endpoint *e)
 {
-	int fd, listener = new_socket(e);
+	int fd, listener = new_listener(e);
 	pthread_attr_t attr;
 	pthread_t thread;
 
-	if (e->any.sa_family == AF_UNIX)
-		unlink(e->local.sun_path);
-	if (bind(listener, &e->any, e->len) || listen(listener, 4096))
-		err(1, "bind or listen");
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 64 << 10);
-	puts("serving");
-	fflush(stdout);
 	for (;;) {
 		fd = accept(listener, NULL, NULL);
 		if (fd < 0)
@@ -246,17 +95,18 @@ static int start(const struct endpoint *e, enum pattern pattern, uint32_t size)
 	struct hello hello = {pattern, size};
 	int fd = dial(e);
 
-	if (pattern != STREAM)
+	if (pattern != STREAM && pattern != FEED)
 		send_at_once(e, fd);
 	if (!write_all(fd, &hello, sizeof(hello)))
 		err(1, "send");
 	return fd;
 }
 
-/* Durations in microseconds. */
+/* Durations in microseconds, and the bytes that a slow reader got meanwhile. */
 struct samples {
 	float *us;
 	size_t n;
+	atomic_ullong fed;
 };
 
 static int by_value(const void *a, const void *b)
@@ -277,8 +127,10 @@ static void report(struct samples *s, uint64_t done, double seconds)
 	if (!s->n)
 		errx(1, "no request was answered");
 	qsort(s->us, s->n, sizeof(*s->us), by_value);
-	printf("{\"rate\": %.1f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"requests\": %llu}\n", done / seconds,
-	       s->us[s->n / 2], s->us[s->n * 99 / 100], (unsigned long long)done);
+	printf("{\"rate\": %.1f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"requests\": %llu, "
+	       "\"fed_mbytes_per_second\": %.1f}\n",
+	       done / seconds, s->us[s->n / 2], s->us[s->n * 99 / 100], (unsigned long long)done,
+	       s->fed / seconds / 1e6);
 }
 
 static void rr_one(const struct endpoint *e, uint32_t size, double seconds, struct samples *s)
@@ -295,6 +147,39 @@ static void rr_one(const struct endpoint *e, uint32_t size, double seconds, stru
 		sample(s, u - t);
 	}
 	report(s, done, t - begin);
+}
+
+struct feeding {
+	int fd;
+	struct samples *s;
+};
+
+static void *read_slowly(void *arg)
+{
+	struct feeding *f = arg;
+	char *buf = allocate(READ_SIZE);
+	size_t until_pause = PAUSE_BYTES;
+	ssize_t n;
+
+	while ((n = receive(f->fd, buf, until_pause < READ_SIZE ? until_pause : READ_SIZE)) > 0) {
+		f->s->fed += n;
+		until_pause -= n;
+		if (!until_pause) {
+			usleep(PAUSE_US);
+			until_pause = PAUSE_BYTES;
+		}
+	}
+	errx(1, "the stream has ended");
+}
+
+static void pings(const struct endpoint *e, uint32_t size, double seconds, struct samples *s)
+{
+	struct feeding f = {start(e, FEED, FEED_SIZE), s};
+	pthread_t reader;
+
+	if (pthread_create(&reader, NULL, read_slowly, &f))
+		errx(1, "no thread for the slow reader");
+	rr_one(e, size, seconds, s);
 }
 
 static void rr_many(const struct endpoint *e, uint32_t size, double seconds, int connections,
@@ -386,37 +271,60 @@ static void stream(const struct endpoint *e, uint32_t size, double seconds)
 	       (unsigned long long)got);
 }
 
+/* Its parent's end ends it. */
+static int spin(void)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL))
+		err(1, "prctl");
+	for (volatile unsigned long turns = 0;; turns++)
+		;
+}
+
+static int client(const char *pattern, const struct endpoint *e, uint32_t size, double seconds,
+		  int connections)
+{
+	struct samples s = {.us = allocate(MAX_SAMPLES * sizeof(*s.us))};
+
+	if (!strcmp(pattern, "stream"))
+		stream(e, size, seconds);
+	else if (!strcmp(pattern, "crr"))
+		crr(e, size, seconds, &s);
+	else if (!strcmp(pattern, "pings"))
+		pings(e, size, seconds, &s);
+	else if (!strcmp(pattern, "rr") && connections == 1)
+		rr_one(e, size, seconds, &s);
+	else if (!strcmp(pattern, "rr"))
+		rr_many(e, size, seconds, connections, &s);
+	else
+		errx(2, "no such pattern: %s", pattern);
+	fflush(stdout);
+	/* Without waiting for a slow reader. */
+	_exit(0);
+}
+
 int main(int argc, char **argv)
 {
-	struct samples s = {0};
 	struct endpoint e;
 	int connections;
 	uint32_t size;
 	double seconds;
 
 	signal(SIGPIPE, SIG_IGN);
-	if (argc == 3 && !strcmp(argv[1], "serve")) {
-		e = parse_endpoint(argv[2]);
-		return serve(&e);
-	}
-	if (argc < 5)
-		errx(2, "usage: serve ENDPOINT | rr|stream|crr ENDPOINT SIZE SECONDS [CONNS]");
+	if (argc == 2 && !strcmp(argv[1], "spin"))
+		return spin();
+	if (argc < 3)
+		errx(2, "usage: see the head of sockbench.c");
 	e = parse_endpoint(argv[2]);
+	if (argc == 3 && !strcmp(argv[1], "serve"))
+		return serve(&e);
+	if (argc == 3 && !strcmp(argv[1], "loop"))
+		return serve_loop(&e);
+	if (argc < 5)
+		errx(2, "usage: rr|stream|crr|pings ENDPOINT SIZE SECONDS [CONNS]");
 	size = strtoul(argv[3], NULL, 0);
 	seconds = atof(argv[4]);
 	connections = argc > 5 ? atoi(argv[5]) : 1;
 	if (!size || size > 64 << 20 || seconds <= 0 || connections < 1 || connections > MAX_CONNECTIONS)
 		errx(2, "size, seconds or connections out of range");
-	s.us = allocate(MAX_SAMPLES * sizeof(*s.us));
-	if (!strcmp(argv[1], "stream"))
-		stream(&e, size, seconds);
-	else if (!strcmp(argv[1], "crr"))
-		crr(&e, size, seconds, &s);
-	else if (!strcmp(argv[1], "rr") && connections == 1)
-		rr_one(&e, size, seconds, &s);
-	else if (!strcmp(argv[1], "rr"))
-		rr_many(&e, size, seconds, connections, &s);
-	else
-		errx(2, "no such pattern: %s", argv[1]);
-	return 0;
+	return client(argv[1], &e, size, seconds, connections);
 }

@@ -1,13 +1,17 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is compared: plain TCP, the plain pair, sockredir, Unix sockets; each with a cgroup and ports of its own."""
+"""What is compared: plain TCP, the plain pair, sockredir (also in mode observe), Unix sockets.
+
+Each has a cgroup and ports of its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -18,10 +22,10 @@ from typing import Dict, Iterator, List, NamedTuple, Optional
 from support import datapath
 from support.host import cgroup2_mount, remove_cgroup
 
+from .names import OBSERVE, OURS, PLAIN, SUBJECTS
+
 HERE = Path(__file__).resolve().parent
 PLAIN_PAIR = HERE / "plain_pair.bpf.c"
-TCP, PLAIN, OURS, UNIX = "TCP", "plain pair", "sockredir", "Unix sockets"
-SUBJECTS = (TCP, PLAIN, OURS, UNIX)
 
 
 class Subject(NamedTuple):
@@ -33,11 +37,15 @@ class Subject(NamedTuple):
     directory: Path
     netns: Optional[str] = None
     """Name of the namespace where servers run, None for this one."""
+    cpu: Optional[int] = None
+    """The CPU that servers and clients share, None for any."""
 
     def command(self, command: List[str], server: bool = False) -> List[str]:
         """The command line that runs it in the cgroup (and a server in its namespace)."""
         if server and self.netns:
             command = ["ip", "netns", "exec", self.netns, *command]
+        if self.cpu is not None:
+            command = ["taskset", "--cpu-list", str(self.cpu), *command]
         return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self.cgroup), *command]
 
     def run(self, command: List[str], timeout: float) -> str:
@@ -48,30 +56,50 @@ class Subject(NamedTuple):
         return done.stdout
 
     @contextlib.contextmanager
-    def serving(self, command: List[str], ready: str = "", wait: float = 10) -> Iterator[None]:
-        """A server for the length of the block; ``ready`` is in the line that it prints when it is."""
-        log = self.directory / f"{Path(command[0]).name}.log"
+    def serving(
+        self, command: List[str], ready: str, name: str = "", stop: int = signal.SIGKILL, wait: float = 20
+    ) -> Iterator[None]:
+        """A server for the length of the block.
+
+        :param ready: in the line that it prints when it is.
+        :param name: of its log, where that is not the program's.
+        :param stop: the signal that ends it together with what it has started.
+        """
+        log = self.directory / f"{name or Path(command[0]).name}.log"
         with open(log, "w", encoding="utf-8") as output:
             server = subprocess.Popen(self.command(command, server=True), stdout=output, stderr=output)
         try:
             deadline = time.monotonic() + wait
-            while ready not in log.read_text(encoding="utf-8") or not log.stat().st_size:
+            while ready not in log.read_text(encoding="utf-8", errors="replace"):
                 if server.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{self.name}: {' '.join(command)}: {log.read_text(encoding='utf-8')}")
+                    said = log.read_text(encoding="utf-8", errors="replace")
+                    raise RuntimeError(f"{self.name}: {' '.join(command)}: {said}")
                 time.sleep(0.02)
             yield
         finally:
-            server.kill()
-            server.wait()
+            _end(server, stop)
+
+
+def _end(server: subprocess.Popen, stop: int) -> None:
+    server.send_signal(stop)
+    try:
+        server.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 @contextlib.contextmanager
-def subjects(names: List[str], netns: Optional[str] = None, **settings) -> Iterator[Dict[str, Subject]]:
+def subjects(
+    names: List[str], netns: Optional[str] = None, cpu: Optional[int] = None, **settings
+) -> Iterator[Dict[str, Subject]]:
     """The subjects of these names, ready to be used.
 
     :param settings: of sockredir, see layout.Settings.
     """
     directory = Path(tempfile.mkdtemp(prefix="sockredir-bench-"))
+    # Servers that are not root go through.
+    directory.chmod(0o711)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory)
         bpffs = directory / "bpf"
@@ -80,16 +108,32 @@ def subjects(names: List[str], netns: Optional[str] = None, **settings) -> Itera
         stack.callback(subprocess.run, ["umount", "--lazy", str(bpffs)], check=True)
         made = {}
         for name in names:
-            cgroup = cgroup2_mount() / f"sockredir-bench-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-            cgroup.mkdir()
-            stack.callback(remove_cgroup, cgroup)
             own = directory / name.replace(" ", "-")
             own.mkdir()
-            if name in (PLAIN, OURS):
-                source = PLAIN_PAIR if name == PLAIN else datapath.SOURCE
-                pins = bpffs / own.name
-                loaded = stack.enter_context(datapath.redirection(cgroup, pins, own / "state", source=source))
-                if name == OURS:
-                    loaded.set(**settings)
-            made[name] = Subject(name, SUBJECTS.index(name), cgroup, own, netns)
+            own.chmod(0o711)
+            cgroup = stack.enter_context(_cgroup())
+            _redirect(stack, name, cgroup, bpffs / own.name, own / "state", settings)
+            made[name] = Subject(name, SUBJECTS.index(name), cgroup, own, netns, cpu)
         yield made
+
+
+@contextlib.contextmanager
+def _cgroup() -> Iterator[Path]:
+    cgroup = cgroup2_mount() / f"sockredir-bench-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    cgroup.mkdir()
+    try:
+        yield cgroup
+    finally:
+        remove_cgroup(cgroup)
+
+
+def _redirect(stack: contextlib.ExitStack, name: str, cgroup: Path, pins: Path, state: Path, settings: dict) -> None:
+    """What the subject of this name has attached to its cgroup."""
+    if name not in (PLAIN, OURS, OBSERVE):
+        return
+    source = PLAIN_PAIR if name == PLAIN else datapath.SOURCE
+    loaded = stack.enter_context(datapath.redirection(cgroup, pins, state, source=source))
+    if name == OURS:
+        loaded.set(**settings)
+    elif name == OBSERVE:
+        loaded.set(**{**settings, "mode": "observe"})
