@@ -50,7 +50,7 @@ def draw(document: dict, path: str) -> None:
     labelled = {}
     for axis in axes[:, 0]:
         labelled.update({label: handle for handle, label in zip(*axis.get_legend_handles_labels())})
-    figure.legend(labelled.values(), labelled.keys(), loc="outside upper right", ncols=len(labelled), frameon=False)
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower right", ncols=len(labelled), frameon=False)
     figure.suptitle(
         f"Ratio to plain TCP, median and quartiles of {report.runs(document)}\n{report.machine(document)}",
         x=0.01,
@@ -69,7 +69,7 @@ def _panel(axis, title: str, results: List[dict]) -> None:
     for row, result in enumerate(results):
         for place, name in enumerate(names):
             if name in result["ratios"]:
-                _mark(axis, name, result["ratios"][name], row + 0.22 * (place - (len(names) - 1) / 2))
+                _mark(axis, name, result["ratios"][name], row + 0.2 * (place - (len(names) - 1) / 2))
     axis.axvline(1, color="black", linewidth=1)
     axis.set_xscale("log")
     wide = max(seen) / min(seen) > 30
