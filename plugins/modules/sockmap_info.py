@@ -30,6 +30,25 @@ options:
     elements: str
     choices: [prerequisites, programs, attachments, counters, flows, drift]
     default: [prerequisites, programs, attachments, counters, flows, drift]
+  wanted:
+    description:
+      - What the host is to do. Adds RV(preflight), what that means for what was found.
+      - Needs V(prerequisites) and V(drift) in O(gather).
+    type: dict
+    suboptions:
+      cgroup:
+        description: The cgroup whose sockets are to be redirected, absolute or relative to the cgroup2 mount.
+        type: str
+        default: sockredir.slice
+      compiler:
+        description: What is to compile on the host; V(none) if the object is compiled elsewhere.
+        type: str
+        choices: [auto, clang, bcc, none]
+        default: auto
+      install_packages:
+        description: Whether missing packages may be installed on the host.
+        type: bool
+        default: false
   max_flows:
     description: How many connections RV(flows) lists at most, the oldest first.
     type: int
@@ -360,6 +379,23 @@ flows:
             bytes: {description: How many of its bytes were redirected., type: int}
             unread: {description: 'How many of those the other end may not have read yet, at most.', type: int}
   sample: {open: 2, connections: null}
+preflight:
+  description: What was found means for what is O(wanted). The role acts on it.
+  returned: O(wanted) is given
+  type: dict
+  contains:
+    missing:
+      description: What is needed, is not there and may not be installed, in the form of RV(prerequisites).
+      type: list
+      elements: dict
+    packages: {description: Names of the packages to install., type: list, elements: str}
+    warnings: {description: 'What may go wrong on this host, and what to do about it.', type: list, elements: str}
+    standing:
+      description: Whether the host is as its manifest says, with the programs of this collection attached as wanted.
+      type: bool
+    pins_ready: {description: Whether the directory of the pins is as it has to be as well., type: bool}
+    mount_bpffs: {description: Whether a bpffs has to be mounted at C(/sys/fs/bpf) for the pins., type: bool}
+  sample: {missing: [], packages: [libbpf1], warnings: [], standing: false, pins_ready: false, mount_bpffs: false}
 drift:
   description: How the host differs from its manifest; V(null) where that could not be found out.
   returned: O(gather) has V(drift)
@@ -388,10 +424,28 @@ ARGUMENTS = {
         "choices": ["prerequisites", "programs", "attachments", "counters", "flows", "drift"],
         "default": ["prerequisites", "programs", "attachments", "counters", "flows", "drift"],
     },
+    "wanted": {
+        "type": "dict",
+        "options": {
+            "cgroup": {"type": "str", "default": "sockredir.slice"},
+            "compiler": {"type": "str", "choices": ["auto", "clang", "bcc", "none"], "default": "auto"},
+            "install_packages": {"type": "bool", "default": False},
+        },
+    },
     "max_flows": {"type": "int", "default": 1000},
     "pin_dir": {"type": "path"},
     "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
 }
+
+
+def preflight(module, options, report):
+    """What the report means for what is wanted."""
+    lacking = sorted({"prerequisites", "drift"} - set(options["gather"]))
+    if lacking:
+        module.fail_json(msg=f"wanted: {' and '.join(lacking)} must be gathered for it; add to gather, or omit wanted")
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.host.preflight import Wanted, judge
+
+    return judge(Wanted(**options["wanted"]), report)
 
 
 def main():
@@ -401,6 +455,8 @@ def main():
     from ansible_collections.ebpf.sockredir.plugins.module_utils.observe.report import gather
 
     report = gather(options["gather"], options["pin_dir"], options["state_dir"], options["max_flows"])
+    if options["wanted"]:
+        report["preflight"] = preflight(module, options, report)
     module.exit_json(changed=False, **report)
 
 

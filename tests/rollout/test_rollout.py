@@ -130,7 +130,7 @@ def test_a_failing_proof_stops_it_and_the_bad_host_is_put_back(fleet, cannot_be_
         "h005": "not_started",
         "h006": "not_started",
     }
-    assert "Send bytes" in run.why("h003")
+    assert "Verify redirection with a test transfer" in run.why("h003")
     assert [name for name in fleet.names if is_plain(fleet, name)] == ["h003", "h004", "h005", "h006"]
     assert [run.hosts[name]["status"] for name in ("h001", "h002")] == ["compliant", "compliant"]
     assert "canary 1 of 1, 1 host(s): 0 of 6 hosts done" in run.done.stdout

@@ -44,9 +44,9 @@ def main(name: str, size: int) -> None:
         reader = threading.Thread(target=_drain, args=(server, received))
         reader.start()
         sent = _pump(client, size)
-        by_tcp = bytes_sent_by_tcp(client)
         client.shutdown(socket.SHUT_WR)
         reader.join()
+        by_tcp = bytes_sent_by_tcp(client)  # only now nothing waits to be sent any more
         server.close()
     print(json.dumps({"sent": sent.hexdigest(), "received": received.hexdigest(), "by_tcp": by_tcp, "bytes": size}))
 

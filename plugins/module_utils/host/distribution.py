@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from typing import Dict, NamedTuple
+from typing import Dict, List, NamedTuple, Tuple
 
 _FILES = ("/etc/os-release", "/usr/lib/os-release")
 _FAMILIES = {
@@ -16,18 +17,19 @@ _FAMILIES = {
 }
 _INSTALL = {"debian": "apt-get install", "redhat": "dnf install", "suse": "zypper install"}
 
-#: What to install, by what it is for and by family.
-PACKAGES: Dict[str, Dict[str, str]] = {
-    "libbpf": {"debian": "libbpf1", "redhat": "libbpf", "suse": "libbpf1"},
+#: What to install, by what it is for and by family; ``{kernel}`` is the release of the running kernel. The one place
+#: where packages are named: the role installs these, and the cures of prerequisites and errors name them.
+PACKAGES: Dict[str, Dict[str, Tuple[str, ...]]] = {
+    "libbpf": {"debian": ("libbpf1",), "redhat": ("libbpf",), "suse": ("libbpf1",)},
     "clang": {
-        "debian": "clang libbpf-dev",
-        "redhat": "clang libbpf-devel kernel-headers",
-        "suse": "clang libbpf-devel linux-glibc-devel",
+        "debian": ("clang", "libbpf-dev", "linux-libc-dev"),
+        "redhat": ("clang", "libbpf-devel", "kernel-headers"),
+        "suse": ("clang", "libbpf-devel", "linux-glibc-devel"),
     },
     "bcc": {
-        "debian": "python3-bpfcc linux-headers-$(uname -r)",
-        "redhat": "python3-bcc kernel-devel-$(uname -r)",
-        "suse": "python3-bcc kernel-default-devel",
+        "debian": ("python3-bpfcc", "linux-headers-{kernel}"),
+        "redhat": ("python3-bcc", "kernel-devel-{kernel}"),
+        "suse": ("python3-bcc", "kernel-default-devel"),
     },
 }
 
@@ -73,9 +75,17 @@ def _assignment(line: str) -> tuple:
         return name.strip(), value.strip("\"' ")
 
 
+def packages(what: str, family: str, kernel: str) -> List[str]:
+    """The packages for what ``PACKAGES`` lists; empty if nobody knows their names in this family.
+
+    :param kernel: str, the release of the running kernel.
+    """
+    return [name.format(kernel=kernel) for name in PACKAGES[what].get(family, ())]
+
+
 def install(what: str, distribution: Distribution) -> str:
-    """The command that installs what ``PACKAGES`` lists, or all families' names where this one is unknown."""
-    packages = PACKAGES[what]
-    if distribution.family in packages:
-        return f"{_INSTALL[distribution.family]} {packages[distribution.family]}"
-    return "install " + ", ".join(f"{names} ({family})" for family, names in packages.items())
+    """The command that installs what ``PACKAGES`` lists, or all families' names if this one is unknown."""
+    kernel = os.uname().release
+    if distribution.family in PACKAGES[what]:
+        return f"{_INSTALL[distribution.family]} {' '.join(packages(what, distribution.family, kernel))}"
+    return "install " + ", ".join(f"{' '.join(packages(what, one, kernel))} ({one})" for one in PACKAGES[what])

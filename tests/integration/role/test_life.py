@@ -42,11 +42,11 @@ def test_a_look_ahead_changes_nothing(site):
     assert not site.traces()
     assert packages() == before
     assert played.changed == [
-        "Have a directory for the source",
-        "Have a directory for the pins",
+        "Create the source directory",
+        "Create the pin directory",
         "Load the programs",
         "Attach the programs",
-        "Write settings, tool and unit",
+        "Write the settings, the tool and the systemd unit",
     ]
     for subject in (site.variables["sockredir_pin_dir"], str(site.cgroup), "sockredirctl"):
         assert subject in played.output, f"the diff says nothing of {subject}"
@@ -79,7 +79,7 @@ def test_enable_again_changes_nothing(site, capsys):
 def test_a_pin_directory_that_others_may_enter_is_closed_again(site):
     pin_dir = Path(site.variables["sockredir_pin_dir"])
     pin_dir.chmod(0o755)
-    assert site.enable().ok().changed == ["Have a directory for the pins"]
+    assert site.enable().ok().changed == ["Create the pin directory"]
     assert pin_dir.stat().st_mode & 0o777 == 0o700
 
 

@@ -72,3 +72,12 @@ def test_without_root_it_says_so(site):
     assert played.code != 0
     assert "root" in played.tasks[-1]["result"]["msg"]
     assert site.traces() == []
+
+
+def test_the_preflight_alone(site):
+    played = site.enable("--tags", "sockredir_preflight").ok()
+    modules = [task["result"].get("preflight") for task in played.tasks if "preflight" in task["result"]]
+    assert len(modules) == 1
+    assert modules[0]["missing"] == []
+    assert not played.changed
+    assert site.traces() == []
