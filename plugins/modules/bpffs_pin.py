@@ -129,14 +129,14 @@ details:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
-quick.install()
+installed_bytecode.install()
 
-from ansible_collections.ebpf.sockredir.plugins.module_utils import pin
+from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import diff
-from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.pin import Access, Wanted
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import change as pin
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin.plan import Access, Wanted
 
 ARGUMENTS = {
     "path": {"type": "path", "required": True},

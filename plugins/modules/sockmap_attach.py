@@ -164,15 +164,15 @@ details:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
-quick.install()
+installed_bytecode.install()
 
-from ansible_collections.ebpf.sockredir.plugins.module_utils import attachment
+from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.hooks import CGROUP, MAP
-from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.attachment import Wanted
-from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import diff
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 
 ARGUMENTS = {
     "program": {"type": "path", "required": True},

@@ -415,7 +415,7 @@ drift:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
 ARGUMENTS = {
     "gather": {
@@ -451,8 +451,8 @@ def preflight(module, options, report):
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     options = module.params
-    quick.install(options["state_dir"])
-    from ansible_collections.ebpf.sockredir.plugins.module_utils.observe.report import gather
+    installed_bytecode.install(options["state_dir"])
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.host_report.report import gather
 
     report = gather(options["gather"], options["pin_dir"], options["state_dir"], options["max_flows"])
     if options["wanted"]:

@@ -80,9 +80,9 @@ import hashlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import atomic_file as files
+from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import compilers
-from ansible_collections.ebpf.sockredir.plugins.module_utils.state import files
 
 
 def differs(path, data):

@@ -182,13 +182,13 @@ details:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
-quick.install()
+installed_bytecode.install()
 
-from ansible_collections.ebpf.sockredir.plugins.module_utils import program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.model import diff
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
 
 ARGUMENTS = {
     "name": {"type": "str", "required": True},

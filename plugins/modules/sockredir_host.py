@@ -208,12 +208,12 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.sockredir.plugins.module_utils import quick
+from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
-quick.install()
+installed_bytecode.install()
 
-from ansible_collections.ebpf.sockredir.plugins.module_utils import hosting
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
 
 # What is installed on the host is what travels with this module, and that is what it imports.
 from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import main as _tool  # noqa: F401

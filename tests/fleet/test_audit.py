@@ -126,7 +126,10 @@ HOSTILE_HOST = "<b onclick=\"document.title='owned'\">&amp; \u00fc \U0001f600"
 #: Ten million characters of an error.
 HUGE = "<script>document.title='owned'</script>\n" * 250_000
 #: What only the modules of one host see: systemd at work, and a kernel of old without types.
-SYSTEMD_RUNS = "mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system"
+SYSTEMD_RUNS = (
+    "mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system /run/bin; printf '#!/bin/sh\\n' > /run/bin/systemctl;"
+    " chmod 0755 /run/bin/systemctl; export PATH=/run/bin:$PATH"
+)
 OLD_KERNEL = "mount -t tmpfs tmpfs /sys/kernel/btf"
 #: Hosts behind the broken ones: what they are.
 WHOLE, NEVER, LOST, UNSUPPORTED = "compliant", "not_enabled", "unreachable", "unsupported"

@@ -12,8 +12,9 @@ import socket
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
+from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, live
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import compilers, libbpf, loader
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, loader
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "bpf" / "sockredir.bpf.c"

@@ -14,8 +14,9 @@ import os
 import resource
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from .. import distribution
 from ..kernel import probe
-from . import distribution, mounts
+from . import mounts
 
 #: Helpers that the shipped programs call, by program type.
 SOCK_OPS_HELPERS = (
@@ -144,7 +145,7 @@ def lockdown() -> str:
 
 
 def _clang() -> Optional[str]:
-    from ..kernel import compilers
+    from ..compile import compilers
 
     return compilers.find_clang()
 

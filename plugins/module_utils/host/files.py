@@ -10,8 +10,8 @@ import os
 import stat
 from typing import Callable, NamedTuple, Optional
 
+from .. import atomic_file as atomic
 from ..errors import SockredirError
-from ..state import files as atomic
 
 
 class File(NamedTuple):

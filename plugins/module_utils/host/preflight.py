@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from . import advice, distribution, prerequisites
+from .. import distribution
+from . import advice, prerequisites
 
 AUTO, NONE = "auto", "none"
 BPFFS = "/sys/fs/bpf"
@@ -38,7 +39,7 @@ class Wanted(NamedTuple):
 def judge(wanted: Wanted, report: Report) -> Dict[str, Any]:
     """``missing``, ``packages``, ``warnings``, ``standing``, ``pins_ready`` and ``mount_bpffs``.
 
-    :param report: of :func:`.report.gather`, with prerequisites and drift.
+    :param report: of :func:`..host_report.report.gather`, with prerequisites and drift.
     """
     lacking = _lacking(wanted, report)
     packages = _packages(wanted, report, lacking)

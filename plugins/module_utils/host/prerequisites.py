@@ -10,7 +10,7 @@ import os
 import re
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from . import distribution
+from .. import distribution
 from .facts import Facts
 
 BPFFS = "bpf"

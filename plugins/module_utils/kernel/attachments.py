@@ -4,8 +4,8 @@
 """Programs attached to cgroups and maps: what is there, and one function for each change.
 
 At each of its hooks (:mod:`.hooks`) a cgroup holds any number of programs, each by a link or without one (legacy), and
-a sockmap or sockhash holds one. Whose they are is decided in :mod:`..plan.attachment`; here is only what the kernel
-says and does.
+a sockmap or sockhash holds one. Whose they are is decided in :mod:`..resource.attachment.plan`; here is only what the
+kernel says and does.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ import errno as errnos
 import os
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
+from .. import distribution
 from ..errors import SockredirError
-from ..host import distribution
 
 # Numbers of <linux/bpf.h>.
 PROG_TYPE_SOCK_OPS = 13

@@ -10,8 +10,8 @@ import re
 from typing import Any, Dict, Mapping, Optional
 
 from ..errors import SockredirError
-from ..plan.maps import MapSpec
 from . import btf, elf, libbpf, objects
+from .map_spec import MapSpec
 
 _DIGEST_BYTES = 72  # "sha256:" and 64 hex digits, and an end
 _LOG_BEGIN, _LOG_END = "-- BEGIN PROG LOAD LOG --", "-- END PROG LOAD LOG --"

@@ -14,8 +14,8 @@ import os
 import time
 from typing import Iterator
 
+from .. import atomic_file as files
 from ..errors import SockredirError
-from . import files
 
 NAME = "lock"
 #: How long a change waits for another one unless it is told otherwise; ``lock_timeout`` of the modules.

@@ -24,8 +24,8 @@ import os
 import re
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+from .. import atomic_file as files
 from ..errors import SockredirError
-from . import files
 
 SCHEMA = 1
 CURRENT = "current"

@@ -10,8 +10,9 @@ import os
 import re
 from typing import Iterable, List, Optional
 
+from .. import atomic_file as files
 from ..errors import SockredirError
-from . import files, manifest
+from . import manifest
 
 DIRECTORY = "objects"
 _SHA256 = re.compile(r"[0-9a-f]{64}")

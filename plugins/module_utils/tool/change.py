@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from .. import lifecycle
-from ..plan.model import Plan, describe
+from ..change.step import Plan, describe
+from ..operation import restore as lifecycle
 from . import context
 
 

@@ -9,8 +9,8 @@ import json
 import sys
 from typing import Any, Iterable
 
-from .. import lifecycle
 from ..errors import SockredirError
+from ..operation import restore as lifecycle
 from ..state import manifest
 
 OK, DIFFERS, USAGE, FAILED, NOT_ENABLED = 0, 1, 2, 3, 4

@@ -11,7 +11,7 @@ import sys
 from typing import List, Optional
 
 from ..errors import SockredirError
-from ..lifecycle import NotEnabled
+from ..operation.restore import NotEnabled
 from . import cgroup, change, context, counters, status, trace, verify
 
 STATE_DIR = "/var/lib/sockredir"

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Optional
 
-from .. import compare, program
 from ..datapath import live
 from ..errors import SockredirError
-from ..plan.host import drift
-from ..snapshot import Snapshot
+from ..operation import drift as compare
+from ..operation.drift_kinds import drift
+from ..resource.program import change as program
+from ..resource.snapshot import Snapshot
 from ..state import manifest
 from . import context
 

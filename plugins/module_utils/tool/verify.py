@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional
 
-from ..datapath import layout, live
+from ..datapath import layout, live, settings
 from ..host import cgroups, mounts, proof
-from ..plan import settings
 from . import context
 
 #: Which counter has to grow by the bytes of the transfer.

@@ -184,7 +184,7 @@ def compiled():
     """The object file of this checkout's bpf/, compiled by the project's own code."""
     root = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
     source = os.path.join(root, "bpf", "sockredir.bpf.c")
-    return library("kernel.compilers").compile_clang(source, {}).data
+    return library("compile.compilers").compile_clang(source, {}).data
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import struct
 import subprocess
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import compilers, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock, manifest
 
 

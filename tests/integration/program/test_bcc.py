@@ -15,11 +15,12 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import bcc, compilers
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import bcc, compilers, objects
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objects
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.libbpf import Map
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.loader import Loadable
-from ansible_collections.ebpf.sockredir.plugins.module_utils.plan.maps import differences
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.map_spec import differences
 from support.collection import ROOT
 from support.connection import connection
 
@@ -145,7 +146,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from support.collection import map_collection
 map_collection()
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import compilers
+from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
 with open(sys.argv[3], "wb") as out:
     out.write(compilers.compile_source(sys.argv[2], {}, compilers.BCC).data)
 """

@@ -16,11 +16,12 @@ import sys
 import time
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils import program
-from ansible_collections.ebpf.sockredir.plugins.module_utils.apply import apply
+from ansible_collections.ebpf.sockredir.plugins.module_utils.change.transaction import apply
+from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import compilers, libbpf, objects
-from ansible_collections.ebpf.sockredir.plugins.module_utils.snapshot import Snapshot
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.snapshot import Snapshot
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest, store
 from support.collection import ROOT
 from support.connection import connection
@@ -403,8 +404,8 @@ import json, os, sys
 sys.path.insert(0, sys.argv[1])
 from support.collection import map_collection
 map_collection()
-from ansible_collections.ebpf.sockredir.plugins.module_utils import program
-from ansible_collections.ebpf.sockredir.plugins.module_utils.apply import apply
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.change.transaction import apply
 seen = []
 def watch(when, step):
     seen.append(when)

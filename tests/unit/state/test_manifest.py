@@ -9,8 +9,9 @@ import json
 import os
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils import atomic_file as files
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.state import files, manifest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 
 
 @pytest.fixture

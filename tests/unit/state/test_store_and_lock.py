@@ -14,8 +14,9 @@ import textwrap
 import threading
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils import atomic_file as files
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.state import files, lock, store
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock, store
 
 
 @pytest.fixture

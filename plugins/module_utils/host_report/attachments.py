@@ -1,0 +1,82 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every attachment of the manifest beside what the kernel says of its target."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from ..kernel import hooks, libbpf, objects
+from ..kernel.attachments import Attached
+from ..kernel.hooks import CGROUP, MAP
+from ..resource.attachment import change as attachment
+from ..resource.attachment import plan as planning
+from ..resource.snapshot import Snapshot
+from ..state import manifest
+
+Read = Callable[[str, Callable[[], Any]], Any]
+
+
+def report(read: Read, host: Snapshot, document: Optional[manifest.Manifest]) -> Dict[str, List[Dict[str, Any]]]:
+    """``attachments`` and ``foreign``, the latter programs that are not ours on the same targets.
+
+    :param read: called with what is read and how; gives None where it cannot be.
+    """
+    found: List[Dict[str, Any]] = []
+    foreign: Dict[Tuple[Any, ...], Dict[str, Any]] = {}
+    recorded = document["attachments"] if document else []
+    links = read("links", lambda: host.links) if recorded else []
+    for entry in recorded if links is not None else []:
+        wanted = _wanted(entry)
+        seen = read(f"attachment on {wanted.target}", partial(attachment.observe, wanted, host))
+        if seen is None:
+            continue
+        found.append(_shown(wanted, seen))
+        for each in planning.foreign(wanted, seen):
+            key = (wanted.target, *each)
+            foreign[key] = {**_target(wanted), **_named(each)}
+    # What one of our attachments takes for foreign may be another one of ours.
+    ours = {entry["program_id"] for entry in found}
+    return {
+        "attachments": found,
+        "foreign": [each for each in foreign.values() if each["program_id"] not in ours],
+    }
+
+
+def _wanted(entry: planning.Record) -> planning.Wanted:
+    kind = CGROUP if entry["cgroup"] is not None else MAP
+    return planning.Wanted(entry["program"], kind, entry[kind], pretend=True, hook=hooks.recorded(entry))
+
+
+def _target(wanted: planning.Wanted) -> Dict[str, Optional[str]]:
+    return {kind: wanted.target if wanted.kind == kind else None for kind in (CGROUP, MAP)}
+
+
+def _shown(wanted: planning.Wanted, seen: planning.Observed) -> Dict[str, Any]:
+    mine = planning.ours(wanted, seen)
+    first = mine[0] if mine else None
+    return {
+        "program": wanted.program,
+        **_target(wanted),
+        "attach_type": seen.hook.name if seen.hook else None,
+        "target_id": seen.target_id,
+        "times": len(mine),
+        "program_id": first.program_id if first else None,
+        "method": first.method if first else None,
+        "link_id": first.link_id if first else None,
+        "link_pin": wanted.link_pin if seen.pinned else None,
+        "pinned_program_id": seen.program_id,
+    }
+
+
+def _named(each: Attached) -> Dict[str, Any]:
+    program = objects.program_by_id(each.program_id)
+    return {
+        "program_id": each.program_id,
+        "name": program.name if program else None,
+        "type": libbpf.prog_type_name(program.type) if program else None,
+        "method": each.method,
+        "link_id": each.link_id,
+    }

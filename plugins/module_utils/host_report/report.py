@@ -1,0 +1,126 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Everything there is to say about a host, for ``sockmap_info`` and the fleet's audit. Reads only.
+
+Works without root and on a host with nothing installed: what could not be read is named in ``unreadable``. Each part is
+imported only when it is asked for, because an audit asks every host of a fleet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from ..errors import SockredirError
+from ..resource.snapshot import Snapshot
+from ..state import manifest
+
+PARTS = ("prerequisites", "programs", "attachments", "counters", "flows", "drift")
+SCHEMA_VERSION = 1
+PIN_DIR = "/sys/fs/bpf/sockredir"
+
+Report = Dict[str, Any]
+
+
+class Unreadable:
+    """Collects what could not be read, and why."""
+
+    def __init__(self) -> None:
+        self.found: List[Dict[str, str]] = []
+
+    def read(self, what: str, look: Callable[[], Any]) -> Any:
+        """What ``look`` returns; None where it fails."""
+        try:
+            return look()
+        except (SockredirError, OSError) as error:
+            self.found.append({"what": what, "why": str(error)})
+            return None
+
+
+def gather(parts: Sequence[str], pin_dir: Optional[str], state_dir: str, max_flows: int = 1000) -> Report:
+    """What is asked for of :data:`PARTS`, and always what the host is and what its manifest says.
+
+    :param pin_dir: str, where the pins are; None: where the manifest says, else the usual place.
+    :param max_flows: int, how many connections to list at most.
+    """
+    unreadable = Unreadable()
+    seen = Snapshot(state_dir)
+    document = unreadable.read("manifest", lambda: seen.document)
+    pins = pin_dir or (document or {}).get("pin_dir") or PIN_DIR
+    report: Report = {"schema_version": SCHEMA_VERSION, "pin_dir": pins, "state_dir": state_dir}
+    report.update(_about(unreadable, document, seen, pins))
+    if "prerequisites" in parts:
+        report.update(_prerequisites(pins, seen))
+    if "programs" in parts:
+        report.update(_programs(unreadable, pins, document, seen))
+    if "attachments" in parts:
+        report.update(_attachments(unreadable, seen, document))
+    if "counters" in parts:
+        report.update(_counters(unreadable, pins))
+    if "flows" in parts:
+        report["flows"] = _flows(unreadable, pins, max_flows)
+    if "drift" in parts:
+        report["drift"] = unreadable.read("drift", lambda: _drift(seen))
+    report["unreadable"] = unreadable.found
+    return report
+
+
+def _about(unreadable: Unreadable, document: Optional[manifest.Manifest], seen: Snapshot, pins: str) -> Report:
+    from . import host
+
+    damaged = unreadable.read("manifest", lambda: seen.damage) if not unreadable.found else None
+    unknown = bool(unreadable.found) and document is None
+    return {
+        "host": host.about(seen),
+        "enabled": None if unknown else document is not None,
+        "manifest": host.manifest_summary(document, damaged),
+        "cgroup": host.accelerated(document),
+        "sources": unreadable.read(f"sources in {seen.state_dir}", lambda: host.sources(seen.state_dir)),
+        "pin_directory": unreadable.read(f"directory {pins}", lambda: host.directory(pins)),
+        "version": (document or {}).get("wanted", {}).get("version"),
+    }
+
+
+def _prerequisites(pin_dir: str, seen: Snapshot) -> Report:
+    from ..host import advice, facts, prerequisites
+
+    found = facts.observe(pin_dir, lambda: seen.mounts)
+    return {
+        "prerequisites": prerequisites.judge(found),
+        "compilers": prerequisites.compilers(found),
+        "advice": advice.judge(advice.observe()),
+    }
+
+
+def _programs(unreadable: Unreadable, pin_dir: str, document: Optional[manifest.Manifest], seen: Snapshot) -> Report:
+    from . import programs
+
+    found = unreadable.read(f"pins in {pin_dir}", lambda: programs.pinned(pin_dir, seen))
+    draining = unreadable.read("draining programs", lambda: programs.draining(document))
+    return {**(found or programs.NOTHING), "draining": draining or []}
+
+
+def _attachments(unreadable: Unreadable, seen: Snapshot, document: Optional[manifest.Manifest]) -> Report:
+    from . import attachments
+
+    return attachments.report(unreadable.read, seen, document)
+
+
+def _counters(unreadable: Unreadable, pin_dir: str) -> Report:
+    from . import counters
+
+    found = unreadable.read(f"counters in {pin_dir}", lambda: counters.report(pin_dir))
+    return found or counters.NOTHING
+
+
+def _flows(unreadable: Unreadable, pin_dir: str, most: int) -> Optional[Dict[str, Any]]:
+    from . import flows
+
+    return unreadable.read(f"flows in {pin_dir}", lambda: flows.report(pin_dir, most))
+
+
+def _drift(seen: Snapshot) -> List[Dict[str, Any]]:
+    from ..operation import drift as compare
+    from ..operation.drift_kinds import drift
+
+    return drift(compare.with_manifest(seen).steps)

@@ -1,0 +1,306 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take everything of ours off a host, and no byte from a live connection.
+
+First the programs are told to drain: from then on each direction goes on by TCP, behind what was redirected before.
+Then they are taken off, cgroups first, and the pins go. A live socket keeps the verdict that it was inserted with, and
+that keeps the maps with its unread data: both go when the last such socket closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from dataclasses import replace
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from .. import atomic_file as state_files
+from ..change.step import Plan, Step
+from ..change.transaction import Handler, Undo, Watch, apply
+from ..datapath import live
+from ..host import cgroups, files, install, systemd
+from ..kernel import objects
+from ..resource.attachment import change as attachment
+from ..resource.attachment import plan as attachment_plan
+from ..resource.program import change as program
+from ..resource.services import change as services
+from ..resource.services import plan as services_plan
+from ..resource.setup import change as setup
+from ..resource.snapshot import Snapshot
+from ..state import lock, manifest, store
+from . import disable_plan as planning
+from . import found as discovery
+
+#: The kernel frees a program a moment after its last user has gone.
+_SETTLE_SECONDS = 0.5
+#: Everything that we ever put in a state directory, what is needed longest last.
+_STATE_DIRECTORIES = (store.DIRECTORY, manifest.DIRECTORY, "src")
+_STATE_FILES = (manifest.PREVIOUS, manifest.CURRENT, "settings.lock", "trace.lock", lock.NAME)
+
+
+class Places(NamedTuple):
+    """Where things of ours may be.
+
+    :ivar cgroup: the accelerated cgroup, as the operator names it.
+    :ivar restart_services: whether the services in its slice may be restarted to leave it.
+    """
+
+    pin_dir: str
+    state_dir: str
+    unit_dir: str
+    prefix: str
+    cgroup: str
+    restart_services: bool = False
+
+
+class Result(NamedTuple):
+    """:ivar draining: programs that live connections still use.
+    :ivar remaining: what was left, with the reason, one line each.
+    :ivar waiting: services that leave the cgroup at their next start.
+    """
+
+    steps: Plan
+    draining: List[Dict[str, Any]]
+    remaining: List[str]
+    waiting: List[str]
+
+
+def preview(places: Places) -> Plan:
+    """What :func:`ensure` would do; reads only."""
+    return list(_Work(places).steps())
+
+
+def ensure(places: Places, wait_seconds: float, watch: Optional[Watch] = None) -> Result:
+    """Have nothing of ours on the host.
+
+    :raises SockredirError: something cannot be removed; the host is as it was.
+    """
+    idle = _Work(places)
+    if not list(idle.steps()):
+        return Result([], [], remaining(places, []), idle.waiting())
+    with lock.hold(places.state_dir, wait_seconds):
+        work = _Work(places)
+        apply(work.steps(), work.handlers, watch)
+    return Result(work.done, _settle(work.programs), remaining(places, work.cgroups), work.waiting())
+
+
+class _Work:
+    """Steps that are planned while they are done.
+
+    No book is kept: the manifest goes as a whole, last. So a full disk is no obstacle, and a run after one that was
+    killed knows all that there was.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.host = Snapshot(places.state_dir)
+        known = self.host.document
+        if known is None or self.host.damage is not None:
+            known = discovery.document(places.pin_dir, known, self.host)
+        self.document = known
+        self.handlers: Dict[str, Handler] = {}
+        self.done: Plan = []
+        self.programs = _programs(self.document)
+        self.cgroups: List[str] = list(self.document.get("cgroups", []))
+        self.services = services_plan.Wanted(
+            places.cgroup, places.unit_dir, restart=places.restart_services, present=False
+        )
+        self.seen_services = services.observe(self.services, self.host)
+
+    def steps(self) -> Iterator[Step]:
+        yield from self._part("settings", planning.drain(self._settings()), {"drain": self._drain})
+        # Before anything that can only be undone by making it new: restarting a service is what fails most.
+        yield from self._unit_files("services", self._file_steps(drop_ins=True), self.services)
+        yield from self._part("leaf", self._leaf_steps(), {"remove_leaf": _remove_leaf})
+        for entry in reversed(attachment.ordered(self.document)):
+            wanted = attachment.wish(entry)._replace(present=False)
+            steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.host))
+            handlers = attachment.handlers(wanted, self.places.state_dir, keep_book=False)
+            handlers["remove_cgroup"] = self._stopping_slice(handlers["remove_cgroup"])
+            yield from self._part(f"{wanted.program} {wanted.target}", steps, handlers)
+        for name in self.document["programs"]:
+            steps, handlers = program.removal(name, self.document, self.places.state_dir)
+            yield from self._part(name, steps, {**handlers, "forget": lambda _step: None})
+        yield from self._unit_files("files", self._file_steps(drop_ins=False), self.services._replace(restart=False))
+        yield from self._part("slice", self._slice_steps(), {"stop_slice": self._stop_slice})
+        yield from self._part("pins", self._directory_steps(), {"remove_directory": program.remove_directory})
+        yield from self._part("state", self._state_steps(), {"remove_state": self._remove_state})
+
+    def _part(self, name: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
+        self.handlers.update({f"{name} {verb}": handler for verb, handler in handlers.items()})
+        for step in steps:
+            told = replace(planning.named(step), verb=f"{name} {step.verb}")
+            self.done.append(told)
+            yield told
+        if steps:
+            self.host.refresh()
+
+    def _unit_files(self, name: str, steps: Plan, wanted: services_plan.Wanted) -> Iterator[Step]:
+        """A part that removes files, with what systemd is to make of it."""
+        after = services_plan.plan(wanted, self.seen_services, [step.subject for step in steps])
+        init = services.Changes(wanted)
+
+        def remove(step: Step) -> Undo:
+            undo = files.change(step.subject, None, setup.keep_of(step.subject, self.places.unit_dir))
+            return init.guard(step.subject, undo)
+
+        yield from self._part(name, steps + after, {"file": remove, "package": self._package, **init.handlers()})
+
+    # What there is.
+
+    def _settings(self) -> Optional[live.Found]:
+        return live.read_settings(self.places.pin_dir)
+
+    def _leaf_steps(self) -> Plan:
+        leaves = [os.path.join(path, cgroups.LEAF) for path in self.cgroups]
+        return [Step("remove_leaf", leaf, "cgroup", None) for leaf in cgroups.removable(leaves)]
+
+    def _file_steps(self, drop_ins: bool) -> Plan:
+        """:param drop_ins: whether those of services, which are a part of their own, or all the others."""
+        steps = [step for step in self._all_files() if (os.path.basename(step.subject) == systemd.DROP_IN) == drop_ins]
+        return steps if drop_ins else steps + self._package_steps()
+
+    def _all_files(self) -> Plan:
+        places = install.Places(self.places.prefix)
+        unit_dir = self.places.unit_dir
+        paths = {places.launcher, os.path.join(unit_dir, systemd.UNIT), systemd.wants_link(unit_dir)}
+        paths |= {systemd.drop_in_path(unit_dir, service) for service in systemd.drop_ins(unit_dir)}
+        recorded = [path for path in self.document["files"] if not path.startswith(places.package + "/")]
+        return planning.remove_files({path: files.read(path) for path in paths | set(recorded)}, recorded)
+
+    def _package_steps(self) -> Plan:
+        places = install.Places(self.places.prefix)
+        if not os.path.lexists(places.package) and not install.stale(places):
+            return []
+        before = install.summary(install.installed(places)) or "unfinished"
+        return [Step("package", places.package, before, None)]
+
+    def _slice_steps(self) -> Plan:
+        """The slice without a unit file that nothing is in any more; a plan in which it has gone already says so."""
+        idle = services.idle_slice(self.places.cgroup, self.host)
+        if idle is None or idle[1] in {step.subject for step in self.done}:
+            return []
+        return [Step("stop_slice", idle[1], "cgroup", None, planning.Slice(idle[0]))]
+
+    def waiting(self) -> List[str]:
+        """The services that are still in the slice."""
+        seen = services.observe(self.services, self.host) if self.done else self.seen_services
+        return services_plan.waiting(self.services, seen._replace(drop_ins=self.seen_services.drop_ins))
+
+    def _directory_steps(self) -> Plan:
+        """It also goes where an earlier run has made it and then failed."""
+        pin_dir = self.places.pin_dir
+        return planning.remove_directory(pin_dir, _listing(pin_dir), self.done) if os.path.isdir(pin_dir) else []
+
+    def _state_steps(self) -> Plan:
+        there = [name for name in _STATE_FILES + _STATE_DIRECTORIES if os.path.lexists(self._state(name))]
+        return [Step("remove_state", self.places.state_dir, "directory", None)] if there else []
+
+    def _state(self, name: str) -> str:
+        return os.path.join(self.places.state_dir, name)
+
+    # What is done.
+
+    def _drain(self, step: Step) -> Undo:
+        paths = setup.Paths(self.places.pin_dir, self.places.state_dir, self.places.unit_dir)
+        return setup.write_settings(paths, step.need(planning.Told).settings)
+
+    def _stop_slice(self, step: Step) -> Undo:
+        name = step.need(planning.Slice).name
+        systemd.stop_slice(name)
+        return lambda: systemd.start_slice(name)
+
+    def _stopping_slice(self, remove: Handler) -> Handler:
+        """Remove a cgroup, and have systemd forget the slice that it was."""
+
+        def run(step: Step) -> Undo:
+            undo, name = remove(step), self.seen_services.slice
+            if not name or os.path.isdir(step.subject) or not step.subject.endswith(self.seen_services.relative):
+                return undo
+            systemd.stop_slice(name)
+            return lambda: _again(name, undo)
+
+        return run
+
+    def _package(self, _step: Step) -> Undo:
+        places = install.Places(self.places.prefix)
+        before = install.installed(places)
+        install.remove(places)
+
+        def undo() -> None:
+            if before:
+                install.install(places, before)
+
+        return undo
+
+    def _remove_state(self, _step: Step) -> Undo:
+        for name in _STATE_DIRECTORIES:
+            shutil.rmtree(self._state(name), ignore_errors=True)
+        for name in _STATE_FILES:
+            state_files.remove(self._state(name))
+        with contextlib.suppress(OSError):
+            os.rmdir(self.places.state_dir)
+        return None
+
+
+def _again(slice_name: str, undo: Undo) -> None:
+    systemd.start_slice(slice_name)
+    if undo:
+        undo()
+
+
+def _remove_leaf(step: Step) -> Undo:
+    cgroups.remove([step.subject])
+
+    def undo() -> None:
+        cgroups.create(step.subject)
+
+    return undo
+
+
+def _programs(document: manifest.Manifest) -> List[Dict[str, Any]]:
+    """Every program of ours that may be in the kernel, as entries of ``draining``."""
+    known = list(document["draining"]) if manifest.ids_valid(document) else []
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    for entry in document["programs"].values():
+        for name, path in entry["pins"].items():
+            pin = objects.at(path)
+            if pin and pin.kind == "program":
+                known.append({"name": name, "program_id": pin.id, "since": since})
+    return known
+
+
+def _settle(programs: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Those that stay, when the others have had time to go."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        alive = set(objects.alive([entry["program_id"] for entry in programs])) if programs else set()
+        if not alive or time.monotonic() >= deadline:
+            return [entry for entry in programs if entry["program_id"] in alive]
+        time.sleep(0.05)
+
+
+def _listing(directory: str) -> List[str]:
+    try:
+        return [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def remaining(places: Places, made: List[str]) -> List[str]:
+    """What is still there, in lines."""
+    lines = [
+        f"cgroup {path} is still in use: it can go when its processes have ended: disable again, or rmdir"
+        for path in made
+        if os.path.isdir(path)
+    ]
+    pins = _listing(places.pin_dir)
+    if pins:
+        lines.append(f"{places.pin_dir} has pins of others: {', '.join(os.path.basename(path) for path in pins)}")
+    left = _listing(places.state_dir)
+    if left:
+        lines.append(f"{places.state_dir} has files of others: {', '.join(os.path.basename(path) for path in left)}")
+    return lines

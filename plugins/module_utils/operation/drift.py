@@ -1,0 +1,121 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole host beside its manifest: what differs. Reads only.
+
+Apart from what makes changes: an audit asks every host of a fleet, and what it sends and compiles there is its cost.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from ..change.step import Plan
+from ..datapath import live
+from ..datapath import settings as settings_plan
+from ..errors import SockredirError
+from ..host import files, install
+from ..kernel import hooks
+from ..kernel.attachments import Attached
+from ..kernel.hooks import CGROUP
+from ..resource.attachment import change as attachment
+from ..resource.attachment import plan as attachment_plan
+from ..resource.program import change as program
+from ..resource.snapshot import Snapshot
+from ..state import manifest, store
+from . import drift_kinds as planning
+
+Document = manifest.Manifest
+
+
+class Comparison(NamedTuple):
+    """A host beside its manifest.
+
+    :ivar document: what can be understood of the manifest; None where there is none.
+    :ivar steps: what it would take to make the host what the manifest says, each with its kind of drift.
+    :ivar foreign: other programs on the accelerated cgroups, by cgroup.
+    """
+
+    document: Optional[Document]
+    steps: Plan
+    foreign: Dict[str, List[Attached]]
+
+
+def with_manifest(host: Snapshot) -> Comparison:
+    """How a host differs from its manifest; reads only.
+
+    :raises SockredirError: the kernel does not let us look.
+    """
+    document, damage = host.document, host.damage
+    steps: Plan = []
+    if damage:
+        steps.append(planning.refused("manifest", damage, "manifest_changed"))
+    foreign: Dict[str, List[Attached]] = {}
+    if document is not None:
+        steps += _manifest_drift(host, document)
+        for name in document["programs"]:
+            steps += _program_drift(host, document, name)
+        for entry in attachment.ordered(document):
+            found, others = _attachment_drift(host, document, entry)
+            steps += found
+            if others:
+                foreign.setdefault(entry["cgroup"], []).extend(others)
+        steps += _settings_drift(document) + _file_drift(document)
+    return Comparison(document, steps, foreign)
+
+
+def _manifest_drift(host: Snapshot, document: Document) -> Plan:
+    steps: Plan = []
+    state_dir = host.state_dir
+    if not document["committed"] and not host.damage:
+        steps.append(planning.refused("manifest", "a change was not finished", "unfinished"))
+    problem = host.previous_damage
+    if problem:
+        steps.append(planning.refused("manifest: previous", problem, "object_changed"))
+    for digest in manifest.objects(document):
+        try:
+            store.get(state_dir, digest)
+        except SockredirError as error:
+            steps.append(planning.refused(store.path(state_dir, digest), error.message, "object_changed"))
+    return steps
+
+
+def _program_drift(host: Snapshot, document: Document, name: str) -> Plan:
+    same_boot = manifest.ids_valid(document)
+    try:
+        with program.planned(name, document, host) as (steps, _handlers):
+            pass
+    except SockredirError as error:
+        return [planning.refused(f"program {name}", error.message, "pin_replaced")]
+    # What is wrong with an object is said above, for each.
+    return planning.name_drift(planning.PROGRAM, [step for step in steps if step.verb != "store"], same_boot)
+
+
+def _attachment_drift(host: Snapshot, document: Document, entry: Dict[str, Any]) -> Any:
+    try:
+        wanted = attachment.wish(entry)._replace(pretend=True)
+        seen = attachment.observe(wanted, host)
+        steps = attachment_plan.plan(wanted, seen)
+    except SockredirError as error:
+        return [planning.refused(entry["cgroup"] or entry["map"], error.message, "program_replaced")], []
+    others = attachment_plan.foreign(wanted, seen) if wanted.kind == CGROUP else []
+    return planning.name_drift(hooks.recorded(entry).name, steps, manifest.ids_valid(document)), others
+
+
+def _settings_drift(document: Document) -> Plan:
+    try:
+        found = live.read_settings(document["pin_dir"])
+    except SockredirError as error:
+        return [planning.refused("settings", error.message, "settings_changed")]
+    # Without the map that is missing, not what it would say.
+    return settings_plan.steps(document["settings"], found) if found and document["settings"] else []
+
+
+def _file_drift(document: Document) -> Plan:
+    recorded = document["files"]
+    found = {path: files.read(path) for path in recorded}
+    prefix = document["unit"].get("prefix")
+    if prefix:
+        places = install.Places(prefix)
+        found.update({f"{places.package}/{name}": files.File(text) for name, text in install.installed(places).items()})
+    return planning.file_drift(recorded, found, document["unit"])

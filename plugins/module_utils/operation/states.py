@@ -1,0 +1,169 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``sockredir_host`` does with its options: each state from options to result."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+from ..change.step import Plan, Step, diff
+from ..change.transaction import Watch
+from ..datapath import budget as memory
+from ..datapath import settings as settings_form
+from ..host import cgroups, install, systemd
+from ..resource.program import change as program
+from ..resource.services import change as services
+from ..resource.services import plan as services_plan
+from ..resource.setup import change as setup
+from ..resource.setup import plan as setup_plan
+from ..resource.setup.plan import Wanted
+from ..resource.snapshot import Snapshot
+from ..state import manifest
+from . import disable as removal
+from . import restore as lifecycle
+
+Options = Dict[str, Any]
+
+
+class Outcome(NamedTuple):
+    """:ivar steps: what was done, or would be.
+    :ivar result: what the module returns beside ``changed``, ``diff`` and ``steps``.
+    :ivar warnings: one line each.
+    """
+
+    steps: Plan
+    result: Dict[str, Any]
+    warnings: List[str]
+
+
+def show(steps: Plan) -> List[Dict[str, Any]]:
+    """A plan as a module returns it."""
+    return [{"kind": step.kind or step.verb.rpartition(" ")[2], **_change(step)} for step in steps]
+
+
+def _change(step: Step) -> Dict[str, Any]:
+    return {"subject": step.subject, "before": step.before, "after": step.after}
+
+
+def returned(outcome: Outcome) -> Dict[str, Any]:
+    """A module's return value."""
+    shown = show(outcome.steps)
+    return {"changed": bool(shown), "diff": diff(outcome.steps), "steps": shown, **outcome.result}
+
+
+def present(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Outcome:
+    """Settings, library, tool, unit, drop-ins, manifest.
+
+    :raises SockredirError: it cannot be had; the host is as it was.
+    """
+    wanted = wish(options, pretend)
+    steps, waiting = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
+    document = manifest.known(options["state_dir"])
+    result = {
+        "committed": bool(document and document["committed"]) if not pretend else wanted.commit,
+        "settings": wanted.settings,
+        "files": _short(setup_plan.recorded(wanted), wanted),
+        "draining": list(program.draining(document)),
+        "waiting_services": waiting,
+        "remaining": [],
+    }
+    return Outcome(steps, result, _warnings(options, waiting))
+
+
+def wish(options: Options, pretend: bool) -> Wanted:
+    """The options as the plan takes them.
+
+    :raises SockredirError: one of them makes no sense on this host.
+    """
+    host = Snapshot(options["state_dir"])
+    names = services.names(options["services"], options["cgroup"], host)
+    places = install.Places(options["prefix"])
+    unit = {"prefix": options["prefix"], "unit_dir": options["unit_dir"], "services": list(names)}
+    ours = {places.launcher: install.launcher(places, options["state_dir"])}
+    slice_name = systemd.slice_of(cgroups.relative(options["cgroup"], host.mounts)) if systemd.booted() else None
+    if options["persist"] and systemd.booted():
+        made = systemd.unit_files(options["unit_dir"], places.launcher, options["state_dir"], slice_name)
+        unit.update(path=os.path.join(options["unit_dir"], systemd.UNIT), link=systemd.wants_link(options["unit_dir"]))
+        ours.update(made)
+    for service in names:
+        ours[systemd.drop_in_path(options["unit_dir"], service)] = systemd.drop_in(slice_name or "")
+    return Wanted(
+        settings=settings_form.normal(dict(options, budget=_budget(options))),
+        cgroup=options["cgroup"],
+        places=places,
+        package=install.travelled(),
+        files=ours,
+        unit=unit,
+        wanted=options["wanted"],
+        commit=options["commit"],
+        pretend=pretend,
+        services=services_plan.Wanted(
+            options["cgroup"], options["unit_dir"], names, options["restart_services"], pretend=pretend
+        ),
+    )
+
+
+def _budget(options: Options) -> int:
+    text = options["memory_budget"]
+    return memory.size(text, "memory_budget") if text else memory.default_budget()
+
+
+def _paths(options: Options) -> setup.Paths:
+    return setup.Paths(options["pin_dir"], options["state_dir"], options["unit_dir"])
+
+
+def _short(recorded: Dict[str, str], wanted: Wanted) -> Dict[str, str]:
+    """The files as an operator looks at them: the library as one."""
+    package = wanted.places.package
+    others = {path: text for path, text in recorded.items() if not path.startswith(package + "/")}
+    return {**others, package: install.summary(wanted.package) or ""}
+
+
+def _warnings(options: Options, waiting: Sequence[str]) -> List[str]:
+    warnings = []
+    if options["persist"] and not systemd.booted():
+        warnings.append("systemd does not run on this host: nothing restores the redirection after a reboot")
+    if waiting:
+        warnings.append(f"these services change cgroup at their next start: {', '.join(waiting)}")
+    return warnings
+
+
+def absent(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Outcome:
+    """Nothing of ours on the host; live connections go on.
+
+    :raises SockredirError: something cannot be removed; the host is as it was.
+    """
+    names = ("pin_dir", "state_dir", "unit_dir", "prefix", "cgroup", "restart_services")
+    places = removal.Places(**{name: options[name] for name in names})
+    if pretend:
+        return Outcome(removal.preview(places), {"draining": [], "waiting_services": [], "remaining": []}, [])
+    done = removal.ensure(places, options["lock_timeout"], watch)
+    result = {"draining": done.draining, "waiting_services": done.waiting, "remaining": done.remaining}
+    return Outcome(done.steps, result, [])
+
+
+def rolled_back(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Outcome:
+    """What the host was before the last change; where there was nothing before it, nothing.
+
+    :raises SockredirError: there is nothing to go back to, it is damaged, or the kernel refuses; all is as it was.
+    """
+    state_dir = options["state_dir"]
+    document = manifest.known(state_dir)
+    first = document is not None and not document["committed"] and not document.get(manifest.ROLLING_BACK)
+    if first and not os.path.lexists(os.path.join(state_dir, manifest.PREVIOUS)):
+        return absent(options, pretend, watch)
+    if pretend:
+        steps, document = lifecycle.preview_rollback(state_dir)
+    else:
+        steps = lifecycle.rollback(state_dir, watch, options["lock_timeout"])
+        document = manifest.current(state_dir) or manifest.empty()
+    result = {
+        "committed": True,
+        "settings": document["settings"],
+        "draining": list(program.draining(document)),
+        "waiting_services": [],
+        "remaining": [],
+    }
+    return Outcome(steps, result, [])

@@ -1,0 +1,123 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""systemd's part in a change: unit files read again, the slice, services restarted. Observe and apply.
+
+The plan is in :mod:`.plan`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, Iterable, List, Optional, Set, Tuple
+
+from ...change.step import Step
+from ...change.transaction import Handler, Undo
+from ...errors import SockredirError
+from ...host import cgroups, mounts, systemd
+from ..snapshot import Snapshot
+from .plan import Seen, Wanted, is_unit_file
+
+
+def names(listed: Iterable[str], cgroup: str, host: Snapshot) -> Tuple[str, ...]:
+    """The services to put into a cgroup's slice, by their full names: none if that is the root, where all are anyway.
+
+    :raises SockredirError: one of them cannot be a service's name.
+    """
+    listed = list(listed)
+    if not listed or cgroups.relative(cgroup, host.mounts) == "/":
+        return ()
+    return tuple(sorted({systemd.service_name(name) for name in listed}))
+
+
+def observe(wanted: Wanted, host: Snapshot) -> Seen:
+    """What systemd says of the services concerned; reads only, and asks it only if there are any.
+
+    :raises SockredirError: systemd does not answer, or no cgroup2 is mounted.
+    """
+    if not systemd.booted():
+        return Seen()
+    relative = cgroups.relative(wanted.cgroup, host.mounts)
+    drop_ins = systemd.drop_ins(wanted.unit_dir)
+    inside = systemd.running_in(cgroups.resolve(wanted.cgroup, host.mounts))
+    concerned = sorted({*wanted.names, *drop_ins, *inside})
+    slice_name = systemd.slice_of(relative)
+    found = systemd.services(concerned) if slice_name or wanted.names else []
+    return Seen(True, slice_name, relative, tuple(found), tuple(drop_ins))
+
+
+class Changes:
+    """The handlers of the steps, and what the undo of unit files needs besides."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._moved: Set[str] = set()
+        self._restarted: List[str] = []
+        self._reloaded = False
+        self._guarded = False
+
+    def handlers(self) -> Dict[str, Handler]:
+        """By verb."""
+        return {"reload": self._reload, "start_slice": self._start_slice, "restart": self._restart}
+
+    def guard(self, path: str, undo: Undo) -> Undo:
+        """The undo of a change to a file; call it for each as it is changed.
+
+        Undos run last first. So that of the first unit file, which runs when all of them are back, has systemd read
+        them, and restarts the services that had been restarted on the word of the others.
+        """
+        if undo is None or not is_unit_file(path, self._wanted.unit_dir):
+            return undo
+        if os.path.basename(path) == systemd.DROP_IN:
+            self._moved.add(os.path.basename(os.path.dirname(path))[: -len(".d")])
+        if self._guarded:
+            return undo
+        self._guarded = True
+        put_back = undo
+
+        def back() -> None:
+            put_back()
+            if self._reloaded:
+                systemd.reload()
+            systemd.restart([name for name in self._restarted if name in self._moved])
+
+        return back
+
+    def _reload(self, _step: Step) -> Undo:
+        self._reloaded = True
+        systemd.reload()
+        return None
+
+    def _start_slice(self, step: Step) -> Undo:
+        existed = os.path.isdir(self._path())
+        systemd.start_slice(step.subject)
+        return None if existed else lambda: self._stop_if_idle(step.subject)
+
+    def _path(self) -> str:
+        return cgroups.resolve(self._wanted.cgroup, mounts.read())
+
+    def _stop_if_idle(self, slice_name: str) -> None:
+        if cgroups.removable([self._path()]):
+            systemd.stop_slice(slice_name)
+
+    def _restart(self, step: Step) -> Undo:
+        self._restarted.append(step.subject)  # one that fails has been stopped, too
+        try:
+            systemd.restart([step.subject])
+        except SockredirError as error:
+            raise SockredirError(
+                f"services: {step.subject} cannot be restarted: {error.message}",
+                f"find out why with journalctl -u {step.subject}",
+                error.detail,
+            ) from error
+        return None
+
+
+def idle_slice(cgroup: str, host: Snapshot) -> Optional[Tuple[str, str]]:
+    """The slice of a cgroup and its path, if nothing is in it and no unit file keeps it; else None."""
+    if not systemd.booted():
+        return None
+    slice_name, path = systemd.slice_of(cgroups.relative(cgroup, host.mounts)), cgroups.resolve(cgroup, host.mounts)
+    if slice_name is None or not cgroups.removable([path]) or systemd.has_unit_file(slice_name):
+        return None
+    return slice_name, path

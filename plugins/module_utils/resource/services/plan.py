@@ -1,0 +1,90 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which steps have systemd read its unit files again, start the slice, and restart services. Pure."""
+
+from __future__ import annotations
+
+from typing import Iterable, List, NamedTuple, Optional, Tuple
+
+from ...change.step import Plan, Step
+from ...errors import SockredirError
+from ...host import systemd
+
+
+class Wanted(NamedTuple):
+    """:ivar cgroup: the accelerated cgroup, as the operator names it.
+    :ivar unit_dir: directory of the host's own unit files.
+    :ivar names: the services that are to be in the cgroup's slice, sorted.
+    :ivar restart: whether running services may be restarted to get there, or away from there.
+    :ivar present: whether the slice is to be there; False as all of it is removed.
+    :ivar pretend: what an earlier task would have installed may be missing.
+    """
+
+    cgroup: str
+    unit_dir: str
+    names: Tuple[str, ...] = ()
+    restart: bool = False
+    present: bool = True
+    pretend: bool = False
+
+
+class Seen(NamedTuple):
+    """:ivar booted: whether systemd runs this host.
+    :ivar slice: the slice unit that has the accelerated cgroup; None if it is not a slice's.
+    :ivar relative: the accelerated cgroup, relative to the cgroup2 mount.
+    :ivar services: the wanted ones, those in the slice, and those that have a drop-in of ours.
+    :ivar drop_ins: the services that have a drop-in of ours.
+    """
+
+    booted: bool = False
+    slice: Optional[str] = None
+    relative: str = "/"
+    services: Tuple[systemd.Service, ...] = ()
+    drop_ins: Tuple[str, ...] = ()
+
+
+def refuse(wanted: Wanted, seen: Seen) -> None:
+    """:raises SockredirError: the wanted services cannot be put into the cgroup."""
+    if not wanted.names:
+        return
+    if not seen.booted:
+        raise SockredirError("services: systemd does not run on this host", "leave services empty")
+    if seen.slice is None:
+        raise SockredirError(
+            f"services: the cgroup {wanted.cgroup} does not belong to a slice, so no service can be put there",
+            "set cgroup to a slice, such as sockredir.slice",
+        )
+    unknown = [service.name for service in seen.services if service.name in wanted.names and not service.known]
+    if unknown and not wanted.pretend:
+        raise SockredirError(f"services: systemd knows no {', '.join(unknown)}", "install it, or correct the name")
+
+
+def waiting(wanted: Wanted, seen: Seen) -> List[str]:
+    """The running services that are in another cgroup than their next start will put them in."""
+    if seen.slice is None:
+        return []
+    released = [name for name in seen.drop_ins if name not in wanted.names]
+    return systemd.waiting(seen.services, wanted.names, released, seen.relative)
+
+
+def plan(wanted: Wanted, seen: Seen, changed: Iterable[str]) -> Plan:
+    """The steps that come after the files.
+
+    :param changed: paths of the files that the plan writes or removes.
+    :raises SockredirError: see :func:`refuse`.
+    """
+    refuse(wanted, seen)
+    steps: Plan = []
+    if seen.booted and any(is_unit_file(path, wanted.unit_dir) for path in changed):
+        steps.append(Step("reload", "systemd", "the unit files as they were", "the unit files as they are now"))
+        if seen.slice and wanted.present:
+            steps.append(Step("start_slice", seen.slice, "as it is", "active"))
+    if wanted.restart:
+        steps += [Step("restart", name, "running", "restarted") for name in waiting(wanted, seen)]
+    return steps
+
+
+def is_unit_file(path: str, unit_dir: str) -> bool:
+    """Whether systemd reads a file at this path."""
+    return path.startswith(unit_dir.rstrip("/") + "/")

@@ -1,0 +1,181 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which steps put settings, library, launcher, unit and drop-ins on a host, and commit the manifest. Pure."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from ...change.step import Plan, Step
+from ...datapath import settings as settings_form
+from ...datapath.live import Found
+from ...errors import SockredirError
+from ...host import files, install
+from ...host.files import File
+from ...state.manifest import Manifest
+from ..services import plan as services_plan
+
+
+class Wanted(NamedTuple):
+    """What is to be on the host.
+
+    :ivar settings: in the form of :func:`...datapath.settings.normal`.
+    :ivar cgroup: the accelerated cgroup, as the operator names it.
+    :ivar package: the library: text by path below the package.
+    :ivar files: launcher, unit, drop-ins by path.
+    :ivar unit: the manifest's section on systemd: ``prefix``, ``unit_dir``, ``services``, and where the unit is
+        enabled its ``path`` and ``link``.
+    :ivar wanted: what the caller wants kept.
+    :ivar commit: whether this makes the change final.
+    :ivar pretend: what an earlier task would have made may be missing.
+    :ivar services: what systemd is to make of the files; None: nothing.
+    """
+
+    settings: Dict[str, Any]
+    cgroup: str
+    places: install.Places
+    package: Dict[str, str]
+    files: Dict[str, File]
+    unit: Dict[str, Any]
+    wanted: Dict[str, Any]
+    commit: bool = True
+    pretend: bool = False
+    services: Optional[services_plan.Wanted] = None
+
+
+class Seen(NamedTuple):
+    """What is there.
+
+    :ivar document: what can be understood of the manifest.
+    :ivar damage: what is wrong with it.
+    :ivar previous_damage: why a roll-back would fail; None where it would not, or where there is none.
+    :ivar settings: the settings map; None where there is none.
+    :ivar package: the library on the host.
+    :ivar stale: directories of other versions of it.
+    :ivar files: by path, those of :attr:`Wanted.files` and what an earlier run has put there.
+    :ivar services: what systemd says.
+    """
+
+    document: Optional[Manifest]
+    damage: Optional[str]
+    previous_damage: Optional[str]
+    settings: Optional[Found]
+    package: Dict[str, str]
+    stale: List[str]
+    files: Dict[str, Optional[File]]
+    services: services_plan.Seen = services_plan.Seen()
+
+
+class Library(NamedTuple):
+    """:ivar files: text by path below the package."""
+
+    files: Dict[str, str]
+
+
+class Content(NamedTuple):
+    """:ivar file: what is to be at the path; None: nothing."""
+
+    file: Optional[File]
+
+
+def plan(wanted: Wanted, seen: Seen) -> Plan:
+    """The steps from what is there to what is wanted; empty where that is the same.
+
+    :raises SockredirError: nothing has been loaded yet.
+    """
+    _refuse(wanted, seen)
+    steps = settings_form.steps(wanted.settings, seen.settings) + _package_steps(wanted, seen)
+    files_changed = _file_steps(wanted, seen)
+    steps += files_changed
+    if wanted.services:
+        steps += services_plan.plan(wanted.services, seen.services, [step.subject for step in files_changed])
+    return steps + _manifest_steps(wanted, seen) + _stale_steps(wanted, seen)  # those last: they cannot be undone
+
+
+def _refuse(wanted: Wanted, seen: Seen) -> None:
+    if seen.settings is None and not wanted.pretend:
+        raise SockredirError(
+            "there is no settings map to write to",
+            "load the programs first, with sockmap_program, into the same pin_dir",
+        )
+    for option in ("prefix", "unit_dir"):
+        before = seen.document["unit"].get(option) if seen.document else None
+        if before and before != wanted.unit[option]:
+            raise SockredirError(
+                f"{option}: this host was set up with {before}, not {wanted.unit[option]}",
+                "keep it, or run state: absent with the old one first",
+            )
+
+
+def _package_steps(wanted: Wanted, seen: Seen) -> Plan:
+    if seen.package == wanted.package:
+        return []
+    before, after = install.summary(seen.package), install.summary(wanted.package)
+    library = Library(wanted.package)
+    return [Step("package", wanted.places.package, before, after, library, "file_changed")]
+
+
+def _stale_steps(wanted: Wanted, seen: Seen) -> Plan:
+    replaced = [wanted.places.package] if seen.package and seen.package != wanted.package else []
+    if not seen.stale + replaced:
+        return []
+    return [Step("package_stale", wanted.places.library, "older versions of the library", None)]
+
+
+def _file_steps(wanted: Wanted, seen: Seen) -> Plan:
+    paths = sorted(set(wanted.files) | set(seen.files))
+    return [
+        file_step(path, seen.files.get(path), wanted.files.get(path), wanted.unit)
+        for path in paths
+        if seen.files.get(path) != wanted.files.get(path)
+    ]
+
+
+def file_step(path: str, before: Optional[File], after: Optional[File], unit: Dict[str, Any]) -> Step:
+    """Write or remove a file."""
+    kind = "unit_disabled" if path in (unit.get("path"), unit.get("link")) else "file_changed"
+    shown = [found.show() if found else None for found in (before, after)]
+    return Step("file", path, shown[0], shown[1], Content(after), kind)
+
+
+def document_after(wanted: Wanted, document: Manifest) -> None:
+    """Write our sections into a manifest."""
+    document["settings"] = wanted.settings
+    document["cgroup"] = wanted.cgroup
+    document["files"] = recorded(wanted)
+    document["unit"] = wanted.unit
+    document["wanted"] = wanted.wanted
+
+
+def recorded(wanted: Wanted) -> Dict[str, str]:
+    """What the manifest says of the files: their SHA-256, or where a symlink leads."""
+    known = {f"{wanted.places.package}/{name}": File(text) for name, text in wanted.package.items()}
+    known.update(wanted.files)
+    return {path: fingerprint(found) for path, found in sorted(known.items())}
+
+
+def fingerprint(found: File) -> str:
+    """A file in the manifest's words."""
+    return f"-> {found.text}" if found.link else files.digest(found.text)
+
+
+def _manifest_steps(wanted: Wanted, seen: Seen) -> Plan:
+    steps: Plan = []
+    if seen.previous_damage:
+        steps.append(Step("forget_previous", "manifest: previous", seen.previous_damage, None, kind="object_changed"))
+    before = seen.document
+    after: Dict[str, Any] = copy.deepcopy(before) if before else {}
+    document_after(wanted, after)
+    if seen.damage:
+        steps.append(Step("manifest", "manifest", seen.damage, "written again", kind="manifest_changed"))
+    elif before is None or after != before or (wanted.commit and not before["committed"]):
+        after["committed"] = wanted.commit
+        steps.append(_manifest_step(before or {}, after))
+    return steps
+
+
+def _manifest_step(before: Manifest, after: Manifest) -> Step:
+    keys = [key for key in sorted(after) if before.get(key) != after[key] and key != "files"]
+    return Step("manifest", "manifest", {key: before.get(key) for key in keys}, {key: after[key] for key in keys})

@@ -1,0 +1,42 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Preflight asks for just the helpers that the compiled programs call."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
+from ansible_collections.ebpf.sockredir.plugins.module_utils.host import facts
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import elf, probe
+from support.collection import ROOT
+
+_CALL = 0x85
+
+
+def called(code: bytes) -> set:
+    """Names of the helpers that instructions call; an id that has no name in the library stays a number."""
+    names = {number: name for name, number in probe.HELPERS.items()}
+    found = set()
+    for operation, registers, _offset, value in struct.iter_unpack("<BBhi", code):
+        if operation == _CALL and registers >> 4 == 0:
+            found.add(names.get(value, value))
+    return found
+
+
+@pytest.fixture(scope="module")
+def sections() -> dict:
+    if not compilers.find_clang():
+        pytest.skip("needs clang")
+    compiled = compilers.compile_source(str(ROOT / "bpf/sockredir.bpf.c"), {}, compilers.CLANG)
+    return {section.name.split("/")[0]: section.data for section in elf.read(compiled.data, "the object")}
+
+
+@pytest.mark.parametrize(("program", "needed"), [("sockops", facts.SOCK_OPS_HELPERS), ("sk_msg", facts.SK_MSG_HELPERS)])
+def test_the_helpers_of(sections, program, needed):
+    own = called(sections[program])
+    # Functions in .text are called by either program.
+    assert own <= set(needed)
+    assert set(needed) <= own | called(sections.get(".text", b""))

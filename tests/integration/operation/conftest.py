@@ -1,0 +1,205 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole host in a corner of this one: the real programs, the modules in the role's order, the installed tool."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import Plan
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objects
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import drift as compare
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation.drift_kinds import drift
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.snapshot import Snapshot
+from ansible_collections.ebpf.sockredir.plugins.modules import sockredir_host
+from support.collection import ROOT
+from support.host import Corner
+from support.module import run_module
+
+#: v0 has no program ``receive``, as version 1.0.
+VERSIONS = {"v1": "", "v2": "V2", "v3": "V3", "v0": "V0"}
+
+
+@dataclass
+class Whole:
+    """Runs the modules as the role does, on a corner of the host."""
+
+    corner: Corner
+    directory: Path
+    objects_of: Dict[str, Path]
+    options: Dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> Path:
+        return self.directory / "prefix"
+
+    @property
+    def unit_dir(self) -> Path:
+        return self.directory / "units"
+
+    @property
+    def places(self) -> Dict[str, str]:
+        return {"pin_dir": str(self.corner.pin_dir), "state_dir": str(self.corner.state_dir)}
+
+    @property
+    def host_places(self) -> Dict[str, str]:
+        return {**self.places, "prefix": str(self.prefix), "unit_dir": str(self.unit_dir)}
+
+    def tasks(self, version: str = "v1", method: str = "auto", **options: Any) -> List[tuple]:
+        """The role's tasks on a host: module and arguments."""
+        pins, cgroup = str(self.corner.pin_dir), options.get("cgroup", str(self.corner.cgroup))
+        state_dir = {"state_dir": str(self.corner.state_dir)}
+        program = {
+            "name": "sockredir",
+            "src": str(self.objects_of[version]),
+            "max_entries": {"flows": 4096, "peers": 8192},
+        }
+        on_map = [
+            {"program": f"{pins}/{name}", "map": f"{pins}/peers", "method": method} for name in self.on_map(version)
+        ]
+        sockops = {"program": f"{pins}/sockops", "cgroup": cgroup, "create_cgroup": True, "method": method}
+        host = {"cgroup": cgroup, "persist": False, **self.options, **options}
+        return [
+            ("sockmap_program", {**program, **self.places}),
+            *(("sockmap_attach", {**each, **state_dir}) for each in on_map),
+            ("sockmap_attach", {**sockops, **state_dir}),
+            ("sockredir_host", {**host, **self.host_places}),
+        ]
+
+    @staticmethod
+    def on_map(version: str) -> List[str]:
+        """The programs that a version attaches to the map."""
+        return ["verdict"] if version == "v0" else ["receive", "verdict"]
+
+    def enable(self, version: str = "v1", check: bool = False, method: str = "auto", **options: Any) -> List[Dict]:
+        """Run the role's tasks; every one has to succeed."""
+        results = []
+        for name, arguments in self.tasks(version, method, **options):
+            results.append(run_module(name, arguments, check=check))
+            assert not results[-1]["failed"], (name, results[-1])
+        return results
+
+    def host(self, check: bool = False, **options: Any) -> Dict[str, Any]:
+        """Run sockredir_host alone."""
+        given = {"cgroup": str(self.corner.cgroup), "persist": False, **self.options, **options, **self.host_places}
+        return run_module("sockredir_host", given, check=check)
+
+    def disable(self, check: bool = False) -> Dict[str, Any]:
+        return self.host(check, state="absent")
+
+    def ctl(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess:
+        """Run the installed tool."""
+        command = [str(self.prefix / "sbin" / "sockredirctl"), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+    def status(self) -> Dict[str, Any]:
+        done = self.ctl("status", "--json")
+        return json.loads(done.stdout)
+
+    def kinds(self) -> List[str]:
+        """The kinds of drift that status names."""
+        return sorted({each["kind"] for each in self.status()["drift"]})
+
+    @property
+    def pin_names(self) -> List[str]:
+        """The maps of the shipped pair."""
+        with open(ROOT / "bpf" / "maps.h", encoding="utf-8") as text:
+            return re.findall(r'^}} (\w+) SEC\("\.maps"\);'.replace("}}", "}"), text.read(), re.MULTILINE)
+
+    # The same in this process, which is faster, and can be watched and killed.
+
+    def here(self, state: str = "present", **options: Any) -> Dict[str, Any]:
+        """Options of sockredir_host, as its module would pass them on."""
+        defaults = {name: spec.get("default") for name, spec in sockredir_host.ARGUMENTS.items()}
+        given = {"cgroup": str(self.corner.cgroup), "memory_budget": "16 MiB", "persist": False, **options}
+        return {**defaults, **given, "state": state, **self.host_places}
+
+    def enable_here(self, version: str = "v1", pretend: bool = False, watch: Any = None, **options: Any) -> List[Plan]:
+        """The role's tasks; the plan of each."""
+        pins, cgroup = str(self.corner.pin_dir), str(self.corner.cgroup)
+        state_dir, entries = str(self.corner.state_dir), {"flows": 1024, "peers": 2048}
+        request = program.Request("sockredir", pins, state_dir, str(self.objects_of[version]), max_entries=entries)
+        on_map = [Wanted(f"{pins}/{name}", "map", f"{pins}/peers", pretend=pretend) for name in self.on_map(version)]
+        sockops = Wanted(f"{pins}/sockops", "cgroup", cgroup, create_cgroup=True, pretend=pretend)
+        plans = [program.present(request, pretend, watch).plan]
+        plans += [attachment.ensure(wanted, state_dir, watch).steps for wanted in (*on_map, sockops)]
+        return [*plans, hosting.present(self.here(**options), pretend, watch).steps]
+
+    def disable_here(self, watch: Any = None) -> hosting.Outcome:
+        return hosting.absent(self.here("absent"), False, watch)
+
+    def drift_here(self) -> List[Dict[str, Any]]:
+        return drift(compare.with_manifest(Snapshot(str(self.corner.state_dir))).steps)
+
+    @staticmethod
+    def wait_for(condition: Callable[[], bool]) -> None:
+        """The kernel detaches a link a moment after its last holder has let go."""
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline, "it stays attached"
+            time.sleep(0.01)
+
+    def pin(self, name: str) -> Optional[objects.Pin]:
+        return objects.at(str(self.corner.pin_dir / name))
+
+    def id(self, name: str) -> int:
+        found = self.pin(name)
+        assert found, name
+        return found.id
+
+    def listing(self) -> List[str]:
+        """All that is ours to see: pins and files, relative."""
+        found = []
+        for top in (self.corner.pin_dir, self.corner.state_dir, self.prefix, self.unit_dir):
+            for path in sorted(top.rglob("*")) if top.exists() else []:
+                if path.is_dir() and not path.is_symlink():
+                    continue
+                found.append(f"{top.name}/{path.relative_to(top)}")
+        return [path for path in found if "__pycache__" not in path]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Dict[str, Path]:
+    """The shipped pair in versions that differ in nothing but their identity, and one without ``receive``."""
+    directory = tmp_path_factory.mktemp("objects")
+    made = {}
+    for name, text in VERSIONS.items():
+        source = directory / name
+        shutil.copytree(ROOT / "bpf", source)
+        if name == "v0":
+            _without_receive(source / "sockredir.bpf.c")
+        with open(source / "sockredir.bpf.c", "a", encoding="utf-8") as stream:
+            stream.write(f'\nconst char version_{name}[] SEC("license_{name}") = "{text}";\n')
+        made[name] = directory / f"{name}.o"
+        command = ["clang", "-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu", "-c"]
+        subprocess.run([*command, str(source / "sockredir.bpf.c"), "-o", str(made[name])], check=True)
+    return made
+
+
+def _without_receive(source: Path) -> None:
+    text = source.read_text()
+    lesser = re.sub(r'SEC\("sk_skb/stream_verdict"\)\nint receive\(.*?\n}\n', "", text, flags=re.DOTALL)
+    assert lesser != text
+    source.write_text(lesser)
+
+
+@pytest.fixture
+def whole(host, tmp_path, built):
+    """A host on which nothing is set up yet, and nothing is left afterwards."""
+    made = Whole(host, tmp_path, built)
+    made.unit_dir.mkdir()
+    yield made
+    made.disable_here()

@@ -1,0 +1,83 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a version with two programs to one with three and back, with a live connection."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore as lifecycle
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
+from support.connection import connection
+
+
+def received_by(whole):
+    """What the map has for bytes that come by TCP."""
+    peers = str(whole.corner.pin_dir / "peers")
+    with attachments.opened("map", peers) as target:
+        return libbpf.query(target, hooks.SK_SKB.attach_type).program_ids
+
+
+def as_1_0(whole):
+    """Set up by the first version: two programs, and a manifest that names no attach types."""
+    whole.enable_here("v0")
+
+    def older(document):
+        for entry in document["attachments"]:
+            del entry["attach_type"]
+
+    manifest.amend(str(whole.corner.state_dir), older)
+    assert whole.drift_here() == []
+
+
+def goes_on(pair):
+    for end, other in (("client", "server"), ("server", "client")):
+        pair.send(end, 70_000)
+        assert pair.receive(other, 70_000)
+        assert pair.redirected(end)
+
+
+def test_the_upgrade_adds_the_third_program_and_the_roll_back_takes_it_away(whole):
+    as_1_0(whole)
+    state_dir = str(whole.corner.state_dir)
+    with connection(whole.corner.cgroup) as old:
+        goes_on(old)
+        pretended = whole.enable_here("v1", pretend=True)
+        assert any(pretended)
+        assert whole.drift_here() == []
+        whole.enable_here("v1")
+        assert not any(whole.enable_here("v1"))
+        assert received_by(whole) == [whole.id("receive")]
+        goes_on(old)
+        with connection(whole.corner.cgroup) as new:
+            goes_on(new)
+            lifecycle.rollback(state_dir)
+            assert received_by(whole) == []
+            assert whole.pin("receive") is None
+            assert len(manifest.current(state_dir)["attachments"]) == 2
+            assert whole.drift_here() == []
+            assert not any(whole.enable_here("v0"))
+            goes_on(new)
+        goes_on(old)
+        lifecycle.rollback(state_dir)
+        assert received_by(whole) == [whole.id("receive")]
+        assert whole.drift_here() == []
+        goes_on(old)
+
+
+@pytest.mark.parametrize("method", ["auto", "link"])
+def test_restore_attaches_it_again(whole, method):
+    if method == "link" and not attachments.has_links(hooks.SK_SKB):
+        pytest.skip("this kernel has no links to maps")
+    whole.enable("v1", method=method)
+    for name in [path.name for path in whole.corner.pin_dir.iterdir()]:
+        if name == "receive" or name.startswith("link_receive"):
+            (whole.corner.pin_dir / name).unlink()
+    if method == "auto":
+        attachments.detach_legacy(str(whole.corner.pin_dir / "peers"), received_by(whole)[0])
+    whole.wait_for(lambda: received_by(whole) == [])
+    assert {each["kind"] for each in whole.drift_here()} >= {"pin_missing", "receive_lost"}
+    lifecycle.restore(str(whole.corner.state_dir))
+    assert received_by(whole) == [whole.id("receive")]
+    assert whole.drift_here() == []

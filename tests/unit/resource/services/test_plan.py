@@ -1,0 +1,69 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What systemd is told after the files of a change: a row for each thing that can be found on a host."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+from ansible_collections.ebpf.sockredir.plugins.module_utils.host.systemd import Service
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.services import plan as services
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.services.plan import Seen, Wanted
+
+SLICE = "my.slice"
+OUTSIDE = Service("a.service", True, "/system.slice/a.service", "system.slice")
+INSIDE = Service("a.service", True, "/my.slice/a.service", SLICE)
+STOPPED = Service("a.service", True, "", "system.slice")
+UNKNOWN = Service("a.service", False, "", "")
+WANTED = Wanted(SLICE, "/u", ("a.service",), restart=True)
+NOBODY = WANTED._replace(names=())
+DROP_IN = ["/u/a.service.d/50-sockredir.conf"]
+
+
+def seen(*found, **more):
+    return Seen(True, SLICE, "/my.slice", found)._replace(**more)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "changed", "verbs"),
+    [
+        (WANTED, seen(OUTSIDE), DROP_IN, ["reload", "start_slice", "restart"]),
+        (WANTED, seen(OUTSIDE), [], ["restart"]),
+        (WANTED, seen(INSIDE), [], []),
+        (WANTED, seen(INSIDE), ["/p/sbin/sockredirctl"], []),
+        (WANTED, seen(STOPPED), DROP_IN, ["reload", "start_slice"]),
+        (WANTED._replace(restart=False), seen(OUTSIDE), DROP_IN, ["reload", "start_slice"]),
+        (NOBODY, seen(INSIDE, drop_ins=("a.service",)), DROP_IN, ["reload", "start_slice", "restart"]),
+        (NOBODY._replace(present=False), seen(INSIDE, drop_ins=("a.service",)), DROP_IN, ["reload", "restart"]),
+        (NOBODY, seen(INSIDE), [], []),
+        (NOBODY, seen(slice=None), ["/u/sockredir.service"], ["reload"]),
+        (NOBODY, Seen(), ["/u/sockredir.service"], []),
+    ],
+)
+def test_what_is_done(wanted, there, changed, verbs):
+    assert [step.verb for step in services.plan(wanted, there, changed)] == verbs
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (Seen(), "systemd does not run on this host"),
+        (seen(OUTSIDE, slice=None), "the cgroup my.slice does not belong to a slice"),
+        (seen(UNKNOWN), "systemd knows no a.service"),
+    ],
+)
+def test_what_is_refused(there, words):
+    with pytest.raises(SockredirError, match=f"^services: {words}") as caught:
+        services.plan(WANTED, there, DROP_IN)
+    assert caught.value.cure
+
+
+def test_a_service_that_a_task_before_would_have_installed():
+    assert services.plan(WANTED._replace(pretend=True), seen(UNKNOWN), []) == []
+
+
+def test_who_waits():
+    assert services.waiting(WANTED, seen(OUTSIDE)) == ["a.service"]
+    assert services.waiting(WANTED, seen(INSIDE)) == []
+    assert services.waiting(WANTED, seen(OUTSIDE, slice=None)) == []
