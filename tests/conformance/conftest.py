@@ -29,6 +29,8 @@ def bench(request):
         pytest.skip("needs root: it loads programs and makes cgroups and network namespaces")
     options = request.config.option
     with redirection.own(redirection.compiled()) as (plain, loaded), KernelLog() as kernel:
-        yield Bench(plain, loaded, options.scale, options.patience)
+        opened = Bench(plain, loaded, options.scale, options.patience)
+        yield opened
+        opened.close()
         complaints = kernel.complaints()
     assert not complaints

@@ -7,9 +7,11 @@ run.py                          load the programs of this checkout for this run,
 run.py --installed              against what is enabled on this host (as `sockredirctl exec` programs see it)
 run.py --object FILE            load this object file instead of compiling
 run.py stream closing.linger_sends_all 'peek[ipv6]'     only these groups, cases, runs
+run.py --states all | drained,left    each case in its first family in these states; see conform/states.py
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -19,6 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from conform import redirection
 from conform.cases import CASES
 from conform.runner import Bench, KernelLog
+from conform.states import STATES
 
 
 def parse(arguments):
@@ -35,6 +38,7 @@ def parse(arguments):
     parser.add_argument(
         "--plain", type=int, metavar="N", help="only on plain TCP, N times: is the transcript always the same?"
     )
+    parser.add_argument("--states", metavar="NAMES", help="run in these states instead: all, or names with commas")
     parser.add_argument("--one-family", action="store_true", help="each case in its first family only")
     parser.add_argument("--verbose", action="store_true", help="counters of each run too")
     return parser.parse_args(arguments)
@@ -70,12 +74,27 @@ def indented(text):
     return "      " + text.rstrip().replace("\n", "\n      ")
 
 
+def chosen_states(text):
+    """Names of states from the command line; an unknown one ends the program."""
+    names = list(STATES) if text == "all" else text.split(",")
+    unknown = sorted(set(names) - set(STATES))
+    if unknown:
+        sys.exit("no such state: {}; there are {}".format(", ".join(unknown), ", ".join(STATES)))
+    return names
+
+
+def run_one(bench, case, family, options):
+    """The Results of one case in one family."""
+    if not options.states:
+        return [bench.run(case, family)]
+    return bench.run_in_states(case, family, chosen_states(options.states)) if case.in_states else []
+
+
 def run_all(bench, chosen, options):
     """Run, print a line for each, and return the results."""
     results = []
-    for case, family in chosen:
-        for _turn in range(options.repeat):
-            result = bench.run(case, family)
+    for case, family in chosen * options.repeat:
+        for result in run_one(bench, case, family, options):
             results.append(result)
             limit = f"  (limit {result.limit})" if result.limit and result.status == "passed" else ""
             print(f"{result.seconds:7.2f} s  {result.status:7}  {result.key}{limit}", flush=True)
@@ -101,7 +120,7 @@ def repeat_plain(bench, chosen, times):
 
 def main(arguments=None):
     options = parse(arguments)
-    chosen = selected(options.names, options.one_family)
+    chosen = selected(options.names, options.one_family or options.states)
     if options.list:
         for case in sorted({case.name: case for case, _family in chosen}.values(), key=lambda case: case.group):
             limit = f"  [limit {case.limit.name}]" if case.limit else ""
@@ -110,8 +129,9 @@ def main(arguments=None):
     if os.geteuid() != 0:
         sys.exit("needs root: it loads programs and makes cgroups and network namespaces")
     started = time.monotonic()
-    with opened(options) as (plain, redirected), KernelLog() as kernel:
+    with opened(options) as (plain, redirected), KernelLog() as kernel, contextlib.ExitStack() as stack:
         bench = Bench(plain, redirected, options.scale, options.patience)
+        stack.callback(bench.close)
         if options.plain:
             return min(1, repeat_plain(bench, chosen, options.plain))
         results = run_all(bench, chosen, options)

@@ -142,12 +142,13 @@ class Net:
     #: Seconds that a reader that resumes may be kept waiting for the next bytes; TCP takes milliseconds.
     PROMPT = 3.0
 
-    def __init__(self, family, scale, patience, outside, operator=None):
+    def __init__(self, family, scale, patience, outside, operator=None, connected=None):
         self.family = FAMILIES[family]
         self.scale = scale
         self.prompt = self.PROMPT * patience
         self._outside = outside
         self._operator = operator
+        self._connected = connected or (lambda make: make())
 
     def scaled(self, count, least=1):
         """``count`` made smaller on slow machines; never less than ``least``."""
@@ -196,11 +197,10 @@ class Net:
         """A connected (client, server) pair of sockets, both ends established and accepted."""
         own = listener is None
         listener = listener or self.listen()
-        client = self.connect(listener, client)
-        server, _peer = listener.accept()
+        pair = self._connected(lambda: (self.connect(listener, client), listener.accept()[0]))
         if own:
             listener.close()
-        return client, server
+        return pair
 
 
 def read_exactly(sock, count, chunk=1 << 16, empty_handed=None):

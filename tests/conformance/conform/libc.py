@@ -19,6 +19,7 @@ SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 SO_ZEROCOPY = 60
+SO_NETNS_COOKIE = 71
 MSG_ZEROCOPY = 0x4000000
 MSG_FASTOPEN = 0x20000000
 TCP_FASTOPEN_CONNECT = 30
@@ -33,6 +34,11 @@ def _checked(result):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+def namespace(sock):
+    """Cookie of the socket's network namespace."""
+    return struct.unpack("Q", sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]
 
 
 def linger(on, seconds):

@@ -18,6 +18,9 @@ PIN_DIR = "/sys/fs/bpf/sockredir"
 
 _FIRST = struct.pack("=I", 0)
 
+#: Where in the settings the budget is: behind version, size, mode and flags.
+_BUDGET_AT = 16
+
 
 def library(name):
     """A module of the project's library, such as ``kernel.libbpf``."""
@@ -72,6 +75,24 @@ class Maps:
         wanted = layout.Settings() if layout.is_unset(current) else layout.decode_settings(current)
         for value in layout.change_steps(current, wanted._replace(**changes)):
             self._settings.update(_FIRST, value)
+
+    def force(self, mode="enforce", budget=None, **changes):
+        """Write settings, with defaults for what is not named; a budget that no tool would take, if need be."""
+        layout = self._layout
+        wanted = layout.Settings(mode=layout.Mode[mode.upper()], **changes)
+        for value in layout.change_steps(self._settings.lookup(_FIRST), wanted):
+            if budget is not None:
+                value = value[:_BUDGET_AT] + struct.pack("=Q", budget) + value[_BUDGET_AT + 8 :]
+            self._settings.update(_FIRST, value)
+
+    def flow(self, namespace, one_port, other_port):
+        """The record of the connection between two ports of the network namespace with that cookie, or None."""
+        for raw in list(self._flows.keys()):
+            key = self._layout.decode_key(raw)
+            if key.netns == namespace and {key.local_port, key.remote_port} == {one_port, other_port}:
+                value = self._flows.lookup(raw)
+                return value and self._layout.decode_flow(value)
+        return None
 
     def mode(self, name):
         """Switch to enforce, observe or drain."""

@@ -14,12 +14,14 @@ import select
 import signal
 import socket
 import tempfile
+import threading
 import time
 import traceback
 
 from . import libc
 from .app import SOON, Net, Transcript, eventually
 from .case import judge
+from .states import STATES, Conductor, Operator, Talker
 
 
 def kernel_release():
@@ -108,15 +110,20 @@ class Leaf:
 
 
 class Run:
-    """One case on one path, in a child process that reports over a socket pair."""
+    """One case on one path, in a child process that reports over a socket pair.
 
-    def __init__(self, case, net, leaf, bound):
+    net: arguments of Net but for the last ones. operator: carries out what the case asks for and returns the answer,
+    None on plain TCP. state: name of the state that the case's sockets are brought into, or None; on plain TCP
+    any name makes them carry as much beforehand.
+    """
+
+    def __init__(self, case, net, leaf, bound, operator=None, state=None):
         self.lines = []
         self.error = None
         self.lo_bytes = 0
         self.done = False
         self._leaf = leaf
-        self._operator = net[-1]
+        self._operator = operator
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         self._deadline = time.monotonic() + bound
         self._buffer = b""
@@ -124,7 +131,9 @@ class Run:
         self.pid = os.fork()
         if self.pid == 0:
             self.sock.close()
-            _child(case, net, leaf, bound, theirs, self._errors)
+            operate = operator and _ask(theirs)
+            conductor = _conductor(state, operate)
+            _child(case, (*net, operate, conductor and conductor.connected), leaf, bound, theirs, self._errors)
         theirs.close()
 
     def poll(self):
@@ -142,13 +151,12 @@ class Run:
 
     def _take(self, message):
         if "operate" in message:
-            answer = b"ok\n"
+            answer = "failed"
             try:
-                self._operator(message["operate"])
+                answer = self._operator(message["operate"]) or "ok"
             except Exception:
-                answer = b"failed\n"
                 self.error = traceback.format_exc()
-            self.sock.sendall(answer)
+            self.sock.sendall(answer.encode() + b"\n")
             return
         self.lines, self.lo_bytes = message["lines"], message["lo_bytes"]
         self.error = self.error or message["error"]
@@ -183,8 +191,7 @@ def _child(case, net, leaf, bound, sock, errors):
         report["lines"] = log.lines
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        *options, operator = net
-        case.function(Net(*options, operator and _ask(sock)), log)
+        case.function(Net(*net), log)
     except BaseException:
         report["error"] = traceback.format_exc()
     try:
@@ -195,11 +202,24 @@ def _child(case, net, leaf, bound, sock, errors):
         os._exit(0)
 
 
+def _conductor(state, operate):
+    if not state:
+        return None
+    return Conductor(state, operate) if operate else Talker()
+
+
 def _ask(sock):
+    one_at_a_time = threading.Lock()
+
     def operate(request):
-        sock.sendall(json.dumps({"operate": request}).encode() + b"\n")
-        if sock.recv(100) != b"ok\n":
+        with one_at_a_time:
+            sock.sendall(json.dumps({"operate": request}).encode() + b"\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                answer += sock.recv(4096)
+        if answer == b"failed\n":
             raise RuntimeError(f"operator could not do: {request}")
+        return answer.decode().strip()
 
     return operate
 
@@ -210,6 +230,53 @@ def _lo_bytes():
             if line.strip().startswith("lo:"):
                 return int(line.split()[9])
     return 0
+
+
+#: Size of the heavy cases in the states: many of them run at once.
+_SCALE_IN_STATES = 0.25
+
+
+class Path:
+    """One of the ways on which a case runs beside plain TCP: a redirection, and the state to bring sockets into."""
+
+    def __init__(self, redirection, state=None):
+        self.redirection = redirection
+        self.state = state
+        self.operator = redirection.operate
+        self._entries = redirection.maps.entries()
+        self._before = redirection.maps.counters()
+        self._state_operator = None
+        if state:
+            self._state_operator = Operator(state, redirection.maps)
+            self._state_operator.begin()
+            self.operator = self._state_operator
+
+    def _counted(self):
+        after = self.redirection.maps.counters()
+        return {name: after[name] - self._before[name] for name in after if after[name] != self._before[name]}
+
+    def judge(self, case, release, tcp, ours, patience):
+        """What is wrong about the run ``ours``, and what was counted, as (list of lines, line)."""
+        problems = [f"TCP: {tcp.error}"] if tcp.error else []
+        if ours.error:
+            problems.append(f"redirected: {ours.error}")
+        problems += judge(case.limit, release, tcp.lines, ours.lines, self.state is None)
+        maps = self.redirection.maps
+        if not eventually(lambda: maps.entries() <= self._entries, SOON * patience):
+            problems.append(f"{maps.entries() - self._entries} entries left in the maps")
+        counted = self._counted()
+        if self.state:
+            problems += self._state_operator.problems(counted, case.redirects is None)
+        elif case.redirects is not None and counted.get("redirected", 0) < case.redirects:
+            problems.append(f"proves nothing: of {case.redirects} or more messages to be redirected too few were")
+        counts = ", ".join(f"{name} {number}" for name, number in sorted(counted.items()))
+        return problems, f"lo carried {ours.lo_bytes} bytes, on TCP {tcp.lo_bytes}; counted: {counts}"
+
+    def missing(self):
+        """Why the run says nothing about the state, or None."""
+        if self.state and STATES[self.state].steps and not self._state_operator.brought:
+            return "makes no connection that could be brought into it"
+        return None
 
 
 class Bench:
@@ -226,47 +293,66 @@ class Bench:
         self.patience = patience
         self.release = kernel_release()
         self._count = 0
+        self._states = contextlib.ExitStack()
+        self._loaded = {}
+
+    def close(self):
+        """Unload what the states needed."""
+        self._states.close()
+
+    def _skips(self, case, in_states=False):
+        reason = case.needs() if case.needs else None
+        if reason is None and (case.load or in_states) and not self.redirection.can_load:
+            reason = "needs programs loaded apart, this run uses those already installed"
+        return reason
 
     def run(self, case, family):
         """Run one case in one family on both paths at once and return its Result."""
         key = f"{case.group}.{case.name}[{family}]"
-        started = time.monotonic()
-        reason = case.needs() if case.needs else None
-        if reason is None and case.load and not self.redirection.can_load:
-            reason = "needs programs loaded apart, this run uses those already installed"
+        reason = self._skips(case)
         if reason:
             return Result(key, "skipped", reason)
-        if case.load:
-            with self.redirection.apart(**case.load) as apart:
-                problems, detail = self._compare(case, family, apart)
-        else:
-            problems, detail = self._compare(case, family, self.redirection)
+        with contextlib.ExitStack() as stack:
+            redirection = stack.enter_context(self.redirection.apart(**case.load)) if case.load else self.redirection
+            return self._compare(case, family, [Path(redirection)])[0]
+
+    def run_in_states(self, case, family, states):
+        """Run one case in one family on plain TCP and in each of the states at once; a list of Results."""
+        reason = self._skips(case, in_states=True)
+        if reason:
+            return [Result(f"{case.group}.{case.name}[{family}]@{state}", "skipped", reason) for state in states]
+        return self._compare(case, family, [Path(self._apart(state), state) for state in states])
+
+    def _apart(self, state):
+        """Programs of their own for each state: settings differ."""
+        if state not in self._loaded:
+            sizes = {"peers": 16384, "flows": 8192}
+            self._loaded[state] = self._states.enter_context(self.redirection.apart(max_entries=sizes))
+        return self._loaded[state]
+
+    def _compare(self, case, family, paths):
+        started = time.monotonic()
+        runs = [self._start(case, family, path.redirection.cgroup, path.operator, path.state) for path in paths]
+        plain = self._start(case, family, self.plain, None, paths[0].state)
+        tcp, *ours = self._finish([plain, *runs])
         limit = case.limit.name if case.limit and case.limit.applies(self.release) else None
-        seconds = time.monotonic() - started
-        return Result(key, "failed" if problems else "passed", "\n".join(problems + [detail]), limit, seconds)
+        results = []
+        for path, run in zip(paths, ours):
+            key = f"{case.group}.{case.name}[{family}]" + (f"@{path.state}" if path.state else "")
+            problems, detail = path.judge(case, self.release, tcp, run, self.patience)
+            status = "failed" if problems else "passed"
+            if path.missing() and not tcp.error and not run.error:
+                status, problems, detail = "skipped", [], path.missing()
+            seconds = time.monotonic() - started
+            results.append(Result(key, status, "\n".join([*problems, detail]), limit, seconds))
+        return results
 
-    def _compare(self, case, family, redirection):
-        entries = redirection.maps.entries()
-        before = redirection.maps.counters()
-        ours, tcp = self._both(case, family, redirection)
-        problems = [f"TCP: {tcp.error}"] if tcp.error else []
-        if ours.error:
-            problems.append(f"redirected: {ours.error}")
-        problems += judge(case.limit, self.release, tcp.lines, ours.lines)
-        if not eventually(lambda: redirection.maps.entries() <= entries, SOON * self.patience):
-            problems.append(f"{redirection.maps.entries() - entries} entries left in the maps")
-        after = redirection.maps.counters()
-        counted = {name: after[name] - before[name] for name in after if after[name] != before[name]}
-        messages = counted.get("redirected", 0)
-        if case.redirects is not None and messages < case.redirects:
-            problems.append(f"proves nothing: {messages} messages went redirected, expected at least {case.redirects}")
-        counts = ", ".join(f"{name} {number}" for name, number in sorted(counted.items()))
-        return problems, f"lo carried {ours.lo_bytes} bytes, on TCP {tcp.lo_bytes}; counted: {counts}"
-
-    def _start(self, case, family, parent, operator=None):
+    def _start(self, case, family, parent, operator=None, state=None):
         self._count += 1
         leaf = Leaf(parent, f"run-{os.getpid()}-{self._count}")
-        return Run(case, (family, self.scale, self.patience, self.plain, operator), leaf, case.bound * self.patience)
+        scale = self.scale * (_SCALE_IN_STATES if state else 1)
+        net = (family, scale, self.patience, self.plain)
+        return Run(case, net, leaf, case.bound * self.patience, operator, state)
 
     @staticmethod
     def _finish(runs):
@@ -280,13 +366,6 @@ class Bench:
             for run in runs:
                 run.close()
         return runs
-
-    def _both(self, case, family, redirection):
-        runs = [
-            self._start(case, family, redirection.cgroup, redirection.operate),
-            self._start(case, family, self.plain),
-        ]
-        return self._finish(runs)
 
     def repeat_plain(self, case, family, times):
         """Run the case on plain TCP alone; returns {transcript or error: times seen}."""

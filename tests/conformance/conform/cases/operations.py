@@ -68,7 +68,7 @@ class _Traffic:
         return all(task.result() > 0 for task in self._tasks)
 
 
-@case(BOTH, bound=90)
+@case(BOTH, bound=90, in_states=False)
 def modes_under_traffic(net, log):
     """observe, drain and enforce in turn under traffic; connections made in each of them."""
     traffic = _Traffic(net)

@@ -115,7 +115,7 @@ def uring_send_and_recv(net, log):
         log("end", dict(ring.wait(1))[5])
 
 
-@case(BOTH, needs=uring.missing, bound=60)
+@case(BOTH, needs=uring.missing, bound=60, limit=Limit("uring-waitall", {"read": False}, varies=True))
 def uring_large_send_to_slow_reader(net, log):
     """io_uring: a send of 64 MB that must wait for the reader; what it did not take is sent again."""
     client, server = net.pair()

@@ -14,12 +14,12 @@ _OLD = b"bytes of the first connection"
 
 def _reads(value):
     """Dissolved when its connection was gone already, it may still read what that had brought."""
-    return Limit("dissolved-read", {"read while dissolved": shown(value)})
+    return Limit("dissolved-read", {"read while dissolved": (shown(value), "EAGAIN")})
 
 
 def _next_connection(net, log, client, listener):
     """Connect the dissolved ``client`` to ``listener`` and see that only this connection's bytes arrive."""
-    log.call("read while dissolved", client.recv, 100)
+    log.call("read while dissolved", client.recv, 100, socket.MSG_DONTWAIT)
     client, server = net.pair(client, listener)
     log("nothing of the first", quiet(client, 0.1))
     client.setblocking(False)
