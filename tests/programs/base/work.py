@@ -42,12 +42,13 @@ class Comparison:
         """Whether all changes came in the midst of it."""
         redirection = self._place.redirection
         redirection.set(**self._way.first)
-        before = redirection.events("redirected")
+        before, added = redirection.events("redirected"), redirection.events("socket_added")
         with Turns(redirection, self._way, after) as turns:
             found = work(self._site)
         assert found == wanted, f"{self._way.name}: {found}, plain TCP: {wanted}; counters: {_nonzero(redirection)}"
         redirected = redirection.events("redirected") - before
         assert bool(redirected) == self._way.redirects, f"{redirected} messages were redirected"
+        assert self._way.redirects or redirection.events("socket_added") == added, "a socket is in the map"
         return turns.made == len(self._way.turns)
 
 
