@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "conformance"))
+
+from conform.runner import KernelLog
 from programs.base.place import place
 from programs.base.ways import WAYS
 from programs.base.work import Comparison
@@ -31,6 +37,15 @@ def pytest_runtest_setup(item):
     if os.geteuid() != 0:
         pytest.skip("needs root")
     cgroup2_mount()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernel_log():
+    """The kernel must not have complained meanwhile."""
+    with KernelLog() as kernel:
+        yield
+        complaints = kernel.complaints()
+    assert not complaints
 
 
 @contextlib.contextmanager
