@@ -136,6 +136,7 @@ installed_bytecode.install()
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import change as pin
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import observe as pin_observe
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin.plan import Access, Wanted
 
 ARGUMENTS = {
@@ -159,7 +160,7 @@ def wanted(options, pretend):
     if source is not None and not source.isdigit():
         source = os.path.abspath(source)
     access = Access(pin.user_id(options["owner"]), pin.group_id(options["group"]), pin.permissions(options["mode"]))
-    return Wanted(pin.real_path(options["path"]), options["state"], options["kind"], source, access, pretend)
+    return Wanted(pin_observe.real_path(options["path"]), options["state"], options["kind"], source, access, pretend)
 
 
 def main():

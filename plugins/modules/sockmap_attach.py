@@ -172,6 +172,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.hooks import CGROUP, MAP
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import observe as attachment_observe
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 
 ARGUMENTS = {
@@ -192,7 +193,7 @@ def wanted(options, pretend):
     return Wanted(
         program=os.path.realpath(options["program"]),
         kind=CGROUP if on_cgroup else MAP,
-        target=attachment.cgroup(options["cgroup"]) if on_cgroup else os.path.realpath(options["map"]),
+        target=attachment_observe.cgroup(options["cgroup"]) if on_cgroup else os.path.realpath(options["map"]),
         method=options["method"],
         present=options["state"] == "present",
         create_cgroup=options["create_cgroup"],

@@ -189,6 +189,7 @@ installed_bytecode.install()
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 
 ARGUMENTS = {
     "name": {"type": "str", "required": True},
@@ -211,7 +212,7 @@ def ensure(options, pretend):
     if options["state"] == "absent":
         places = options["pin_dir"], options["state_dir"]
         return program.absent(options["name"], *places, pretend, wait_seconds=options["lock_timeout"])
-    request = program.Request(
+    request = program_source.Request(
         name=options["name"],
         pin_dir=options["pin_dir"],
         state_dir=options["state_dir"],

@@ -11,11 +11,12 @@ import fcntl
 import os
 import struct
 import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from ..errors import SockredirError
 from ..kernel import libbpf
 from . import layout
+from .settings import Found
 
 _FIRST = struct.pack("=I", 0)
 _TRACE_UNTIL = struct.Struct("=Q")
@@ -37,19 +38,6 @@ def open_map(pin_dir: str, name: str) -> Optional[libbpf.Map]:
         if error.errno == errno.ENOENT:
             return None
         raise
-
-
-class Found(NamedTuple):
-    """The ``settings`` map.
-
-    :param raw: bytes, its value.
-    :param settings: the value decoded; None where nobody has written it, or it makes no sense.
-    :param trouble: str, why there are no settings, or why they are not to be trusted; empty where all is well.
-    """
-
-    raw: bytes
-    settings: Optional[layout.Settings]
-    trouble: str
 
 
 def read_settings(pin_dir: str) -> Optional[Found]:

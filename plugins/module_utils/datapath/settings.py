@@ -11,17 +11,28 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
-from ..change.step import Plan, Step
 from ..errors import SockredirError
 from .layout import Mode, Settings, encode_settings
-from .live import Found
 
 Wanted = Dict[str, Any]
 Range = Tuple[int, int]
 
 _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?$")
+
+
+class Found(NamedTuple):
+    """The ``settings`` map.
+
+    :param raw: bytes, its value.
+    :param settings: the value decoded; None where nobody has written it, or it makes no sense.
+    :param trouble: str, why there are no settings, or why they are not to be trusted; empty where all is well.
+    """
+
+    raw: bytes
+    settings: Optional[Settings]
+    trouble: str
 
 
 def normal(options: Wanted) -> Wanted:
@@ -123,19 +134,3 @@ def _range(text: str, option: str) -> Range:
 
 def _show(found: Iterable[Range]) -> List[str]:
     return [str(low) if low == high else f"{low}-{high}" for low, high in found]
-
-
-def steps(wanted: Dict[str, Any], found: Optional[Found]) -> Plan:
-    """Tell the programs what is wanted, where they are told something else."""
-    now = from_layout(found.settings) if found and found.settings else None
-    if now == wanted and found and not found.trouble:
-        return []
-    before: Any = now
-    if found and found.trouble:
-        before = {"trouble": found.trouble, **(now or {})}
-    return [step(before, wanted)]
-
-
-def step(before: Any, wanted: Dict[str, Any]) -> Step:
-    """Tell the programs what is wanted."""
-    return Step("settings", "settings", before, wanted, kind="settings_changed")

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..kernel import hooks, libbpf, objects
-from ..kernel.attachments import Attached
 from ..kernel.hooks import CGROUP, MAP
-from ..resource.attachment import change as attachment
+from ..kernel.model import Attached
+from ..resource.attachment import observe as attachment_observe
 from ..resource.attachment import plan as planning
 from ..resource.snapshot import Snapshot
 from ..state import manifest
@@ -30,7 +30,7 @@ def report(read: Read, host: Snapshot, document: Optional[manifest.Manifest]) ->
     links = read("links", lambda: host.links) if recorded else []
     for entry in recorded if links is not None else []:
         wanted = _wanted(entry)
-        seen = read(f"attachment on {wanted.target}", partial(attachment.observe, wanted, host))
+        seen = read(f"attachment on {wanted.target}", partial(attachment_observe.observe, wanted, host))
         if seen is None:
             continue
         found.append(_shown(wanted, seen))

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from ..host import mounts
 from ..kernel import libbpf, objects
+from ..kernel.model import LinkInfo, MapInfo, Program
 from ..resource.snapshot import Snapshot
 from ..state import manifest
 
@@ -36,7 +37,7 @@ def pinned(pin_dir: str, seen: Snapshot) -> Dict[str, List[Dict[str, Any]]]:
     return found
 
 
-def _program(program: objects.Program) -> Dict[str, Any]:
+def _program(program: Program) -> Dict[str, Any]:
     return {
         "id": program.id,
         "name": program.name,
@@ -48,7 +49,7 @@ def _program(program: objects.Program) -> Dict[str, Any]:
     }
 
 
-def _map(info: libbpf.MapInfo) -> Dict[str, Any]:
+def _map(info: MapInfo) -> Dict[str, Any]:
     return {
         "id": info.id,
         "name": info.name,
@@ -59,7 +60,7 @@ def _map(info: libbpf.MapInfo) -> Dict[str, Any]:
     }
 
 
-def _link(info: libbpf.LinkInfo) -> Dict[str, Any]:
+def _link(info: LinkInfo) -> Dict[str, Any]:
     return {
         "id": info.id,
         "type": libbpf.link_type_name(info.type),

@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterable, Iterator, List, Optional, Tuple
 
 from ..errors import SockredirError
 from . import hooks, libbpf
 from .hooks import CGROUP, MAP, Hook
+from .model import LEGACY, LINK, Attached, LinkInfo, PinnedLink
 
-LINK, LEGACY = "link", "legacy"
 MAP_TYPES = (libbpf.MAP_TYPE_SOCKMAP, libbpf.MAP_TYPE_SOCKHASH)
 _LINK_TYPE = {CGROUP: libbpf.LINK_TYPE_CGROUP, MAP: libbpf.LINK_TYPE_SOCKMAP}
 #: What the kernel keeps of a program's name (BPF_OBJ_NAME_LEN, less the final zero).
@@ -27,24 +27,7 @@ NAME_CHARACTERS = 15
 _BESIDE_OTHERS = libbpf.F_ALLOW_MULTI
 
 
-class Attached(NamedTuple):
-    """One program on a target; ``link_id`` is None where it is attached without a link."""
-
-    program_id: int
-    method: str
-    link_id: Optional[int] = None
-
-
-class PinnedLink(NamedTuple):
-    """What a link pin holds. ``target_id`` is a cgroup's or map's id, 0 where the target is gone."""
-
-    link_id: int
-    program_id: int
-    target_id: int
-    hook: Optional[Hook] = None
-
-
-def links() -> List[libbpf.LinkInfo]:
+def links() -> List[LinkInfo]:
     """Every link of this host; ones that come or go meanwhile may be missed."""
     found = []
     for number in libbpf.link_ids():
@@ -78,7 +61,7 @@ def opened(kind: str, path: str) -> Iterator[libbpf.Descriptor]:
 
 
 def attached(
-    hook: Hook, target: libbpf.Descriptor, target_id: int, all_links: Iterable[libbpf.LinkInfo]
+    hook: Hook, target: libbpf.Descriptor, target_id: int, all_links: Iterable[LinkInfo]
 ) -> Tuple[List[Attached], int]:
     """The programs at a hook of a target, and the flags that the first of them set (0 for maps).
 
@@ -98,7 +81,7 @@ def attached(
     return linked + [Attached(number, LEGACY) for number in others], query.attach_flags
 
 
-def _is_on(info: libbpf.LinkInfo, hook: Hook, target_id: int) -> bool:
+def _is_on(info: LinkInfo, hook: Hook, target_id: int) -> bool:
     target = info.cgroup_id if hook.kind == CGROUP else info.map_id
     return info.type == _LINK_TYPE[hook.kind] and target == target_id and info.attach_type == hook.attach_type
 

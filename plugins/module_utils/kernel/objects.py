@@ -12,66 +12,16 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Union
 
 from ..errors import SockredirError
 from . import btf, libbpf
+from .model import LinkInfo, MapInfo, Pin, Program
 
 METADATA = "bpf_metadata_"
 DIGEST = METADATA + "digest"
 LAYOUT = METADATA + "layout"
 RODATA = ".rodata"
-
-
-class Program(NamedTuple):
-    """A loaded program.
-
-    :ivar type: int, as in <linux/bpf.h>.
-    :ivar map_ids: the maps it uses, internal ones too.
-    :ivar digest: ``sha256:...`` as the loader wrote it; None where no loader of ours did.
-    :ivar layout: int, the version of its maps' layout; None where it does not say.
-    """
-
-    id: int
-    name: str
-    type: int
-    tag: str
-    load_time_ns: int
-    map_ids: Tuple[int, ...]
-    digest: Optional[str]
-    layout: Optional[int]
-
-
-class Pin(NamedTuple):
-    """What is pinned at a path.
-
-    :ivar kind: ``program``, ``map``, ``link`` or ``btf``; ``directory`` or ``symlink`` for what is no pin.
-    :ivar object: a :class:`Program`, a :class:`libbpf.MapInfo` or a :class:`libbpf.LinkInfo`; else None.
-    """
-
-    path: str
-    kind: str
-    object: Union[Program, libbpf.MapInfo, libbpf.LinkInfo, None]
-
-    @property
-    def id(self) -> int:
-        """The kernel's id of what is pinned; 0 for what is no pin."""
-        return self.object.id if self.object else 0
-
-    @property
-    def program(self) -> Optional[Program]:
-        """The program that is pinned; None if something else is."""
-        return self.object if isinstance(self.object, Program) else None
-
-    @property
-    def map(self) -> Optional[libbpf.MapInfo]:
-        """The map that is pinned; None if something else is."""
-        return self.object if isinstance(self.object, libbpf.MapInfo) else None
-
-    @property
-    def digest(self) -> Optional[str]:
-        """The mark of our loader in the program that is pinned; None if there is no such program or mark."""
-        return self.object.digest if isinstance(self.object, Program) else None
 
 
 def at(path: str) -> Optional[Pin]:
@@ -111,7 +61,7 @@ def program(descriptor: libbpf.Descriptor) -> Program:
     )
 
 
-_READ: Dict[str, Callable[[libbpf.Descriptor], Union[Program, libbpf.MapInfo, libbpf.LinkInfo]]] = {
+_READ: Dict[str, Callable[[libbpf.Descriptor], Union[Program, MapInfo, LinkInfo]]] = {
     "program": program,
     "map": libbpf.map_info,
     "link": libbpf.link_info,
@@ -159,7 +109,7 @@ def variables(types: btf.Btf, rodata: bytes) -> Dict[str, Any]:
     return found
 
 
-def layout(info: libbpf.MapInfo) -> Dict[str, List[btf.Field]]:
+def layout(info: MapInfo) -> Dict[str, List[btf.Field]]:
     """The fields of a map's ``key`` and ``value``, where the kernel keeps their types; else empty."""
     if not info.btf_id:
         return {}

@@ -21,14 +21,19 @@ from .. import atomic_file as state_files
 from ..change.step import Plan, Step
 from ..change.transaction import Handler, Undo, Watch, apply
 from ..datapath import live
+from ..datapath.settings import Found
 from ..host import cgroups, files, install, systemd
 from ..kernel import objects
-from ..resource.attachment import change as attachment
+from ..resource.attachment import apply as attachment_apply
+from ..resource.attachment import observe as attachment_observe
 from ..resource.attachment import plan as attachment_plan
+from ..resource.program import apply as program_apply
 from ..resource.program import change as program
-from ..resource.services import change as services
+from ..resource.services import apply as services_apply
+from ..resource.services import observe as services_observe
 from ..resource.services import plan as services_plan
-from ..resource.setup import change as setup
+from ..resource.settings import apply as settings_apply
+from ..resource.setup import apply as setup_apply
 from ..resource.snapshot import Snapshot
 from ..state import lock, manifest, store
 from . import disable_plan as planning
@@ -108,17 +113,17 @@ class _Work:
         self.services = services_plan.Wanted(
             places.cgroup, places.unit_dir, restart=places.restart_services, present=False
         )
-        self.seen_services = services.observe(self.services, self.host)
+        self.seen_services = services_observe.observe(self.services, self.host)
 
     def steps(self) -> Iterator[Step]:
         yield from self._part("settings", planning.drain(self._settings()), {"drain": self._drain})
         # Before anything that can only be undone by making it new: restarting a service is what fails most.
         yield from self._unit_files("services", self._file_steps(drop_ins=True), self.services)
         yield from self._part("leaf", self._leaf_steps(), {"remove_leaf": _remove_leaf})
-        for entry in reversed(attachment.ordered(self.document)):
-            wanted = attachment.wish(entry)._replace(present=False)
-            steps = attachment_plan.plan(wanted, attachment.observe(wanted, self.host))
-            handlers = attachment.handlers(wanted, self.places.state_dir, keep_book=False)
+        for entry in reversed(attachment_observe.ordered(self.document)):
+            wanted = attachment_observe.wish(entry)._replace(present=False)
+            steps = attachment_plan.plan(wanted, attachment_observe.observe(wanted, self.host))
+            handlers = attachment_apply.handlers(wanted, self.places.state_dir, keep_book=False)
             handlers["remove_cgroup"] = self._stopping_slice(handlers["remove_cgroup"])
             yield from self._part(f"{wanted.program} {wanted.target}", steps, handlers)
         for name in self.document["programs"]:
@@ -126,7 +131,7 @@ class _Work:
             yield from self._part(name, steps, {**handlers, "forget": lambda _step: None})
         yield from self._unit_files("files", self._file_steps(drop_ins=False), self.services._replace(restart=False))
         yield from self._part("slice", self._slice_steps(), {"stop_slice": self._stop_slice})
-        yield from self._part("pins", self._directory_steps(), {"remove_directory": program.remove_directory})
+        yield from self._part("pins", self._directory_steps(), {"remove_directory": program_apply.remove_directory})
         yield from self._part("state", self._state_steps(), {"remove_state": self._remove_state})
 
     def _part(self, name: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
@@ -141,17 +146,17 @@ class _Work:
     def _unit_files(self, name: str, steps: Plan, wanted: services_plan.Wanted) -> Iterator[Step]:
         """A part that removes files, with what systemd is to make of it."""
         after = services_plan.plan(wanted, self.seen_services, [step.subject for step in steps])
-        init = services.Changes(wanted)
+        init = services_apply.Changes(wanted)
 
         def remove(step: Step) -> Undo:
-            undo = files.change(step.subject, None, setup.keep_of(step.subject, self.places.unit_dir))
+            undo = files.change(step.subject, None, setup_apply.keep_of(step.subject, self.places.unit_dir))
             return init.guard(step.subject, undo)
 
         yield from self._part(name, steps + after, {"file": remove, "package": self._package, **init.handlers()})
 
     # What there is.
 
-    def _settings(self) -> Optional[live.Found]:
+    def _settings(self) -> Optional[Found]:
         return live.read_settings(self.places.pin_dir)
 
     def _leaf_steps(self) -> Plan:
@@ -180,14 +185,14 @@ class _Work:
 
     def _slice_steps(self) -> Plan:
         """The slice without a unit file that nothing is in any more; a plan in which it has gone already says so."""
-        idle = services.idle_slice(self.places.cgroup, self.host)
+        idle = services_observe.idle_slice(self.places.cgroup, self.host)
         if idle is None or idle[1] in {step.subject for step in self.done}:
             return []
         return [Step("stop_slice", idle[1], "cgroup", None, planning.Slice(idle[0]))]
 
     def waiting(self) -> List[str]:
         """The services that are still in the slice."""
-        seen = services.observe(self.services, self.host) if self.done else self.seen_services
+        seen = services_observe.observe(self.services, self.host) if self.done else self.seen_services
         return services_plan.waiting(self.services, seen._replace(drop_ins=self.seen_services.drop_ins))
 
     def _directory_steps(self) -> Plan:
@@ -205,8 +210,9 @@ class _Work:
     # What is done.
 
     def _drain(self, step: Step) -> Undo:
-        paths = setup.Paths(self.places.pin_dir, self.places.state_dir, self.places.unit_dir)
-        return setup.write_settings(paths, step.need(planning.Told).settings)
+        return settings_apply.write_settings(
+            self.places.pin_dir, self.places.state_dir, step.need(planning.Told).settings
+        )
 
     def _stop_slice(self, step: Step) -> Undo:
         name = step.need(planning.Slice).name

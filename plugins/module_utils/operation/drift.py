@@ -12,15 +12,15 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 from ..change.step import Plan
 from ..datapath import live
-from ..datapath import settings as settings_plan
 from ..errors import SockredirError
 from ..host import files, install
 from ..kernel import hooks
-from ..kernel.attachments import Attached
 from ..kernel.hooks import CGROUP
-from ..resource.attachment import change as attachment
+from ..kernel.model import Attached
+from ..resource.attachment import observe as attachment_observe
 from ..resource.attachment import plan as attachment_plan
 from ..resource.program import change as program
+from ..resource.settings import plan as settings_plan
 from ..resource.snapshot import Snapshot
 from ..state import manifest, store
 from . import drift_kinds as planning
@@ -55,7 +55,7 @@ def with_manifest(host: Snapshot) -> Comparison:
         steps += _manifest_drift(host, document)
         for name in document["programs"]:
             steps += _program_drift(host, document, name)
-        for entry in attachment.ordered(document):
+        for entry in attachment_observe.ordered(document):
             found, others = _attachment_drift(host, document, entry)
             steps += found
             if others:
@@ -93,8 +93,8 @@ def _program_drift(host: Snapshot, document: Document, name: str) -> Plan:
 
 def _attachment_drift(host: Snapshot, document: Document, entry: Dict[str, Any]) -> Any:
     try:
-        wanted = attachment.wish(entry)._replace(pretend=True)
-        seen = attachment.observe(wanted, host)
+        wanted = attachment_observe.wish(entry)._replace(pretend=True)
+        seen = attachment_observe.observe(wanted, host)
         steps = attachment_plan.plan(wanted, seen)
     except SockredirError as error:
         return [planning.refused(entry["cgroup"] or entry["map"], error.message, "program_replaced")], []

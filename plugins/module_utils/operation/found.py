@@ -11,8 +11,8 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..host import cgroups, mounts
 from ..kernel import attachments, hooks, libbpf, objects
-from ..kernel.attachments import LINK
 from ..kernel.hooks import CGROUP, MAP
+from ..kernel.model import LINK, Pin, Program
 from ..resource.snapshot import Snapshot
 from ..state import manifest
 
@@ -42,14 +42,14 @@ def _same(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
     return all(one.get(key) == other.get(key) for key in ("program", "cgroup", "map"))
 
 
-def _pins(pin_dir: str, host: Snapshot) -> Dict[str, objects.Pin]:
+def _pins(pin_dir: str, host: Snapshot) -> Dict[str, Pin]:
     if not mounts.bpffs_holding(pin_dir, host.mounts) or not os.path.isdir(pin_dir):
         return {}
     found = [objects.at(os.path.join(pin_dir, name)) for name in sorted(os.listdir(pin_dir))]
     return {pin.path: pin for pin in found if pin}
 
 
-def _entry(programs: Dict[str, objects.Program], pins: Dict[str, objects.Pin]) -> Dict[str, Any]:
+def _entry(programs: Dict[str, Program], pins: Dict[str, Pin]) -> Dict[str, Any]:
     used = {number for program in programs.values() for number in program.map_ids}
     maps = {path: pin.id for path, pin in pins.items() if pin.kind == "map" and pin.id in used}
     return {
@@ -65,9 +65,7 @@ def _entry(programs: Dict[str, objects.Program], pins: Dict[str, objects.Pin]) -
     }
 
 
-def _attached(
-    programs: Dict[str, objects.Program], pins: Dict[str, objects.Pin], host: Snapshot
-) -> List[Dict[str, Any]]:
+def _attached(programs: Dict[str, Program], pins: Dict[str, Pin], host: Snapshot) -> List[Dict[str, Any]]:
     placed = {path: hook for path, one in programs.items() for hook in [_hook(one)] if hook}
     on_cgroups = {path: programs[path].id for path, hook in placed.items() if hook.kind == CGROUP}
     found = _on_cgroups(on_cgroups, host)
@@ -81,7 +79,7 @@ def _attached(
     return entries
 
 
-def _hook(program: objects.Program) -> Optional[hooks.Hook]:
+def _hook(program: Program) -> Optional[hooks.Hook]:
     with libbpf.program_by_id(program.id) as descriptor:
         return attachments.hook_of(descriptor)
 

@@ -16,17 +16,19 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 from ..change.step import UNKNOWN, Plan, Step
 from ..change.transaction import Handler, Undo, Watch, apply
 from ..datapath import live
-from ..datapath import settings as settings_plan
 from ..errors import SockredirError
 from ..host import mounts
 from ..kernel import hooks
-from ..resource.attachment import change as attachment
+from ..resource.attachment import apply as attachment_apply
+from ..resource.attachment import observe as attachment_observe
 from ..resource.attachment import plan as attachment_plan
-from ..resource.pin import change as pin
+from ..resource.pin import apply as pin_apply
+from ..resource.pin import observe as pin_observe
 from ..resource.pin import plan as pin_plan
 from ..resource.program import change as program
 from ..resource.program import plan as program_plan
-from ..resource.setup import change as setup
+from ..resource.settings import apply as settings_apply
+from ..resource.settings import plan as settings_plan
 from ..resource.snapshot import Snapshot
 from ..state import lock, manifest
 from . import drift_kinds as planning
@@ -77,10 +79,10 @@ class _Making:
                     yield from self._part(f"program {name}", planning.PROGRAM, steps, handlers)
         yield from self._settings()
         for entry in self._attachments():
-            wanted = attachment.wish(entry)
-            seen = attachment_plan.foresee(wanted, attachment.observe(wanted, self.host), self.pinned)
+            wanted = attachment_observe.wish(entry)
+            seen = attachment_plan.foresee(wanted, attachment_observe.observe(wanted, self.host), self.pinned)
             steps = attachment_plan.plan(wanted, seen)
-            handlers = attachment.handlers(wanted, self.state_dir)
+            handlers = attachment_apply.handlers(wanted, self.state_dir)
             yield from self._part(
                 f"attachment {wanted.program} {wanted.target}", hooks.recorded(entry).name, steps, handlers
             )
@@ -96,23 +98,22 @@ class _Making:
         if not pin_dir.startswith(_BPFFS + "/"):
             raise SockredirError(f"{pin_dir} is not on a bpffs", "mount one there, as it was when the role ran")
         wanted = pin_plan.Wanted(_BPFFS, pin_plan.MOUNTED)
-        steps = pin_plan.plan(wanted, pin.observe(wanted))
-        yield from self._part("bpffs", planning.BPFFS, steps, pin.handlers())
+        steps = pin_plan.plan(wanted, pin_observe.observe(wanted))
+        yield from self._part("bpffs", planning.BPFFS, steps, pin_apply.handlers())
 
     def _attachments(self) -> List[Dict[str, Any]]:
         """Those to have, maps' first; then those to take off, maps' last."""
-        known = attachment.ordered(self.document)
+        known = attachment_observe.ordered(self.document)
         staying = [entry for entry in known if not entry.get(manifest.LEAVING)]
         return staying + [entry for entry in reversed(known) if entry.get(manifest.LEAVING)]
 
     def _settings(self) -> Iterator[Step]:
         pin_dir, wanted = self.document["pin_dir"], self.document["settings"]
         if wanted:
-            paths = setup.Paths(pin_dir, self.state_dir, "")
             steps = settings_plan.steps(wanted, live.read_settings(pin_dir))
             if program_plan.pin_path(pin_dir, "settings") in self.pinned:
                 steps = [settings_plan.step(UNKNOWN, wanted)]
-            handlers = {"settings": lambda _step: setup.write_settings(paths, wanted)}
+            handlers = {"settings": lambda _step: settings_apply.write_settings(pin_dir, self.state_dir, wanted)}
             yield from self._part("settings", planning.SETTINGS, steps, handlers)
 
     def _part(self, name: str, kind: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
@@ -186,8 +187,8 @@ def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seco
         if document is None or not document["settings"]:
             raise not_enabled(state_dir)
         wanted = {**document["settings"], "mode": mode}
-        paths = setup.Paths(document["pin_dir"], state_dir, "")
-        steps = settings_plan.steps(wanted, live.read_settings(paths.pin_dir))
+        pin_dir = document["pin_dir"]
+        steps = settings_plan.steps(wanted, live.read_settings(pin_dir))
         if document["settings"] != wanted:
             steps.append(Step("record", "manifest: mode", document["settings"]["mode"], mode))
 
@@ -195,7 +196,10 @@ def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seco
             manifest.amend(state_dir, lambda changed: changed["settings"].update(mode=mode))
             return None
 
-        apply(steps, {"settings": lambda _step: setup.write_settings(paths, wanted), "record": record}, watch)
+        def tell(_step: Step) -> Undo:
+            return settings_apply.write_settings(pin_dir, state_dir, wanted)
+
+        apply(steps, {"settings": tell, "record": record}, watch)
         return steps
 
 

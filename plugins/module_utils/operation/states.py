@@ -13,10 +13,11 @@ from ..change.transaction import Watch
 from ..datapath import budget as memory
 from ..datapath import settings as settings_form
 from ..host import cgroups, install, systemd
-from ..resource.program import change as program
-from ..resource.services import change as services
+from ..resource.program import observe as program_observe
+from ..resource.services import observe as services_observe
 from ..resource.services import plan as services_plan
 from ..resource.setup import change as setup
+from ..resource.setup import observe as setup_observe
 from ..resource.setup import plan as setup_plan
 from ..resource.setup.plan import Wanted
 from ..resource.snapshot import Snapshot
@@ -65,7 +66,7 @@ def present(options: Options, pretend: bool, watch: Optional[Watch] = None) -> O
         "committed": bool(document and document["committed"]) if not pretend else wanted.commit,
         "settings": wanted.settings,
         "files": _short(setup_plan.recorded(wanted), wanted),
-        "draining": list(program.draining(document)),
+        "draining": list(program_observe.draining(document)),
         "waiting_services": waiting,
         "remaining": [],
     }
@@ -78,7 +79,7 @@ def wish(options: Options, pretend: bool) -> Wanted:
     :raises SockredirError: one of them makes no sense on this host.
     """
     host = Snapshot(options["state_dir"])
-    names = services.names(options["services"], options["cgroup"], host)
+    names = services_observe.names(options["services"], options["cgroup"], host)
     places = install.Places(options["prefix"])
     unit = {"prefix": options["prefix"], "unit_dir": options["unit_dir"], "services": list(names)}
     ours = {places.launcher: install.launcher(places, options["state_dir"])}
@@ -110,8 +111,8 @@ def _budget(options: Options) -> int:
     return memory.size(text, "memory_budget") if text else memory.default_budget()
 
 
-def _paths(options: Options) -> setup.Paths:
-    return setup.Paths(options["pin_dir"], options["state_dir"], options["unit_dir"])
+def _paths(options: Options) -> setup_observe.Paths:
+    return setup_observe.Paths(options["pin_dir"], options["state_dir"], options["unit_dir"])
 
 
 def _short(recorded: Dict[str, str], wanted: Wanted) -> Dict[str, str]:
@@ -162,7 +163,7 @@ def rolled_back(options: Options, pretend: bool, watch: Optional[Watch] = None) 
     result = {
         "committed": True,
         "settings": document["settings"],
-        "draining": list(program.draining(document)),
+        "draining": list(program_observe.draining(document)),
         "waiting_services": [],
         "remaining": [],
     }

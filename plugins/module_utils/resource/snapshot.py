@@ -11,6 +11,7 @@ from ..errors import SockredirError
 from ..host.mounts import Mount
 from ..host.mounts import read as read_mounts
 from ..kernel import attachments, libbpf
+from ..kernel.model import LinkInfo
 from ..state import manifest, store
 
 Value = TypeVar("Value")
@@ -75,7 +76,7 @@ class Snapshot:
         return self._once("mounts", read_mounts)
 
     @property
-    def links(self) -> List[libbpf.LinkInfo]:
+    def links(self) -> List[LinkInfo]:
         """Every BPF link of the host.
 
         :raises SockredirError: the kernel does not let us look.

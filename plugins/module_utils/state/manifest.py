@@ -18,52 +18,43 @@ import contextlib
 import copy
 import datetime
 import functools
-import hashlib
-import json
 import os
-import re
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from .. import atomic_file as files
 from ..errors import SockredirError
+from .manifest_file import CURRENT as CURRENT
+from .manifest_file import DIRECTORY as DIRECTORY
+from .manifest_file import PREVIOUS as PREVIOUS
+from .manifest_file import SCHEMA as SCHEMA
+from .manifest_file import Damaged as Damaged
+from .manifest_file import Manifest as Manifest
+from .manifest_file import at, drop_unused, read, write, write_file
 
-SCHEMA = 1
-CURRENT = "current"
-PREVIOUS = "previous"
-DIRECTORY = "manifests"
 #: Where the role puts what the programs are compiled from.
 SOURCES = "src"
+
+
 ROLLING_BACK = "rolling_back"
+
+
 LEAVING = "leaving"
+
+
 #: In a program's entry: pins that a roll-back takes away, path -> kernel id.
 LEAVING_PINS = "leaving_pins"
 
-Manifest = Dict[str, Any]
+
 Snapshot = Dict[str, Optional[Tuple[str, bytes]]]
-
-
-class Damaged(SockredirError):
-    """A manifest that is not as it was written."""
-
-
-_FILE = re.compile(r"(\d{8})\.json")
-_SECTIONS = {
-    "committed": bool,
-    "boot_id": str,
-    "pin_dir": str,
-    "programs": dict,
-    "attachments": list,
-    "settings": dict,
-    "files": dict,
-    "unit": dict,
-    "wanted": dict,
-    "draining": list,
-}
 
 
 # What the kernel said, as against what the operator wants.
 _PROGRAM_IDS = ("program_ids", "map_ids")
+
+
 _ATTACHMENT_IDS = ("program_id", "map_id", "link_id", "cgroup_id")
+
+
 _PINS = (("pins", "program_ids"), ("map_pins", "map_ids"))
 
 
@@ -96,7 +87,7 @@ def current(state_dir: str) -> Optional[Manifest]:
 
     :raises SockredirError: it is damaged, or of another version.
     """
-    return _read(state_dir, CURRENT)
+    return read(state_dir, CURRENT)
 
 
 def previous(state_dir: str) -> Optional[Manifest]:
@@ -104,7 +95,7 @@ def previous(state_dir: str) -> Optional[Manifest]:
 
     :raises SockredirError: it is damaged, or of another version.
     """
-    return _read(state_dir, PREVIOUS)
+    return read(state_dir, PREVIOUS)
 
 
 def known(state_dir: str) -> Optional[Manifest]:
@@ -113,7 +104,7 @@ def known(state_dir: str) -> Optional[Manifest]:
     :raises SockredirError: it cannot be read at all, or is of another version.
     """
     try:
-        return _read(state_dir, CURRENT, verify=False)
+        return read(state_dir, CURRENT, verify=False)
     except Damaged:
         return None
 
@@ -162,15 +153,15 @@ def edit(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
         forget_ids(document)
     change(document)
     if harm:
-        _write(state_dir, dict(document, committed=False))
+        write(state_dir, dict(document, committed=False))
         return current(state_dir) or document
     if document == before:
         return document
     if before is None or _wants(document) != _wants(before):
         if before is not None and before["committed"]:
-            files.link(_at(state_dir, PREVIOUS), os.readlink(_at(state_dir, CURRENT)))
+            files.link(at(state_dir, PREVIOUS), os.readlink(at(state_dir, CURRENT)))
         document["committed"] = False
-    _write(state_dir, document)
+    write(state_dir, document)
     return document
 
 
@@ -187,7 +178,7 @@ def commit(state_dir: str) -> None:
         for entry in [*document["programs"].values(), *document["attachments"]]:
             entry.pop(LEAVING, None)  # it was wanted again before it had left
             entry.pop(LEAVING_PINS, None)
-        _write(state_dir, dict(document, committed=True))
+        write(state_dir, dict(document, committed=True))
 
 
 def amend(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
@@ -201,7 +192,7 @@ def amend(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
     document = copy.deepcopy(before)
     change(document)
     if document != before:
-        _write(state_dir, document)
+        write(state_dir, document)
     return document
 
 
@@ -269,13 +260,13 @@ def begin_rollback(state_dir: str) -> Manifest:
     now = current(state_dir)
     if now and now.get(ROLLING_BACK):
         return document
-    here = os.readlink(_at(state_dir, CURRENT)) if now and now["committed"] else None
-    files.link(_at(state_dir, CURRENT), _write_file(state_dir, document))
+    here = os.readlink(at(state_dir, CURRENT)) if now and now["committed"] else None
+    files.link(at(state_dir, CURRENT), write_file(state_dir, document))
     if here:
-        files.link(_at(state_dir, PREVIOUS), here)
+        files.link(at(state_dir, PREVIOUS), here)
     else:
-        files.remove(_at(state_dir, PREVIOUS))
-    _drop_unused(state_dir)
+        files.remove(at(state_dir, PREVIOUS))
+    drop_unused(state_dir)
     return document
 
 
@@ -288,13 +279,13 @@ def forget_previous(state_dir: str) -> None:
 
     :raises SockredirError: it cannot be removed.
     """
-    files.remove(_at(state_dir, PREVIOUS))
-    _drop_unused(state_dir)
+    files.remove(at(state_dir, PREVIOUS))
+    drop_unused(state_dir)
 
 
 def snapshot(state_dir: str) -> Snapshot:
     """The manifests as they are, damaged or not, for :func:`put_back`."""
-    return {name: _raw(_at(state_dir, name)) for name in (CURRENT, PREVIOUS)}
+    return {name: _raw(at(state_dir, name)) for name in (CURRENT, PREVIOUS)}
 
 
 def put_back(state_dir: str, saved: Snapshot) -> None:
@@ -303,16 +294,16 @@ def put_back(state_dir: str, saved: Snapshot) -> None:
     :raises SockredirError: the disk is full.
     """
     for name, found in saved.items():
-        path = _at(state_dir, name)
+        path = at(state_dir, name)
         if found == _raw(path):
             continue
         if found is None:
             files.remove(path)
         else:
             target, raw = found
-            files.write(_at(state_dir, target), raw)
+            files.write(at(state_dir, target), raw)
             files.link(path, target)
-    _drop_unused(state_dir)
+    drop_unused(state_dir)
 
 
 @contextlib.contextmanager
@@ -357,90 +348,3 @@ def _wants(document: Manifest) -> Manifest:
     wants = copy.deepcopy(document)
     forget_ids(wants)
     return wants
-
-
-def _read(state_dir: str, name: str, verify: bool = True) -> Optional[Manifest]:
-    path = _at(state_dir, name)
-    try:
-        with open(path, "rb") as stream:
-            raw = stream.read()
-    except FileNotFoundError:
-        if os.path.islink(path):
-            raise _damaged(path, f"it points to {os.readlink(path)}, which is not there") from None
-        return None
-    except OSError as error:
-        raise SockredirError(f"cannot read the manifest {path}: {error.strerror}") from error
-    try:
-        document = json.loads(raw.decode("utf-8"))
-    except ValueError as error:
-        raise _damaged(path, str(error)) from error
-    _check(path, document)
-    checksum = document.pop("checksum", None)
-    if verify and checksum != _checksum(document):
-        raise _damaged(path, "it was changed by hand, its checksum is another")
-    return document
-
-
-def _checksum(document: Manifest) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8")).hexdigest()
-
-
-def _check(path: str, document: Any) -> None:
-    if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
-        raise _damaged(path, "it is JSON, but not a manifest")
-    if document["schema"] != SCHEMA:
-        raise SockredirError(
-            f"the manifest {path} has schema {document['schema']}, this version knows {SCHEMA}",
-            "use the version of the collection that wrote it, or disable with that one first",
-        )
-    for key, kind in _SECTIONS.items():
-        if not isinstance(document.get(key), kind):
-            raise _damaged(path, f"{key} is missing or not a {kind.__name__}")
-    entries = list(document["programs"].values()) + document["attachments"]
-    if not all(isinstance(entry, dict) for entry in entries):
-        raise _damaged(path, "an entry of programs or attachments is not a dict")
-
-
-def _damaged(path: str, reason: str) -> Damaged:
-    return Damaged(
-        f"the manifest {path} is damaged: {reason}",
-        "run the role again: it keeps what is loaded and writes the manifest anew",
-    )
-
-
-def _write(state_dir: str, document: Manifest) -> None:
-    files.link(_at(state_dir, CURRENT), _write_file(state_dir, document))
-    _drop_unused(state_dir)
-
-
-def _write_file(state_dir: str, document: Manifest) -> str:
-    """Write a manifest that no link names yet; returns what the link is to say."""
-    directory = _at(state_dir, DIRECTORY)
-    files.make_directory(state_dir)
-    files.make_directory(directory)
-    name = _next_name(directory)
-    whole = dict(document, checksum=_checksum(document))
-    text = json.dumps(whole, indent=1, sort_keys=True) + "\n"
-    files.write(os.path.join(directory, name), text.encode("utf-8"))
-    return os.path.join(DIRECTORY, name)
-
-
-def _next_name(directory: str) -> str:
-    numbers = [int(match[1]) for match in map(_FILE.fullmatch, os.listdir(directory)) if match]
-    return f"{max(numbers, default=0) + 1:08d}.json"
-
-
-def _drop_unused(state_dir: str) -> None:
-    used = [os.path.basename(os.readlink(link)) for link in _links(state_dir) if os.path.islink(link)]
-    directory = _at(state_dir, DIRECTORY)
-    for name in os.listdir(directory):
-        if name not in used:
-            files.remove(os.path.join(directory, name))
-
-
-def _links(state_dir: str) -> List[str]:
-    return [_at(state_dir, CURRENT), _at(state_dir, PREVIOUS)]
-
-
-def _at(state_dir: str, name: str) -> str:
-    return os.path.join(state_dir, name)

@@ -12,7 +12,7 @@ from ..datapath import live
 from ..errors import SockredirError
 from ..operation import drift as compare
 from ..operation.drift_kinds import drift
-from ..resource.program import change as program
+from ..resource.program import observe as program_observe
 from ..resource.snapshot import Snapshot
 from ..state import manifest
 from . import context
@@ -64,7 +64,7 @@ def _document(document: manifest.Manifest) -> Dict[str, Any]:
             {key: entry.get(key) for key in ("program", "cgroup", "map", "method", "program_id", "link_id")}
             for entry in document["attachments"]
         ],
-        "draining": list(program.draining(document)),
+        "draining": list(program_observe.draining(document)),
     }
 
 

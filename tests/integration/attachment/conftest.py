@@ -13,6 +13,7 @@ from typing import Any, Dict, List
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.model import Attached
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.host import Corner
 from support.module import run_module
@@ -83,7 +84,7 @@ class Bench:
         assert self.state() == after
         return done
 
-    def on(self, kind: str, path: str) -> List[attachments.Attached]:
+    def on(self, kind: str, path: str) -> List[Attached]:
         """What the kernel says is attached."""
         hook = HOOKS[kind]
         with attachments.opened(hook.kind, path) as target:

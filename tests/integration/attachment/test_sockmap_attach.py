@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.model import Attached
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from support.host import cgroup2_mount, wait_until_detached
 from support.module import run_module
@@ -24,7 +25,7 @@ def test_a_cgroup_by_link(bench, method):
     number = bench.program("cgroup")
     done = bench.four_times(cgroup=bench.cgroup, method=method)["attachment"]
     assert (done["method"], done["program_id"]) == ("link", number)
-    assert bench.on("cgroup", bench.cgroup) == [attachments.Attached(number, "link", done["link_id"])]
+    assert bench.on("cgroup", bench.cgroup) == [Attached(number, "link", done["link_id"])]
     assert os.path.exists(done["link_pin"])
     assert bench.manifest()["attachments"] == [done]
     bench.four_times(cgroup=bench.cgroup, state="absent")
@@ -38,7 +39,7 @@ def test_a_cgroup_without_link(bench):
     number = bench.program("cgroup")
     done = bench.four_times(cgroup=bench.cgroup, method="legacy")["attachment"]
     assert (done["method"], done["link_pin"], done["link_id"]) == ("legacy", None, None)
-    assert bench.on("cgroup", bench.cgroup) == [attachments.Attached(number, "legacy")]
+    assert bench.on("cgroup", bench.cgroup) == [Attached(number, "legacy")]
     assert not bench.attach(cgroup=bench.cgroup)["changed"], "auto leaves what is there"
     bench.four_times(cgroup=bench.cgroup, state="absent")
     assert bench.on("cgroup", bench.cgroup) == []
@@ -176,7 +177,7 @@ def test_foreign_programs_stay(bench):
         for options in ({}, {"method": "legacy"}, {"state": "absent"}):
             done = bench.four_times(cgroup=bench.cgroup, **options)
             assert done["foreign"] == [{"program_id": number, "method": "legacy", "link_id": None}]
-        assert bench.on("cgroup", bench.cgroup) == [attachments.Attached(number, "legacy")]
+        assert bench.on("cgroup", bench.cgroup) == [Attached(number, "legacy")]
 
 
 def test_a_cgroup_of_ours_with_a_foreign_program_stays(bench):
@@ -247,7 +248,7 @@ def test_a_map(bench, method, expected):
         pytest.skip("this kernel has no links to maps")
     done = bench.four_times(map=bench.path("peers"), method=method)["attachment"]
     assert (done["method"], done["map_id"], done["cgroup"]) == (expected, peers, None)
-    assert bench.on("map", bench.path("peers")) == [attachments.Attached(number, expected, done["link_id"])]
+    assert bench.on("map", bench.path("peers")) == [Attached(number, expected, done["link_id"])]
     new = bench.program("map")
     bench.four_times(map=bench.path("peers"), method=method)
     assert [each.program_id for each in bench.on("map", bench.path("peers"))] == [new]

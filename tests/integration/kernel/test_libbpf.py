@@ -181,8 +181,8 @@ def test_a_closed_descriptor_is_not_used():
 
 
 def test_no_libbpf_is_one_line_with_the_package(monkeypatch):
-    monkeypatch.setattr(libbpf, "_loaded", [])
-    monkeypatch.setattr(libbpf, "LIBRARY", "libbpf.so.0.absent")
+    monkeypatch.setattr(libbpf.binding, "_loaded", [])
+    monkeypatch.setattr(libbpf.binding, "LIBRARY", "libbpf.so.0.absent")
     with pytest.raises(SockredirError) as caught:
         libbpf.version()
     line = str(caught.value)

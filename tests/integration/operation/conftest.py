@@ -17,12 +17,14 @@ from typing import Any, Callable, Dict, List, Optional
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import Plan
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objects
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.model import Pin
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import drift as compare
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation.drift_kinds import drift
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.snapshot import Snapshot
 from ansible_collections.ebpf.sockredir.plugins.modules import sockredir_host
 from support.collection import ROOT
@@ -131,7 +133,9 @@ class Whole:
         """The role's tasks; the plan of each."""
         pins, cgroup = str(self.corner.pin_dir), str(self.corner.cgroup)
         state_dir, entries = str(self.corner.state_dir), {"flows": 1024, "peers": 2048}
-        request = program.Request("sockredir", pins, state_dir, str(self.objects_of[version]), max_entries=entries)
+        request = program_source.Request(
+            "sockredir", pins, state_dir, str(self.objects_of[version]), max_entries=entries
+        )
         on_map = [Wanted(f"{pins}/{name}", "map", f"{pins}/peers", pretend=pretend) for name in self.on_map(version)]
         sockops = Wanted(f"{pins}/sockops", "cgroup", cgroup, create_cgroup=True, pretend=pretend)
         plans = [program.present(request, pretend, watch).plan]
@@ -152,7 +156,7 @@ class Whole:
             assert time.monotonic() < deadline, "it stays attached"
             time.sleep(0.01)
 
-    def pin(self, name: str) -> Optional[objects.Pin]:
+    def pin(self, name: str) -> Optional[Pin]:
         return objects.at(str(self.corner.pin_dir / name))
 
     def id(self, name: str) -> int:

@@ -13,6 +13,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import st
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 from support.connection import connection
 
 
@@ -38,7 +39,7 @@ def new_map(whole):
     pins, state_dir = str(whole.corner.pin_dir), str(whole.corner.state_dir)
     sizes = {"flows": 1024, "peers": 4096}
     source = str(whole.objects_of["v2"])
-    program.present(program.Request("sockredir", pins, state_dir, source, max_entries=sizes, recreate=True))
+    program.present(program_source.Request("sockredir", pins, state_dir, source, max_entries=sizes, recreate=True))
     for name in whole.on_map("v2"):
         attachment.ensure(Wanted(f"{pins}/{name}", "map", f"{pins}/peers"), state_dir)
     attachment.ensure(Wanted(f"{pins}/sockops", "cgroup", str(whole.corner.cgroup)), state_dir)

@@ -20,7 +20,9 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.change.transaction 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import apply as program_apply
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.snapshot import Snapshot
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest, store
 from support.collection import ROOT
@@ -83,7 +85,7 @@ def test_pins_are_for_root_alone(pair):
 
 def test_a_converged_run_starts_no_compiler(pair, monkeypatch):
     pair.run()
-    request = program.Request("pair", str(pair.host.pin_dir), str(pair.host.state_dir), str(pair.src))
+    request = program_source.Request("pair", str(pair.host.pin_dir), str(pair.host.state_dir), str(pair.src))
 
     def compiled(*_arguments):
         raise AssertionError("compiled")
@@ -347,7 +349,7 @@ BOTH = pytest.mark.parametrize("options", [{}, UPGRADE], ids=["first", "upgrade"
 
 
 def make_request(pair, options):
-    return program.Request("pair", str(pair.host.pin_dir), str(pair.host.state_dir), str(pair.src), **options)
+    return program_source.Request("pair", str(pair.host.pin_dir), str(pair.host.state_dir), str(pair.src), **options)
 
 
 def as_module(options):
@@ -362,7 +364,7 @@ def contents(state):
 
 def fail_at(number, monkeypatch):
     """Let the step with this number fail."""
-    real, done = program._Work.handlers, []
+    real, done = program_apply.Handlers.handlers, []
 
     def handlers(self):
         def failing(handler):
@@ -376,7 +378,7 @@ def fail_at(number, monkeypatch):
 
         return {verb: failing(handler) for verb, handler in real(self).items()}
 
-    monkeypatch.setattr(program._Work, "handlers", handlers)
+    monkeypatch.setattr(program_apply.Handlers, "handlers", handlers)
 
 
 @BOTH
@@ -405,13 +407,14 @@ sys.path.insert(0, sys.argv[1])
 from support.collection import map_collection
 map_collection()
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.transaction import apply
 seen = []
 def watch(when, step):
     seen.append(when)
     if len(seen) == int(sys.argv[2]):
         os.kill(os.getpid(), 9)
-program.present(program.Request(**json.loads(sys.argv[3])), watch=watch)
+program.present(program_source.Request(**json.loads(sys.argv[3])), watch=watch)
 """
 
 

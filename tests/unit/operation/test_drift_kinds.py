@@ -10,9 +10,9 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File, digest, symlink
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import hooks
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import drift_kinds as host
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import apply as attachment_apply
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import apply as program_apply
 
 
 def kinds(part, verbs, same_boot=True):
@@ -74,10 +74,10 @@ def test_after_a_reboot_what_is_missing_was_lost_with_it(part, verbs, expected):
 
 
 def test_every_verb_of_the_parts_has_a_kind():
-    verbs = set(attachment.handlers(Wanted("/b/p", "cgroup", "/cg"), "/s")) - {"remove_cgroup"}
+    verbs = set(attachment_apply.handlers(Wanted("/b/p", "cgroup", "/cg"), "/s")) - {"remove_cgroup"}
     for hook in hooks.HOOKS:
         assert set(host._KINDS[hook.name]) == verbs - ({"create_cgroup"} if hook.kind == "map" else set())
-    assert set(program._Work("/s").handlers()) - {"forget", "remove_directory"} == set(host._KINDS["program"])
+    assert set(program_apply.Handlers("/s").handlers()) - {"forget", "remove_directory"} == set(host._KINDS["program"])
 
 
 UNIT = {"path": "/u/s.service", "link": "/u/w/s.service"}

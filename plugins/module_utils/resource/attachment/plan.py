@@ -16,8 +16,8 @@ from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tu
 
 from ...change.step import UNKNOWN, Plan, Step
 from ...errors import SockredirError
-from ...kernel.attachments import LEGACY, LINK, Attached, PinnedLink
 from ...kernel.hooks import CGROUP, MAP, Hook
+from ...kernel.model import LEGACY, LINK, Attached, PinnedLink
 from ..program.plan import Pinned
 
 #: A manifest's entry for one attachment.

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from ...change.step import UNKNOWN, Plan, Step
 from ...errors import SockredirError
 from ...kernel.map_spec import MapSpec, differences
-from ...kernel.objects import Pin
+from ...kernel.model import Pin
 from ...state.manifest import LEAVING_PINS
 
 #: Ends the name of a pin that is about to take the place of another; only a killed run leaves one.

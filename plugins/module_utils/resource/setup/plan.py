@@ -9,13 +9,13 @@ import copy
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ...change.step import Plan, Step
-from ...datapath import settings as settings_form
-from ...datapath.live import Found
+from ...datapath.settings import Found
 from ...errors import SockredirError
 from ...host import files, install
 from ...host.files import File
 from ...state.manifest import Manifest
 from ..services import plan as services_plan
+from ..settings import plan as settings_plan
 
 
 class Wanted(NamedTuple):
@@ -86,7 +86,7 @@ def plan(wanted: Wanted, seen: Seen) -> Plan:
     :raises SockredirError: nothing has been loaded yet.
     """
     _refuse(wanted, seen)
-    steps = settings_form.steps(wanted.settings, seen.settings) + _package_steps(wanted, seen)
+    steps = settings_plan.steps(wanted.settings, seen.settings) + _package_steps(wanted, seen)
     files_changed = _file_steps(wanted, seen)
     steps += files_changed
     if wanted.services:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import hooks
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.attachments import Attached, PinnedLink
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.model import Attached, PinnedLink
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import plan as attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Observed, Wanted, plan
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import apply as pin_apply
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import change as pin
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin.plan import (
     Access,
@@ -143,7 +144,7 @@ def test_the_diff_says_only_what_changes():
 
 
 def test_every_verb_has_a_handler():
-    assert set(pin.handlers()) == {"mount", "make_directory", "remove_directory", "access", "pin", "unpin"}
+    assert set(pin_apply.handlers()) == {"mount", "make_directory", "remove_directory", "access", "pin", "unpin"}
 
 
 @pytest.mark.parametrize(("mode", "number"), [("0700", 0o700), ("700", 0o700), (0o640, 0o640), (None, None)])

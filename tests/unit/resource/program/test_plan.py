@@ -8,9 +8,8 @@ from __future__ import annotations
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.btf import Field
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.libbpf import LinkInfo, MapInfo
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.map_spec import MapSpec, differences
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.objects import Pin, Program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.model import LinkInfo, MapInfo, Pin, Program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import plan as decide
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program.plan import Identified, Load, Pinned
 

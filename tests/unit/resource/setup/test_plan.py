@@ -10,10 +10,11 @@ import copy
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import settings as settings_form
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.live import Found
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.settings import Found
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File, symlink
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.install import Places
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.settings import plan as settings_plan
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.setup import plan as setup
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 
@@ -151,4 +152,4 @@ def test_each_step_says_its_drift():
 
 def test_settings_layout_is_what_a_decoded_map_gives():
     raw = layout.encode_settings(settings_form.to_layout(SETTINGS))
-    assert settings_form.steps(SETTINGS, Found(raw, layout.decode_settings(raw), "")) == []
+    assert settings_plan.steps(SETTINGS, Found(raw, layout.decode_settings(raw), "")) == []

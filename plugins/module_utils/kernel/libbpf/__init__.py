@@ -1,0 +1,147 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kernel's BPF objects, through ``libbpf.so.1``; no other file talks to that library.
+
+One function per C call. Every symbol is of LIBBPF_1.0 or older, so each libbpf 1.x will do. The library is loaded at
+the first call, not at import. libbpf itself raises RLIMIT_MEMLOCK on kernels that charge maps to it (to 5.10).
+
+File descriptors: a function that opens something returns an :class:`Fd`, whose owner closes it (``with``, ``close()``,
+or when it is no longer referenced). A function that uses a descriptor takes an Fd or an int and leaves it open.
+
+Failing calls raise :class:`BpfError`, with ``errno`` and, as ``detail``, what libbpf and the verifier said.
+"""
+
+from __future__ import annotations
+
+from ..model import LinkInfo, MapInfo, ProgramInfo
+from .attach import Query, attach, create_link, detach, detach_link, query, update_link
+from .binding import LIBRARY, BpfError, Descriptor, Fd, Missing, library, version
+from .constants import (
+    ATTACH_CGROUP_SOCK_OPS,
+    ATTACH_SK_MSG_VERDICT,
+    ATTACH_SK_SKB_STREAM_VERDICT,
+    F_ALLOW_MULTI,
+    F_ALLOW_OVERRIDE,
+    F_QUERY_EFFECTIVE,
+    F_REPLACE,
+    HELPER_GET_NETNS_COOKIE,
+    LINK_TYPE_CGROUP,
+    LINK_TYPE_SOCKMAP,
+    MAP_ANY,
+    MAP_EXIST,
+    MAP_NOEXIST,
+    MAP_TYPE_ARRAY,
+    MAP_TYPE_HASH,
+    MAP_TYPE_LRU_PERCPU_HASH,
+    MAP_TYPE_PERCPU_ARRAY,
+    MAP_TYPE_PERCPU_CGROUP_STORAGE,
+    MAP_TYPE_PERCPU_HASH,
+    MAP_TYPE_RINGBUF,
+    MAP_TYPE_SOCKHASH,
+    MAP_TYPE_SOCKMAP,
+    PROG_TYPE_SK_MSG,
+    PROG_TYPE_SK_SKB,
+    PROG_TYPE_SOCK_OPS,
+)
+from .inspect import (
+    attach_type_name,
+    btf_by_id,
+    btf_data,
+    get,
+    kind,
+    link_by_id,
+    link_ids,
+    link_info,
+    link_type_name,
+    map_by_id,
+    map_ids,
+    map_info,
+    map_type_name,
+    num_possible_cpus,
+    pin,
+    probe_helper,
+    probe_map_type,
+    probe_prog_type,
+    prog_type_name,
+    program_by_id,
+    program_ids,
+    program_info,
+)
+from .maps import Map, create_map
+from .object_file import Object, ObjectMap, ObjectProgram, load_program
+from .ring_buffer import RingBuffer
+
+__all__ = [
+    "ATTACH_CGROUP_SOCK_OPS",
+    "ATTACH_SK_MSG_VERDICT",
+    "ATTACH_SK_SKB_STREAM_VERDICT",
+    "F_ALLOW_MULTI",
+    "F_ALLOW_OVERRIDE",
+    "F_QUERY_EFFECTIVE",
+    "F_REPLACE",
+    "HELPER_GET_NETNS_COOKIE",
+    "LIBRARY",
+    "LINK_TYPE_CGROUP",
+    "LINK_TYPE_SOCKMAP",
+    "MAP_ANY",
+    "MAP_EXIST",
+    "MAP_NOEXIST",
+    "MAP_TYPE_ARRAY",
+    "MAP_TYPE_HASH",
+    "MAP_TYPE_LRU_PERCPU_HASH",
+    "MAP_TYPE_PERCPU_ARRAY",
+    "MAP_TYPE_PERCPU_CGROUP_STORAGE",
+    "MAP_TYPE_PERCPU_HASH",
+    "MAP_TYPE_RINGBUF",
+    "MAP_TYPE_SOCKHASH",
+    "MAP_TYPE_SOCKMAP",
+    "PROG_TYPE_SK_MSG",
+    "PROG_TYPE_SK_SKB",
+    "PROG_TYPE_SOCK_OPS",
+    "BpfError",
+    "Descriptor",
+    "Fd",
+    "LinkInfo",
+    "Map",
+    "MapInfo",
+    "Missing",
+    "Object",
+    "ObjectMap",
+    "ObjectProgram",
+    "ProgramInfo",
+    "Query",
+    "RingBuffer",
+    "attach",
+    "attach_type_name",
+    "btf_by_id",
+    "btf_data",
+    "create_link",
+    "create_map",
+    "detach",
+    "detach_link",
+    "get",
+    "kind",
+    "library",
+    "link_by_id",
+    "link_ids",
+    "link_info",
+    "link_type_name",
+    "load_program",
+    "map_by_id",
+    "map_ids",
+    "map_info",
+    "map_type_name",
+    "num_possible_cpus",
+    "pin",
+    "probe_helper",
+    "probe_map_type",
+    "probe_prog_type",
+    "prog_type_name",
+    "program_by_id",
+    "program_ids",
+    "program_info",
+    "query",
+    "update_link",
+    "version",
+]

@@ -1,0 +1,49 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What systemd says of the services concerned. Reads only."""
+
+from __future__ import annotations
+
+from typing import Iterable, Optional, Tuple
+
+from ...host import cgroups, systemd
+from ..snapshot import Snapshot
+from .plan import Seen, Wanted
+
+
+def names(listed: Iterable[str], cgroup: str, host: Snapshot) -> Tuple[str, ...]:
+    """The services to put into a cgroup's slice, by their full names: none if that is the root, where all are anyway.
+
+    :raises SockredirError: one of them cannot be a service's name.
+    """
+    listed = list(listed)
+    if not listed or cgroups.relative(cgroup, host.mounts) == "/":
+        return ()
+    return tuple(sorted({systemd.service_name(name) for name in listed}))
+
+
+def observe(wanted: Wanted, host: Snapshot) -> Seen:
+    """What systemd says of the services concerned; reads only, and asks it only if there are any.
+
+    :raises SockredirError: systemd does not answer, or no cgroup2 is mounted.
+    """
+    if not systemd.booted():
+        return Seen()
+    relative = cgroups.relative(wanted.cgroup, host.mounts)
+    drop_ins = systemd.drop_ins(wanted.unit_dir)
+    inside = systemd.running_in(cgroups.resolve(wanted.cgroup, host.mounts))
+    concerned = sorted({*wanted.names, *drop_ins, *inside})
+    slice_name = systemd.slice_of(relative)
+    found = systemd.services(concerned) if slice_name or wanted.names else []
+    return Seen(True, slice_name, relative, tuple(found), tuple(drop_ins))
+
+
+def idle_slice(cgroup: str, host: Snapshot) -> Optional[Tuple[str, str]]:
+    """The slice of a cgroup and its path, if nothing is in it and no unit file keeps it; else None."""
+    if not systemd.booted():
+        return None
+    slice_name, path = systemd.slice_of(cgroups.relative(cgroup, host.mounts)), cgroups.resolve(cgroup, host.mounts)
+    if slice_name is None or not cgroups.removable([path]) or systemd.has_unit_file(slice_name):
+        return None
+    return slice_name, path

@@ -1,0 +1,48 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is there of settings, library, launcher, unit and drop-ins. Reads only."""
+
+from __future__ import annotations
+
+from typing import List, NamedTuple, Optional
+
+from ...datapath import live
+from ...host import files, install
+from ...state import manifest
+from ..services import observe as services_observe
+from ..services import plan as services_plan
+from ..snapshot import Snapshot
+from .plan import Seen, Wanted
+
+
+class Paths(NamedTuple):
+    """Where things are on this host."""
+
+    pin_dir: str
+    state_dir: str
+    unit_dir: str
+
+
+def observe(wanted: Wanted, paths: Paths, host: Snapshot) -> Seen:
+    """What is there of it; reads only."""
+    document = host.document
+    known = set(wanted.files) | set(_old_files(document, wanted))
+    return Seen(
+        document=document,
+        damage=host.damage,
+        previous_damage=host.previous_damage,
+        settings=live.read_settings(paths.pin_dir),
+        package=install.installed(wanted.places),
+        stale=install.stale(wanted.places),
+        files={path: files.read(path) for path in sorted(known)},
+        services=services_observe.observe(wanted.services, host) if wanted.services else services_plan.Seen(),
+    )
+
+
+def _old_files(document: Optional[manifest.Manifest], wanted: Wanted) -> List[str]:
+    """What an earlier run has put on the host, the library apart."""
+    if document is None:
+        return []
+    old_package = document["unit"].get("package", wanted.places.package)
+    return [path for path in document["files"] if not path.startswith((old_package + "/", wanted.places.package + "/"))]
