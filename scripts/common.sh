@@ -86,7 +86,7 @@ need_venv() {
 	wanted=$(cd "$ROOT" && { say "$ROOT" && cat requirements/controller.txt "requirements/$1.txt" requirements/constraints.txt; } | sha256sum)
 	if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
 		say "Setting up Python packages in .venv ($1)"
-		# An environment works only where it was made.
+		# An environment works only if it was made.
 		[ "$(cat "$VENV/.root" 2>/dev/null)" = "$ROOT" ] || make_venv
 		pip_install "$VENV" -r "$ROOT/requirements/$1.txt" -c "$ROOT/requirements/constraints.txt"
 		say "$wanted" >"$stamp"

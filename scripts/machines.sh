@@ -10,7 +10,7 @@ need_machines() {
 	need_packages qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fakeroot genisoimage openssh-client uidmap
 }
 
-# What keeps machines from being built and booted here; nothing where they can be.
+# What keeps machines from being built and booted here; nothing if they can be.
 no_machines() {
 	if ! said=$( (need_machines) 2>&1); then
 		say "qemu and mmdebstrap cannot be installed ($(say "$said" | tail -n 1))"

@@ -5,7 +5,7 @@
 
 TARGET_PYTHONS='3.8 3.9 3.10 3.11 3.12 3.13'
 
-# target_python VERSION: its interpreter, from PATH or from pyenv; fails where there is none.
+# target_python VERSION: its interpreter, from PATH or from pyenv; fails if there is none.
 target_python() {
 	for python in "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/"python$1" "$(command -v "python$1" || true)"; do
 		if [ -x "$python" ] && "$python" -c 'import venv, ensurepip' 2>/dev/null; then

@@ -17,7 +17,7 @@ tracked_files() {
 copy_collection() {
 	rm -rf "$SANITY_COPY"
 	mkdir -p "$SANITY_COPY"
-	# A repository of its own, lest ansible-test ask the one around it, which ignores .cache.
+	# A repository of its own, or else ansible-test would ask the one around it, which ignores .cache.
 	! have git || git init -q "$SANITY_COPY"
 	# shellcheck disable=SC2016 # the inner shell expands it
 	tracked_files | (cd "$ROOT" && xargs -0 sh -c 'for file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done' sh) |

@@ -86,7 +86,7 @@ unit_everywhere() {
 	done
 }
 
-# What keeps effects on this kernel from being tested; nothing where they can be.
+# What keeps effects on this kernel from being tested; nothing if they can be.
 no_effects() {
 	if [ "$(id -u)" -ne 0 ] && ! have sudo; then
 		say 'neither root nor sudo'

@@ -12,7 +12,7 @@ options:
   state_dir:
     description:
       - Directory on the target with the manifest, which says what is loaded and attached, and the objects.
-      - It is made where it is missing, for root only.
+      - It is made if it is missing, for root only.
     type: path
     default: /var/lib/sockredir
 """

@@ -21,7 +21,7 @@ def report_query(report: Any, expression: str) -> Any:
 
 
 def query_problem(expression: str) -> str:
-    """What is wrong with a JMESPath expression, in one line; empty where it can be asked."""
+    """What is wrong with a JMESPath expression, in one line; empty if it can be asked."""
     try:
         check(expression)
     except QueryError as error:

@@ -69,7 +69,7 @@ def write(path: str, data: bytes, mode: int = 0o600) -> None:
 
 
 def link(path: str, target: str) -> None:
-    """Make ``path`` a symbolic link to ``target``, in one step also where there is one already.
+    """Make ``path`` a symbolic link to ``target``, in one step also if there is one already.
 
     :raises SockredirError: it cannot be made; the old link is as it was.
     """

@@ -35,7 +35,7 @@ PACKAGES: Dict[str, Dict[str, Tuple[str, ...]]] = {
 
 
 class Distribution(NamedTuple):
-    """``family`` is ``debian``, ``redhat``, ``suse``, or empty where it is none of them."""
+    """``family`` is ``debian``, ``redhat``, ``suse``, or empty if it is none of them."""
 
     id: str
     version: str
@@ -49,7 +49,7 @@ class Distribution(NamedTuple):
 
 
 def read() -> Distribution:
-    """This host's distribution; all fields empty where it has no os-release."""
+    """This host's distribution; all fields empty if it has no os-release."""
     for path in _FILES:
         try:
             with open(path, encoding="utf-8", errors="replace") as text:

@@ -4,7 +4,7 @@
 """Imports the rest of this package from the zip file that Ansible sends, and compiles each file once or not at all.
 
 zipimport compiles every file twice, first to learn its name and again to run it. A fleet's audit spends most of its
-time on a host in that. Where the same file is installed on the host, as the library of ``sockredirctl``, its byte code
+time on a host in that. If the same file is installed on the host, as the library of ``sockredirctl``, its byte code
 there is taken. A module calls :func:`install` before it imports anything else of the package.
 """
 
@@ -61,7 +61,7 @@ class _Importer(Loader):
         exec(code, module.__dict__)
 
     def _installed(self, spec: ModuleSpec) -> Optional[CodeType]:
-        """The code of the installed library's file; None where that is not the very same text."""
+        """The code of the installed library's file; None if that is not the very same text."""
         name = spec.name[len(_PACKAGE) + 1 :].replace(".", "/")
         path = os.path.join(self._library, name + ("/__init__.py" if spec.submodule_search_locations else ".py"))
         try:
@@ -97,9 +97,9 @@ def _library(state_dir: str) -> str:
 
 
 def install(state_dir: str = _STATE_DIR) -> None:
-    """Begin; does nothing where this was not imported from a zip file, or has begun.
+    """Begin; does nothing if this was not imported from a zip file, or has begun.
 
-    :param state_dir: str, where the host's manifest is.
+    :param state_dir: str if the host's manifest is.
     """
     archive = _archive()
     if archive and not any(isinstance(finder, _Importer) for finder in sys.meta_path):

@@ -14,7 +14,7 @@ author:
 description:
   - A pin keeps a BPF program, map or link alive, under a path on a bpffs. This module mounts a bpffs, makes directories
     on it, pins what is loaded, and takes directories and pins away.
-  - A bpffs is never mounted where there is one already, because the new one would hide everybody's pins.
+  - A bpffs is never mounted if there is one already, because the new one would hide everybody's pins.
   - A pin is replaced in one step. Whoever opens it finds the old object or the new one, never none.
 options:
   path:

@@ -18,7 +18,7 @@ description:
   - Hosts that were unreachable or failed are in the report too.
 options:
   path:
-    description: Directory on the controller, absolute or relative to the current one; it is made where it is missing.
+    description: Directory on the controller, absolute or relative to the current one; it is made if it is missing.
     type: path
     required: true
   name:
@@ -52,7 +52,7 @@ options:
         type: str
         required: true
       why:
-        description: Why the rollout stopped, where it is not for its budget.
+        description: Why the rollout stopped if it is not for its budget.
         type: str
         default: ''
 extends_documentation_fragment:

@@ -14,9 +14,9 @@ author:
 description:
   - Attaches a sock_ops program to a cgroup, or an sk_msg program or sk_skb stream verdict to a sockhash or sockmap, and
     takes it off again. Where on the cgroup or map it belongs follows from the program.
-  - A program that has been loaded anew takes the old one's place in one step, so that no connection is missed.
+  - A program that has been loaded again takes the old one's place in one step, so that no connection is missed.
   - Attachments that it did not make stay as they are. A cgroup holds them beside ours, and RV(foreign) lists them; a
-    map holds only one program of each type, so a foreign one in the place of ours is an error.
+    map holds only one program of each type, so a foreign one in our place is an error.
 options:
   program:
     description: Path of the program's pin.
@@ -28,7 +28,7 @@ options:
       - Programs attached to a cgroup see the sockets of processes in it and in the cgroups below it.
     type: str
   create_cgroup:
-    description: Whether to make O(cgroup) where it is missing. O(state=absent) removes what was made, once it is empty.
+    description: Whether to make O(cgroup) if it is missing. O(state=absent) removes what was made, once it is empty.
     type: bool
     default: false
   map:
@@ -86,7 +86,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 attachment:
-  description: The attachment as the manifest has it; V(null) where there is none. Ids are unknown in check mode.
+  description: The attachment as the manifest has it; V(null) if there is none. Ids are unknown in check mode.
   returned: success
   type: dict
   contains:
@@ -110,7 +110,7 @@ attachment:
       type: int
     attach_type:
       description:
-        - V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_skb_stream_verdict); V(null) where the program is not there yet.
+        - V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_skb_stream_verdict); V(null) if the program is not there yet.
       type: str
     method:
       description: V(link) or V(legacy).

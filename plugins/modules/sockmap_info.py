@@ -56,7 +56,7 @@ options:
   pin_dir:
     description:
       - Directory on a bpffs with the pins.
-      - The default is what the manifest says, and V(/sys/fs/bpf/sockredir) where there is none.
+      - The default is what the manifest says, and V(/sys/fs/bpf/sockredir) if there is none.
     type: path
 extends_documentation_fragment:
   - ebpf.sockredir.attributes.reads_only
@@ -113,7 +113,7 @@ host:
     boot_id: {description: Changes at each boot., type: str}
     root: {description: Whether the module ran as root., type: bool}
     systemd: {description: Whether systemd runs the host., type: bool}
-    cgroup2: {description: Where cgroup2 is mounted; V(null) where it is not., type: str}
+    cgroup2: {description: Where cgroup2 is mounted; V(null) if it is not., type: str}
     bpffs:
       description: Each bpffs, with its C(mount_point) and whether it is C(reachable), not hidden by another mount.
       type: list
@@ -142,16 +142,16 @@ state_dir:
   type: str
   sample: /var/lib/sockredir
 enabled:
-  description: Whether there is a manifest; V(null) where that could not be read.
+  description: Whether there is a manifest; V(null) if that could not be read.
   returned: success
   type: bool
   sample: true
 manifest:
-  description: What the manifest says; V(null) where there is none.
+  description: What the manifest says; V(null) if there is none.
   returned: success
   type: dict
   contains:
-    damage: {description: What is wrong with it; V(null) where nothing is. Else the rest may be missing., type: str}
+    damage: {description: What is wrong with it; V(null) if nothing is. Else the rest may be missing., type: str}
     committed: {description: Whether the last change was finished., type: bool}
     this_boot: {description: Whether the ids in it are of this boot., type: bool}
     pin_dir: {description: Where the pins are., type: str}
@@ -163,7 +163,7 @@ manifest:
           C(program_ids).
       type: dict
     attachments: {description: 'As RV(ebpf.sockredir.sockmap_attach#module:attachment).', type: list, elements: dict}
-    files: {description: Files of ours on the host with their digests., type: dict}
+    files: {description: Our files on the host with their digests., type: dict}
   sample: {damage: null, committed: true, this_boot: true, pin_dir: /sys/fs/bpf/sockredir}
 cgroup:
   description: The accelerated cgroup as the manifest has it.
@@ -171,7 +171,7 @@ cgroup:
   type: str
   sample: /sys/fs/cgroup/sockredir.slice
 pin_directory:
-  description: Whose the directory of the pins is; V(null) where there is none.
+  description: Whose the directory of the pins is; V(null) if there is none.
   returned: success
   type: dict
   contains:
@@ -182,7 +182,7 @@ pin_directory:
 sources:
   description:
     - SHA-256 of what the programs are made from, a C source or an object, by file name in C(src) below
-      RV(state_dir); V(null) where that may not be read.
+      RV(state_dir); V(null) if that may not be read.
   returned: success
   type: dict
   sample: {sockredir.bpf.c: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}
@@ -207,10 +207,10 @@ prerequisites:
   elements: dict
   contains:
     name: {description: Its name., type: str}
-    ok: {description: 'Whether it is met; V(null) where that could not be found out, mostly without root.', type: bool}
+    ok: {description: 'Whether it is met; V(null) if that could not be found out, mostly without root.', type: bool}
     found: {description: What is there., type: str}
     needed: {description: What has to be there., type: str}
-    cure: {description: 'What to do, with this distribution''s package names; empty where it is met.', type: str}
+    cure: {description: 'What to do, with this distribution''s package names; empty if it is met.', type: str}
     scope:
       description: 'V(load) always matters, V(build) for compiling on the target, V(persist) for surviving a reboot.'
       type: str
@@ -250,7 +250,7 @@ programs:
     name: {description: The kernel's name of it., type: str}
     type: {description: 'V(sock_ops), V(sk_msg), V(sk_skb) or another.', type: str}
     tag: {description: The kernel's tag of its instructions., type: str}
-    digest: {description: Identity that the loader wrote into it; V(null) where it is not ours., type: str}
+    digest: {description: Identity that the loader wrote into it; V(null) if it is not ours., type: str}
     layout: {description: Version of its maps' layout., type: int}
     map_ids: {description: Ids of the maps it uses., type: list, elements: int}
   sample: []
@@ -278,7 +278,7 @@ links:
     id: {description: The kernel's id., type: int}
     type: {description: 'V(cgroup) and so on.', type: str}
     program_id: {description: Id of the program., type: int}
-    cgroup_id: {description: Id of the cgroup; V(null) where that is gone., type: int}
+    cgroup_id: {description: Id of the cgroup; V(null) if that is gone., type: int}
     map_id: {description: Id of the map of a link to a map., type: int}
   sample: []
 draining:
@@ -298,16 +298,16 @@ attachments:
   elements: dict
   contains:
     program: {description: Path of the program's pin., type: str}
-    pinned_program_id: {description: Id of what is pinned there; V(null) where nothing is., type: int}
+    pinned_program_id: {description: Id of what is pinned there; V(null) if nothing is., type: int}
     cgroup: {description: Path of the cgroup., type: str}
     map: {description: Path of the map's pin., type: str}
     attach_type: {description: 'V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_skb_stream_verdict).', type: str}
-    target_id: {description: Id of the cgroup or map; V(null) where it is gone., type: int}
+    target_id: {description: Id of the cgroup or map; V(null) if it is gone., type: int}
     times: {description: 'How often it is attached there: 1 is right, 0 is not at all.', type: int}
-    program_id: {description: Id of the program that is attached; V(null) where none of ours is., type: int}
+    program_id: {description: Id of the program that is attached; V(null) if ours is not., type: int}
     method: {description: V(link) or V(legacy)., type: str}
     link_id: {description: Id of the link., type: int}
-    link_pin: {description: Path of the link's pin; V(null) where there is none., type: str}
+    link_pin: {description: Path of the link's pin; V(null) if there is none., type: str}
   sample: []
 foreign:
   description: Programs of others on the same cgroups and maps.
@@ -324,17 +324,17 @@ foreign:
     link_id: {description: Id of the link., type: int}
   sample: []
 mode:
-  description: What the programs do now, V(enforce), V(observe) or V(drain); V(null) where they are told nothing.
+  description: What the programs do now, V(enforce), V(observe) or V(drain); V(null) if they are told nothing.
   returned: O(gather) has V(counters)
   type: str
   sample: enforce
 settings:
-  description: All that the programs are told; V(null) where that is nothing or makes no sense.
+  description: All that the programs are told; V(null) if that is nothing or makes no sense.
   returned: O(gather) has V(counters)
   type: dict
   sample: {mode: enforce, budget: 268435456, cross_netns: false, include: [], exclude: [], cidrs: []}
 settings_trouble:
-  description: Why the settings are not to be trusted; empty where they are.
+  description: Why the settings are not to be trusted; empty if they are.
   returned: O(gather) has V(counters)
   type: str
   sample: ''
@@ -349,7 +349,7 @@ memory:
   type: dict
   sample: {used: 0, budget: 268435456}
 flows:
-  description: Connections that the programs know; V(null) where there is no map of them.
+  description: Connections that the programs know; V(null) if there is no map of them.
   returned: O(gather) has V(counters) or V(flows)
   type: dict
   contains:
@@ -371,7 +371,7 @@ flows:
             server: {description: Whether this end accepted the connection., type: bool}
             alive: {description: Whether the socket still is., type: bool}
             left: {description: 'Whether it left the map alive, to be plain TCP.', type: bool}
-            pid: {description: Of a process that holds the socket; V(null) where that is unknown., type: int}
+            pid: {description: Of a process that holds the socket; V(null) if that is unknown., type: int}
             comm: {description: The name of that process., type: str}
             cookie: {description: 'The kernel''s cookie of the socket, as C(ss -e) shows it.', type: int}
             state: {description: 'What its next message meets: V(redirected), V(undecided), or why TCP.', type: str}
@@ -397,7 +397,7 @@ preflight:
     mount_bpffs: {description: Whether a bpffs has to be mounted at C(/sys/fs/bpf) for the pins., type: bool}
   sample: {missing: [], packages: [libbpf1], warnings: [], standing: false, pins_ready: false, mount_bpffs: false}
 drift:
-  description: How the host differs from its manifest; V(null) where that could not be found out.
+  description: How the host differs from its manifest; V(null) if that could not be found out.
   returned: O(gather) has V(drift)
   type: list
   elements: dict
@@ -409,8 +409,8 @@ drift:
           V(file_changed), V(unit_disabled), V(lost_at_reboot), V(leftover) or V(unfinished).
       type: str
     subject: {description: 'What differs, mostly a path.', type: str}
-    before: {description: What was found; V(null) where nothing was., type: raw}
-    after: {description: What enabling would make of it; V(null) where it would go., type: raw}
+    before: {description: What was found; V(null) if nothing was., type: raw}
+    after: {description: What enabling would make of it; V(null) if it would go., type: raw}
   sample: [{kind: pin_missing, subject: /sys/fs/bpf/sockredir/verdict, before: null, after: {type: sk_msg}}]
 """
 

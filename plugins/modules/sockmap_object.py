@@ -14,7 +14,7 @@ author:
 description:
   - Compiles a C file with clang into an object file that M(ebpf.sockredir.sockmap_program) loads elsewhere. Nothing is
     loaded here. CO-RE makes one object serve all kernels, so a fleet needs one per architecture.
-  - It compiles each time and writes only where the result differs; equal sources and compilers make equal objects.
+  - It compiles each time and writes only if the result differs; equal sources and compilers make equal objects.
   - C(sockredir_build=controller) of the role runs it on the controller or on a build host.
 options:
   src:
@@ -22,7 +22,7 @@ options:
     type: path
     required: true
   dest:
-    description: Path of the object file, on the host that compiles; its directory is made where it is missing.
+    description: Path of the object file, on the host that compiles; its directory is made if it is missing.
     type: path
     required: true
   architecture:

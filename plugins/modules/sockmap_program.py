@@ -127,7 +127,7 @@ maps:
   type: dict
   contains:
     id:
-      description: The kernel's id; V(null) in check mode where it is not there.
+      description: The kernel's id; V(null) in check mode if it is not there.
       type: int
     type:
       description: The map's type.

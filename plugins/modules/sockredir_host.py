@@ -27,7 +27,7 @@ options:
       - V(absent) lets live connections go back to TCP, detaches and unpins what the manifest names, and removes
         files, unit, drop-ins, the state directory, and the cgroup where it was made for this and is empty.
       - V(rolled_back) goes back to what the host was before the last change, with the objects kept in O(state_dir),
-        without compiling. Where the last change has been committed, it becomes in turn what a further roll-back
+        without compiling. If the last change has been committed, it becomes in turn what a further rollback
         goes to; else it is dropped.
     type: str
     choices: [present, absent, rolled_back]

@@ -21,6 +21,6 @@ def plain(value: Any) -> Any:
 
 
 def of_hosts(task_vars: Mapping[str, Any], hosts: Iterable[str], variable: str) -> Dict[str, Any]:
-    """One variable of each host; None where it has none."""
+    """One variable of each host; None if it has none."""
     hostvars = task_vars["hostvars"]
     return {str(host): plain(hostvars[host].get(variable)) for host in hosts}

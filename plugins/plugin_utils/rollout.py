@@ -72,7 +72,7 @@ class Tally:
 
     @property
     def why_stop(self) -> Optional[str]:
-        """Why no further batch may begin; None where one may."""
+        """Why no further batch may begin; None if one may."""
         if self.canary_failed:
             return "a canary failed"
         if self.spent > self.budget:

@@ -58,7 +58,7 @@ def state(fleet, name):
 
 
 def is_plain(fleet, name):
-    """Nothing of ours on the host: no pin directory, nothing on its cgroup, nothing where its state would be."""
+    """Nothing of this collection on the host: no pin directory, nothing on its cgroup, an empty state directory."""
     state_dir = fleet.state_dir(name)
     left = list(state_dir.iterdir()) if state_dir.exists() else []
     return not fleet.pin_dir(name).exists() and not left and is_plain_tcp(fleet, name)
@@ -138,7 +138,7 @@ def test_a_failing_proof_stops_it_and_the_bad_host_is_put_back(fleet, cannot_be_
     assert "stopped, batch 2 of 2 is left alone" in run.done.stdout
 
 
-def test_mended_it_goes_on_with_the_rest_until_a_full_disk_stops_it(fleet, mounted):
+def test_repaired_it_goes_on_with_the_rest_until_a_full_disk_stops_it(fleet, mounted):
     done = {name: state(fleet, name) for name in ("h001", "h002")}
     mounted(fleet.state_dir("h004"), "size=16k,mode=700")
     run = Rollout(fleet, "-e", "sockredir_rollout_budget=0")
@@ -191,7 +191,7 @@ def test_it_bears_a_lost_host_within_the_budget_and_a_broken_clang_stops_it(flee
     assert done == {name: state(fleet, name) for name in done}
 
 
-def test_mended_it_finishes_the_rest_only(fleet):
+def test_repaired_it_finishes_the_rest_only(fleet):
     fleet.write_inventory({})
     fleet.find_again("h005")
     done = {name: state(fleet, name) for name in ("h001", "h002", "h003", "h004")}
@@ -215,7 +215,7 @@ def test_a_lost_canary_stops_it_whatever_the_budget(fleet):
     fleet.write_inventory({}, {"first": ["h005"]})
     change = ("-e", '{"sockredir_ports": ["8080"]}', "-e", "sockredir_rollout_canaries=first")
     observed = fleet.state_dir("h005") / "settings.lock"
-    observed.unlink(missing_ok=True)  # written anew by the first change of settings: the canary's observe step
+    observed.unlink(missing_ok=True)  # written again by the first change of settings: the canary's observe step
     fleet.lose("h005", once=observed)
     run = Rollout(fleet, "-e", "sockredir_rollout_budget=100%", *change)
     assert run.done.returncode == 2

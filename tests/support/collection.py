@@ -23,7 +23,7 @@ def _package(name: str, path: list) -> None:
 
 
 def map_collection() -> None:
-    """Make the collection importable; does nothing where ansible-test has done so."""
+    """Make the collection importable; does nothing if ansible-test has done so."""
     name = "ansible_collections.ebpf.sockredir"
     try:
         found = list(__import__(name, fromlist=["_"]).__path__)

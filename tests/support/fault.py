@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Holds a thread inside a system call, at the moment it touches a page of ours (userfaultfd).
+"""Holds a thread inside a system call, at the moment it touches one of our pages (userfaultfd).
 
 A receive into such a page stops while the kernel holds the socket's lock: the widest race window there is.
 """

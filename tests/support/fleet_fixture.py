@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The fixture that makes a fleet on this machine, where it can be made."""
+"""The fixture that makes a fleet on this machine if it can be made."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Tool:
         return processes(self.cache, "qemu-system")
 
     def share_image(self, suite: str, packages: str) -> None:
-        """Shares the user's images, and the key that they let in; this one is built where it is missing."""
+        """Shares the user's images, and the key that they let in; this one is built if it is missing."""
         built = subprocess.run(
             [VM, "build", suite, "--with", packages], stdout=subprocess.PIPE, text=True, timeout=1200, check=True
         )
@@ -92,5 +92,5 @@ def processes(directory: Path, program: str) -> list:
 def until(condition, limit_s: float = 30.0) -> None:
     end = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "waited without success"
         time.sleep(0.05)

@@ -79,7 +79,7 @@ def checkout(vm, tmp_path):
 
 
 def test_molecule_killed_in_the_middle(vm, checkout):
-    """What it started goes on without it. The next run, which begins with destroy, ends that and starts anew."""
+    """What it started goes on without it. The next run, which begins with destroy, ends that and starts again."""
     own = checkout("own")
     killed = own.boot()
     os.killpg(killed.pid, signal.SIGKILL)
@@ -162,7 +162,7 @@ class silent_server:
 
 
 def test_ssh_and_qemu_killed_under_a_command(vm):
-    """A machine that really boots, of the user's own images: built where it is missing."""
+    """A machine that really boots, of the user's own images: built if it is missing."""
     vm.share_image("bookworm", "iperf3")
     started = subprocess.run(
         [VM, "up", "bookworm", "--with", "iperf3", "--name", "a"],

@@ -36,7 +36,7 @@ DISK_SIZE = 1 << 20
 
 @dataclass(frozen=True)
 class Trial:
-    """Outcome of one trial boot; `exit_code` is None where it had to be ended."""
+    """Outcome of one trial boot; `exit_code` is None if it had to be ended."""
 
     exit_code: Optional[int]
     seconds: float
@@ -64,7 +64,7 @@ def arguments(accelerator: str) -> list:
 
 
 def try_boot(accelerator: str) -> Trial:
-    """Boots a machine whose boot sector ends it at once; raises VmError where there is no qemu."""
+    """Boots a machine whose boot sector ends it at once; raises VmError if there is no qemu."""
     need("qemu-system-x86_64")
     with tempfile.NamedTemporaryFile(prefix="vm-trial-") as disk:
         disk.write(BOOT_SECTOR)

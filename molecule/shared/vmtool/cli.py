@@ -40,7 +40,7 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one subcommand; the exit code is 1 for an error of ours, 69 for a mirror's, else the guest command's."""
+    """Runs one subcommand; the exit code is 1 for an error of our own, 69 for a mirror's, else the guest command's."""
     ours, command = _split(list(argv))
     options = _parser().parse_args(ours)
     options.command = command
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
     build = verbs.add_parser("build", help="build an image into the cache, or find it there")
     _image_options(build)
-    build.add_argument("--fresh", action="store_true", help="build it anew")
+    build.add_argument("--fresh", action="store_true", help="build it again")
     build.set_defaults(run=_build)
 
     mirror = verbs.add_parser("mirror", help="ask the package mirror for a suite's lists; exit code 69: no answer")

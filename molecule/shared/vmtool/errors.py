@@ -15,4 +15,4 @@ class VmError(Exception):
 
 
 class NoMirror(VmError):
-    """No package mirror answers: no fault of ours, and callers may want to tell it from one."""
+    """No package mirror answers: not our fault, and callers may want to tell it from one."""

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files that make a bare Debian a machine of ours: network, ssh key, quick boot, this host's apt settings."""
+"""The files that make a bare Debian one of our machines: network, ssh key, quick boot, this host's apt settings."""
 
 from __future__ import annotations
 

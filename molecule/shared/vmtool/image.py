@@ -26,7 +26,7 @@ from .suites import Recipe, Suite, suite_named
 
 DISK_SIZE = "8G"
 SPACE_TO_BUILD = 4 << 30
-# Distributions move on: an older image is built anew.
+# Distributions move on: an older image is built again.
 MAX_AGE_S = 14 * 24 * 3600
 NO_MIRROR = re.compile(r"Could not (resolve|connect)|Temporary failure resolving|Failed to fetch|Unable to connect")
 
@@ -65,7 +65,7 @@ def recipe(suite: str, packages: Sequence[str], cache: Path, environ: Optional[M
 
 
 def ensure(wanted: Recipe, cache: Path, fresh: bool = False) -> Image:
-    """The cached image of this recipe, built where it is missing, too old, or `fresh` is asked."""
+    """The cached image of this recipe, built if it is missing, too old, or `fresh` is asked."""
     images = cache / "images"
     place = images / wanted.key
     with _lock(images / f"{wanted.key}.lock"):

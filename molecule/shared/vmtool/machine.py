@@ -234,7 +234,7 @@ class Machine:
         # A serial console is slow, and mitigations protect nothing here.
         quick = "quiet loglevel=4 systemd.show_status=1 mitigations=off"
         # Emulated by qemu 7.2, a processor may execute for ever a breakpoint that the kernel has long overwritten: some
-        # 70 s of that, and it boots anew.
+        # 70 s of that, and it boots again.
         stuck = "watchdog_thresh=20 softlockup_panic=1 panic=10"
         return f"root=/dev/vda rw console=ttyS0 net.ifnames=0 {quick} {stuck} {names}"
 

@@ -21,8 +21,8 @@ class Step:
 
     :param verb: str, names the handler that does it (``pin``, ``attach``, ``write`` ...).
     :param subject: str, what it changes, as an operator would name it (mostly a path).
-    :param before: JSON-able value of the subject now; None where it does not exist.
-    :param after: JSON-able value once the step is done; None where it is removed.
+    :param before: JSON-able value of the subject now; None if it does not exist.
+    :param after: JSON-able value once the step is done; None if it is removed.
     :param detail: what the handler needs beyond that, of the type that goes with the verb; not shown to the operator.
     :param kind: str, what the step says of the host in reports, such as a kind of drift; empty: nothing of its own.
     """

@@ -10,7 +10,7 @@ from typing import Callable, Dict, Iterable, List, Optional
 from ..errors import SockredirError
 from .step import Step, describe
 
-#: What undoes a step that was done; None where there is nothing to undo.
+#: What undoes a step that was done; None if there is nothing to undo.
 Undo = Optional[Callable[[], None]]
 #: Does a step and returns its undo.
 Handler = Callable[[Step], Undo]

@@ -71,7 +71,7 @@ def build(programs: List[Program], maps: List[Map], constants: Dict[str, Value],
 
 
 def _unlinked(program: Program) -> bytes:
-    """The code with nothing where libbpf will put the maps."""
+    """The code with nothing if libbpf will put the maps."""
     code = bytearray(program.code)
     for offset in program.maps:
         if code[offset] != _LD_IMM64:

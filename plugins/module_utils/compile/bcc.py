@@ -92,7 +92,7 @@ class Found(NamedTuple):
 
 
 class Search(NamedTuple):
-    """:ivar real: BCC; None where there is none.
+    """:ivar real: BCC; None if there is none.
     :ivar others: packages that are only called ``bcc``, such as the package index's.
     """
 

@@ -74,7 +74,7 @@ def source_digest(src: str, defines: Dict[str, Any], compiler: str) -> str:
 
 
 def kernel_of(compiler: str) -> Optional[str]:
-    """The release of the only kernel that this compiler's object is for; None where it is for any."""
+    """The release of the only kernel that this compiler's object is for; None if it is for any."""
     return os.uname().release if compiler == BCC else None
 
 
@@ -147,7 +147,7 @@ def compile_bcc(src: str, defines: Dict[str, Any]) -> Compiled:
 
 
 def find_clang() -> Optional[str]:
-    """The path of ``clang``, or of the newest ``clang-N``; None where there is none."""
+    """The path of ``clang``, or of the newest ``clang-N``; None if there is none."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *_DIRECTORIES])
     found = shutil.which("clang", path=path)
     if found:

@@ -20,12 +20,12 @@ for _power, _letter in enumerate("KMGT", 1):
 def size(text: str, option: str) -> int:
     """Bytes of ``4096``, ``64k``, ``256 MiB`` ...; every unit is a power of 1024.
 
-    :raises SockredirError: it is no size above zero.
+    :raises SockredirError: it is not a size above zero.
     """
     match = re.match(r"\s*(\d+)\s*([A-Za-z]*)\s*$", str(text))
     factor = _UNITS.get(match.group(2).upper()) if match else None
     if not match or factor is None or int(match.group(1)) == 0:
-        raise SockredirError(f"{option}: {text!r} is no size", "give bytes or a unit, such as 256 MiB")
+        raise SockredirError(f"{option}: {text!r} is not a size", "give bytes or a unit, such as 256 MiB")
     return int(match.group(1)) * factor
 
 

@@ -25,7 +25,7 @@ _WAIT_SECONDS = 10.0
 
 
 def open_map(pin_dir: str, name: str) -> Optional[libbpf.Map]:
-    """A map by its pin; None where nothing is pinned there.
+    """A map by its pin; None if nothing is pinned there.
 
     :raises SockredirError: something else than a map is, or the caller is not root.
     """
@@ -41,7 +41,7 @@ def open_map(pin_dir: str, name: str) -> Optional[libbpf.Map]:
 
 
 def read_settings(pin_dir: str) -> Optional[Found]:
-    """What the programs are told; None where there is no such map.
+    """What the programs are told; None if there is no such map.
 
     :raises SockredirError: the map is of another layout, or cannot be read.
     """
@@ -144,7 +144,7 @@ def _lock(number: int, path: str) -> None:
 
 
 def counters(pin_dir: str) -> Optional[Dict[str, layout.Count]]:
-    """Events and bytes by reason since the map was made; None where there is no such map."""
+    """Events and bytes by reason since the map was made; None if there is no such map."""
     found = open_map(pin_dir, "counters")
     if found is None:
         return None
@@ -154,7 +154,7 @@ def counters(pin_dir: str) -> Optional[Dict[str, layout.Count]]:
 
 
 def flows(pin_dir: str, limit: Optional[int] = None) -> Optional[List[Tuple[layout.Key, layout.Flow]]]:
-    """Live connections, the oldest first; None where there is no such map.
+    """Live connections, the oldest first; None if there is no such map.
 
     :param limit: int, how many to read at most; they come in no certain order then.
     """
@@ -171,7 +171,7 @@ def flows(pin_dir: str, limit: Optional[int] = None) -> Optional[List[Tuple[layo
 
 
 def used(pin_dir: str) -> Optional[int]:
-    """Bytes of unread redirected data charged to the whole host; None where there is no such map."""
+    """Bytes of unread redirected data charged to the whole host; None if there is no such map."""
     found = open_map(pin_dir, "pressure")
     if found is None:
         return None

@@ -26,8 +26,8 @@ class Found(NamedTuple):
     """The ``settings`` map.
 
     :param raw: bytes, its value.
-    :param settings: the value decoded; None where nobody has written it, or it makes no sense.
-    :param trouble: str, why there are no settings, or why they are not to be trusted; empty where all is well.
+    :param settings: the value decoded; None if nobody has written it, or it makes no sense.
+    :param trouble: str, why there are no settings, or why they are not to be trusted; empty if all is well.
     """
 
     raw: bytes
@@ -91,7 +91,7 @@ def from_layout(found: Settings) -> Wanted:
 def ranges(ports: Iterable[object], option: str) -> Tuple[Range, ...]:
     """Port ranges, sorted, those that overlap or touch joined.
 
-    :raises SockredirError: one is no port from 1 to 65535, or ends before it begins.
+    :raises SockredirError: one is not a port from 1 to 65535, or ends before it begins.
     """
     joined: List[Range] = []
     for low, high in sorted(_range(str(text), option) for text in ports):
@@ -128,7 +128,7 @@ def _range(text: str, option: str) -> Range:
     low = int(match.group(1)) if match else 0
     high = int(match.group(2) or low) if match else 0
     if not 1 <= low <= high <= 65535:
-        raise SockredirError(f"{option}: {text!r} is no port or range", "write 80, or 8000-8099, from 1 to 65535")
+        raise SockredirError(f"{option}: {text!r} is not a port or a range", "write 80, or 8000-8099, from 1 to 65535")
     return low, high
 
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional
 from . import processes
 from .prerequisites import kernel_version
 
-#: Where an entry matters: whatever the cgroup, or only where the whole host is accelerated.
+#: Where an entry matters: whatever the cgroup, or only if the whole host is accelerated.
 ANY, WHOLE_HOST = "any", "whole_host"
 
 Advice = Dict[str, str]

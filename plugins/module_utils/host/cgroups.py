@@ -57,7 +57,7 @@ def relative(path: str, mounts: Sequence[Mount]) -> str:
 
 
 def cgroup_id(path: str) -> Optional[int]:
-    """The kernel's id of a cgroup, never used twice until reboot; None where there is no such cgroup.
+    """The kernel's id of a cgroup, never used twice until reboot; None if there is no such cgroup.
 
     It is the inode number from Linux 5.5 on (40430452fd5d), and what link and program queries report.
     """

@@ -139,7 +139,7 @@ def _size(path: str) -> Optional[int]:
 
 
 def lockdown() -> str:
-    """The kernel's lockdown mode: ``none``, ``integrity``, ``confidentiality``, or empty where it has no such thing."""
+    """The kernel's lockdown mode: ``none``, ``integrity``, ``confidentiality``, or empty if it has no such thing."""
     words = _or(lambda: _text("/sys/kernel/security/lockdown"), "").split()
     return next((word.strip("[]") for word in words if word.startswith("[")), "")
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ordinary files of ours: looking at them, and changing each in one step that a crash cannot halve."""
+"""Our ordinary files: looking at them, and changing each in one step that a crash cannot halve."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def symlink(target: str) -> File:
 
 
 def read(path: str) -> Optional[File]:
-    """What is at a path; None where nothing is.
+    """What is at a path; None if nothing is.
 
     :raises SockredirError: it is neither a file nor a symlink, or cannot be read.
     """
@@ -53,7 +53,7 @@ def read(path: str) -> Optional[File]:
         if stat.S_ISLNK(found.st_mode):
             return symlink(os.readlink(path))
         if not stat.S_ISREG(found.st_mode):
-            raise SockredirError(f"{path} is no regular file", "move it away")
+            raise SockredirError(f"{path} is not a regular file", "move it away")
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
             return File(stream.read(), stat.S_IMODE(found.st_mode))
     except (FileNotFoundError, NotADirectoryError):

@@ -89,7 +89,7 @@ def _source(root: str, name: str) -> str:
 
 
 def installed(places: Places) -> Dict[str, str]:
-    """The Python files of the package on the host: text by path below the package; empty where there is none."""
+    """The Python files of the package on the host: text by path below the package; empty if there is none."""
     found: Dict[str, str] = {}
     top = os.path.realpath(places.package)
     for directory, _names, names in os.walk(top):

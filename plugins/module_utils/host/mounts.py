@@ -111,7 +111,7 @@ def of_type(fstype: str, mounts: Sequence[Mount]) -> List[Mount]:
 
 
 def bpffs_holding(path: str, mounts: Sequence[Mount]) -> Optional[Mount]:
-    """The bpffs that a path lies on; None where it lies on another filesystem."""
+    """The bpffs that a path lies on; None if it lies on another filesystem."""
     mount = holding(os.path.realpath(path), mounts)
     return mount if mount and mount.fstype == BPFFS else None
 

@@ -27,7 +27,7 @@ Prerequisite = Dict[str, Any]
 def judge(facts: Facts) -> List[Prerequisite]:
     """Each prerequisite with ``name``, ``ok``, ``found``, ``needed``, ``cure`` and ``scope``.
 
-    ``ok`` is None where it could not be found out; the cure is empty where it is true.
+    ``ok`` is None if it could not be found out; the cure is empty if it is true.
     """
     return [check(facts) for check in _CHECKS]
 

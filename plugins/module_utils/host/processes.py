@@ -31,7 +31,7 @@ def pids() -> Iterator[int]:
 
 
 def comm(pid: int) -> str:
-    """The process's name, at most 15 characters; empty where it is gone."""
+    """The process's name, at most 15 characters; empty if it is gone."""
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as text:
             return text.read().rstrip("\n")

@@ -231,7 +231,7 @@ def bytes_sent_by_tcp(connection: socket.socket) -> int:
 
 
 def judge(mode: str, pairs: Sequence[Dict[str, Any]]) -> Optional[str]:
-    """What is wrong with a transfer, in one line; None where it is as the mode says.
+    """What is wrong with a transfer, in one line; None if it is as the mode says.
 
     :param mode: str, ``enforce``, ``observe`` or ``drain``.
     :param pairs: what :func:`transfer` returned.

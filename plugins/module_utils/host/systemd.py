@@ -62,7 +62,7 @@ def unit_files(unit_dir: str, launcher: str, state_dir: str, slice_name: Optiona
     """The unit and the symlink that enables it, by path.
 
     It runs before the network is set up, and before whatever has the usual dependencies (a network.target orders
-    only where something wants it), so that no service has a connection yet; hence without them itself. They would
+    only if something wants it), so that no service has a connection yet; hence without them itself. They would
     also make a cycle with services that set up the network early (cloud-init does).
 
     :param slice_name: str, the slice whose cgroup is accelerated: it is started, so that systemd keeps its cgroup.
@@ -93,7 +93,7 @@ def drop_in(slice_name: str) -> files.File:
 
 
 def drop_ins(unit_dir: str) -> List[str]:
-    """The services that have a drop-in of ours."""
+    """The services that have one of our drop-ins."""
     try:
         names = os.listdir(unit_dir)
     except (FileNotFoundError, NotADirectoryError):
@@ -105,16 +105,16 @@ def drop_ins(unit_dir: str) -> List[str]:
 def service_name(name: str) -> str:
     """The full name of a service; ``redis`` is ``redis.service``.
 
-    :raises SockredirError: it can be no service's name.
+    :raises SockredirError: it cannot be the name of a service.
     """
     full = name if name.endswith(".service") else name + ".service"
     if not _SERVICE.match(full):
-        raise SockredirError(f"services: {name!r} is no service's name", "give names as systemctl shows them")
+        raise SockredirError(f"services: {name!r} is not the name of a service", "give names as systemctl shows them")
     return full
 
 
 def slice_of(cgroup: str) -> Optional[str]:
-    """The slice unit that has a cgroup; None where it is no slice's.
+    """The slice unit that has a cgroup; None if it is no slice's.
 
     :param cgroup: str, relative to the cgroup2 mount; ``a.slice/a-b.slice`` is the cgroup of ``a-b.slice``
         (systemd.slice(5)).
@@ -182,7 +182,7 @@ def running_in(cgroup: str) -> List[str]:
 def waiting(found: Iterable[Service], listed: Sequence[str], released: Sequence[str], cgroup: str) -> List[str]:
     """The running services that are not where their next start will put them.
 
-    :param listed: services that have, or are to have, a drop-in of ours.
+    :param listed: services that have, or are to have, one of our drop-ins.
     :param released: services that lose theirs now.
     :param cgroup: str, relative, of our slice.
     """

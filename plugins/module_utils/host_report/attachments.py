@@ -22,7 +22,7 @@ Read = Callable[[str, Callable[[], Any]], Any]
 def report(read: Read, host: Snapshot, document: Optional[manifest.Manifest]) -> Dict[str, List[Dict[str, Any]]]:
     """``attachments`` and ``foreign``, the latter programs that are not ours on the same targets.
 
-    :param read: called with what is read and how; gives None where it cannot be.
+    :param read: called with what is read and how; gives None if it cannot be.
     """
     found: List[Dict[str, Any]] = []
     foreign: Dict[Tuple[Any, ...], Dict[str, Any]] = {}
@@ -37,7 +37,7 @@ def report(read: Read, host: Snapshot, document: Optional[manifest.Manifest]) ->
         for each in planning.foreign(wanted, seen):
             key = (wanted.target, *each)
             foreign[key] = {**_target(wanted), **_named(each)}
-    # What one of our attachments takes for foreign may be another one of ours.
+    # What one of our attachments takes for foreign may be another one of our own.
     ours = {entry["program_id"] for entry in found}
     return {
         "attachments": found,

@@ -13,7 +13,7 @@ NOTHING: Dict[str, Any] = {"mode": None, "settings": None, "counters": None, "fl
 
 
 def report(pin_dir: str) -> Dict[str, Any]:
-    """``mode``, ``settings``, ``counters``, ``flows`` (how many) and ``memory``; each None where its map is missing.
+    """``mode``, ``settings``, ``counters``, ``flows`` (how many) and ``memory``; each None if its map is missing.
 
     :raises SockredirError: a map is of another layout, or may not be read.
     """

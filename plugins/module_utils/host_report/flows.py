@@ -16,7 +16,7 @@ Record = Tuple[layout.Key, layout.Flow]
 
 
 def report(pin_dir: str, most: int) -> Optional[Dict[str, Any]]:
-    """How many connections there are, and the oldest of them at most ``most``; None where there is no map of them.
+    """How many connections there are, and the oldest of them at most ``most``; None if there is no map of them.
 
     :raises SockredirError: the map is of another layout, or may not be read.
     """

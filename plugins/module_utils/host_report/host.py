@@ -58,7 +58,7 @@ def _boot_id() -> Optional[str]:
 
 
 def manifest_summary(document: Optional[manifest.Manifest], damage: Optional[str]) -> Optional[Dict[str, Any]]:
-    """What the manifest says, without what the other parts show; None where there is none."""
+    """What the manifest says, without what the other parts show; None if there is none."""
     if document is None:
         return {"damage": damage} if damage else None
     return {
@@ -80,7 +80,7 @@ def _program(entry: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def directory(path: str) -> Optional[Dict[str, Any]]:
-    """Whose a directory is, ``mode`` as ``0700``; None where there is none.
+    """Whose a directory is, ``mode`` as ``0700``; None if there is none.
 
     :raises OSError: it may not be looked at.
     """

@@ -18,7 +18,7 @@ NOTHING: Dict[str, Any] = {"programs": [], "maps": [], "links": []}
 
 
 def pinned(pin_dir: str, seen: Snapshot) -> Dict[str, List[Dict[str, Any]]]:
-    """Programs, maps and links pinned in a directory; nothing where there is no such directory on a bpffs.
+    """Programs, maps and links pinned in a directory; nothing if there is no such directory on a bpffs.
 
     :raises OSError: it may not be read.
     :raises SockredirError: a pin may not be opened.

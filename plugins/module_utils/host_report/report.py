@@ -29,7 +29,7 @@ class Unreadable:
         self.found: List[Dict[str, str]] = []
 
     def read(self, what: str, look: Callable[[], Any]) -> Any:
-        """What ``look`` returns; None where it fails."""
+        """What ``look`` returns; None if it fails."""
         try:
             return look()
         except (SockredirError, OSError) as error:

@@ -37,7 +37,7 @@ def links() -> List[LinkInfo]:
 
 
 def hook_of(program: libbpf.Descriptor) -> Optional[Hook]:
-    """Where a loaded program belongs; None where that is no place of ours."""
+    """Where a loaded program belongs; None if that is not one of our hooks."""
     fitting = hooks.of_program(libbpf.program_info(program).type)
     if len(fitting) > 1:
         # The kernel tells nobody which of them a program was loaded for, but looks at that before it looks for the
@@ -87,7 +87,7 @@ def _is_on(info: LinkInfo, hook: Hook, target_id: int) -> bool:
 
 
 def pinned_link(kind: str, path: str) -> Optional[PinnedLink]:
-    """The link of this kind pinned at a path; None where nothing is.
+    """The link of this kind pinned at a path; None if nothing is.
 
     :raises SockredirError: something else is pinned there.
     """
@@ -109,10 +109,10 @@ def pinned_link(kind: str, path: str) -> Optional[PinnedLink]:
 
 
 def exclusive(hook: Hook, cgroup: str, root: str) -> Optional[str]:
-    """The cgroup whose programs forbid adding one to ``cgroup``: itself or an ancestor; None where nothing does.
+    """The cgroup whose programs forbid adding one to ``cgroup``: itself or an ancestor; None if nothing does.
 
     The rules of cgroup_bpf_attach(): at the cgroup itself programs must be there with ALLOW_MULTI; of its ancestors the
-    nearest that has a program decides, and forbids only where it was attached with no flag at all.
+    nearest that has a program decides, and forbids only if it was attached with no flag at all.
     """
     own, flags = _programs(hook, cgroup)
     if own:

@@ -73,7 +73,7 @@ class Btf:
             raise SockredirError(f"the BTF is damaged: {error}") from error
 
     def find(self, kind: int, name: str) -> int:
-        """The id of the first type of this kind and name; 0 (void) where there is none."""
+        """The id of the first type of this kind and name; 0 (void) if there is none."""
         for number, found in enumerate(self.types):
             if found.kind == kind and found.name == name:
                 return number

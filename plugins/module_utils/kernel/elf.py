@@ -37,7 +37,7 @@ class Program(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section with its bytes (none where it takes no room in the file)."""
+    """A section with its bytes (none if it takes no room in the file)."""
 
     name: str
     kind: int
@@ -51,7 +51,7 @@ def programs(data: bytes, where: str) -> List[Program]:
 
     :param data: bytes, the file.
     :param where: str, how to call the file in errors.
-    :raises SockredirError: it is no BPF object, or it holds anything that cannot be loaded.
+    :raises SockredirError: it is not a BPF object, or it holds anything that cannot be loaded.
     """
     sections = read(data, where)
     _refuse_legacy_maps(sections, where)
@@ -71,7 +71,7 @@ def is_elf(data: bytes) -> bool:
 def read(data: bytes, where: str) -> List[Section]:
     """The sections of a BPF object file.
 
-    :raises SockredirError: it is no ELF file, not one for BPF, or damaged.
+    :raises SockredirError: it is not an ELF file, not one for BPF, or damaged.
     """
     if not is_elf(data):
         raise SockredirError(f"{where} is not an ELF file", _COMPILE)
@@ -134,7 +134,7 @@ def _programs(sections: List[Section], where: str) -> Iterator[Program]:
 
 
 def program_type(section: str) -> Optional[Tuple[int, int]]:
-    """Program type and attach type of a section's name; None where it is not one of ours."""
+    """Program type and attach type of a section's name; None if it is not ours."""
     hook = hooks.of_section(section)
     return (hook.program_type, hook.attach_type) if hook else None
 

@@ -70,11 +70,11 @@ def of_program(program_type: int) -> List[Hook]:
 
 
 def of_section(section: str) -> Optional[Hook]:
-    """Where programs in an object file's section belong; None where that is no place of ours."""
+    """Where programs in an object file's section belong; None if that is not one of our hooks."""
     name = section.lstrip("?")
     return next((hook for hook in HOOKS if (name + "/").startswith(hook.section + "/")), None)
 
 
 def of_context(struct: str) -> Optional[Hook]:
-    """Where programs with a parameter of this struct belong; None where that is no place of ours."""
+    """Where programs with a parameter of this struct belong; None if that is not one of our hooks."""
     return next((hook for hook in HOOKS if hook.context == struct), None)

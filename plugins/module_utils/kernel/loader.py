@@ -45,13 +45,13 @@ class Loadable:
         self._maps = {found.name: found for found in self._object.maps() if not found.internal}
         self._resize(max_entries)
         self._configure(config)
-        #: int, the version of its maps' layout; None where it does not say.
+        #: int, the version of its maps' layout; None if it does not say.
         self.layout_version: Optional[int] = self._layout_version()
         #: Name -> what the object wants of each map that is not internal.
         self.maps: Dict[str, MapSpec] = {name: self._spec(found) for name, found in self._maps.items()}
 
     def stamp(self, digest: str) -> None:
-        """Write the identity where the kernel shows it; nothing where the object has no place for it."""
+        """Write the identity where the kernel shows it; nothing if the object has no place for it."""
         variable = self._variables().get(objects.DIGEST)
         if variable and variable.size >= _DIGEST_BYTES:
             self._write(variable, digest.encode("ascii").ljust(variable.size, b"\0"))

@@ -15,7 +15,7 @@ class MapSpec(NamedTuple):
 
     :ivar type: str, as in ``sockhash``.
     :ivar layout: the fields of ``key`` and of ``value``, where they are known; the kernel keeps none for some types.
-    :ivar layout_version: int, of the object that made the map; None where it does not say.
+    :ivar layout_version: int, of the object that made the map; None if it does not say.
     """
 
     type: str
@@ -28,7 +28,7 @@ class MapSpec(NamedTuple):
 
 
 def differences(pinned: MapSpec, wanted: MapSpec) -> List[str]:
-    """What keeps a program that wants one map from using another; empty where it can.
+    """What keeps a program that wants one map from using another; empty if it can.
 
     The kernel compares the sizes only when it must, and layouts never.
     """

@@ -63,8 +63,8 @@ class Program(NamedTuple):
 
     :ivar type: int, as in <linux/bpf.h>.
     :ivar map_ids: the maps it uses, internal ones too.
-    :ivar digest: ``sha256:...`` as the loader wrote it; None where no loader of ours did.
-    :ivar layout: int, the version of its maps' layout; None where it does not say.
+    :ivar digest: ``sha256:...`` as the loader wrote it; None if our loader did not.
+    :ivar layout: int, the version of its maps' layout; None if it does not say.
     """
 
     id: int
@@ -80,7 +80,7 @@ class Program(NamedTuple):
 class Pin(NamedTuple):
     """What is pinned at a path.
 
-    :ivar kind: ``program``, ``map``, ``link`` or ``btf``; ``directory`` or ``symlink`` for what is no pin.
+    :ivar kind: ``program``, ``map``, ``link`` or ``btf``; ``directory`` or ``symlink`` for what is not a pin.
     :ivar object: a :class:`Program`, a :class:`MapInfo` or a :class:`LinkInfo`; else None.
     """
 
@@ -90,7 +90,7 @@ class Pin(NamedTuple):
 
     @property
     def id(self) -> int:
-        """The kernel's id of what is pinned; 0 for what is no pin."""
+        """The kernel's id of what is pinned; 0 for what is not a pin."""
         return self.object.id if self.object else 0
 
     @property
@@ -110,7 +110,7 @@ class Pin(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """One program on a target; ``link_id`` is None where it is attached without a link."""
+    """One program on a target; ``link_id`` is None if it is attached without a link."""
 
     program_id: int
     method: str

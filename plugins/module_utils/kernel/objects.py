@@ -4,7 +4,7 @@
 """Observe programs and maps in the kernel: by pin and by id, with the identity that the loader wrote into them.
 
 A program's identity is ``bpf_metadata_digest`` in its .rodata map; ``bpf_metadata_layout`` there is the version of the
-layout that its maps have. (The kernel's tag is no identity: it is blind to .rodata and to the attach type.)
+layout that its maps have. (The kernel's tag is not an identity: it is blind to .rodata and to the attach type.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RODATA = ".rodata"
 
 
 def at(path: str) -> Optional[Pin]:
-    """What is at a path on a bpffs; None where there is nothing.
+    """What is at a path on a bpffs; None if there is nothing.
 
     :raises BpfError: it cannot be opened (not root, not a bpffs).
     """
@@ -69,7 +69,7 @@ _READ: Dict[str, Callable[[libbpf.Descriptor], Union[Program, MapInfo, LinkInfo]
 
 
 def program_by_id(number: int) -> Optional[Program]:
-    """A program by its id; None where it is gone."""
+    """A program by its id; None if it is gone."""
     try:
         with libbpf.program_by_id(number) as descriptor:
             return program(descriptor)
@@ -110,7 +110,7 @@ def variables(types: btf.Btf, rodata: bytes) -> Dict[str, Any]:
 
 
 def layout(info: MapInfo) -> Dict[str, List[btf.Field]]:
-    """The fields of a map's ``key`` and ``value``, where the kernel keeps their types; else empty."""
+    """The fields of a map's ``key`` and ``value`` if the kernel keeps their types; else empty."""
     if not info.btf_id:
         return {}
     ids = {"key": info.btf_key_type_id, "value": info.btf_value_type_id}

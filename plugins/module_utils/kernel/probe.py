@@ -95,7 +95,7 @@ def atomics(name: str) -> int:
 
 
 def helpers(program: str, names: Iterable[str]) -> Dict[str, Optional[bool]]:
-    """Whether programs of a type may call each helper; None where the kernel would not say (no rights)."""
+    """Whether programs of a type may call each helper; None if the kernel would not say (no rights)."""
     return {name: _helper(PROGRAM_TYPES[program], HELPERS[name]) for name in names}
 
 

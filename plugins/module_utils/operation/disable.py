@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take everything of ours off a host, and no byte from a live connection.
+"""Remove everything of this collection from a host, and no byte from a live connection.
 
 First the programs are told to drain: from then on each direction goes on by TCP, behind what was redirected before.
 Then they are taken off, cgroups first, and the pins go. A live socket keeps the verdict that it was inserted with, and
@@ -47,7 +47,7 @@ _STATE_FILES = (manifest.PREVIOUS, manifest.CURRENT, "settings.lock", "trace.loc
 
 
 class Places(NamedTuple):
-    """Where things of ours may be.
+    """Where our things may be.
 
     :ivar cgroup: the accelerated cgroup, as the operator names it.
     :ivar restart_services: whether the services in its slice may be restarted to leave it.
@@ -79,7 +79,7 @@ def preview(places: Places) -> Plan:
 
 
 def ensure(places: Places, wait_seconds: float, watch: Optional[Watch] = None) -> Result:
-    """Have nothing of ours on the host.
+    """Have nothing of this collection on the host.
 
     :raises SockredirError: something cannot be removed; the host is as it was.
     """
@@ -95,7 +95,7 @@ def ensure(places: Places, wait_seconds: float, watch: Optional[Watch] = None) -
 class _Work:
     """Steps that are planned while they are done.
 
-    No book is kept: the manifest goes as a whole, last. So a full disk is no obstacle, and a run after one that was
+    No book is kept: the manifest goes as a whole, last. So a full disk is not an obstacle, and a run after one that was
     killed knows all that there was.
     """
 
@@ -123,7 +123,7 @@ class _Work:
         for entry in reversed(attachment_observe.ordered(self.document)):
             wanted = attachment_observe.wish(entry)._replace(present=False)
             steps = attachment_plan.plan(wanted, attachment_observe.observe(wanted, self.host))
-            handlers = attachment_apply.handlers(wanted, self.places.state_dir, keep_book=False)
+            handlers = attachment_apply.handlers(wanted, self.places.state_dir, record_changes=False)
             handlers["remove_cgroup"] = self._stopping_slice(handlers["remove_cgroup"])
             yield from self._part(f"{wanted.program} {wanted.target}", steps, handlers)
         for name in self.document["programs"]:
@@ -268,7 +268,7 @@ def _remove_leaf(step: Step) -> Undo:
 
 
 def _programs(document: manifest.Manifest) -> List[Dict[str, Any]]:
-    """Every program of ours that may be in the kernel, as entries of ``draining``."""
+    """Every one of our programs that may be in the kernel, as entries of ``draining``."""
     known = list(document["draining"]) if manifest.ids_valid(document) else []
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     for entry in document["programs"].values():

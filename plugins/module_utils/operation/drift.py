@@ -31,7 +31,7 @@ Document = manifest.Manifest
 class Comparison(NamedTuple):
     """A host beside its manifest.
 
-    :ivar document: what can be understood of the manifest; None where there is none.
+    :ivar document: what can be understood of the manifest; None if there is none.
     :ivar steps: what it would take to make the host what the manifest says, each with its kind of drift.
     :ivar foreign: other programs on the accelerated cgroups, by cgroup.
     """

@@ -4,7 +4,7 @@
 """The whole host as one plan over its manifest, and what each of its steps says of how the host has drifted. Pure.
 
 The plan is that of its parts (:mod:`.program`, :mod:`.attachment`, :mod:`.setup`), made by the very same functions with
-the manifest's word as the wish. Restore and roll-back do it; status and audit say it should be empty.
+the manifest's word as the wish. Restore and rollback do it; status and audit say it should be empty.
 """
 
 from __future__ import annotations

@@ -38,10 +38,10 @@ _BPFFS = "/sys/fs/bpf"
 
 
 class NotEnabled(SockredirError):
-    """There is no manifest: nothing of ours is meant to be on this host."""
+    """There is no manifest: nothing of this collection is meant to be on this host."""
 
 
-class _Making:
+class _Restoration:
     """Steps that are planned while they are done: each part looks at what the parts before it have made.
 
     The plan alone (:meth:`preview`) comes from the same lines: there each part is told what the parts before it would
@@ -142,7 +142,7 @@ def restore(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float =
             raise not_enabled(state_dir)
         if document["committed"]:
             with manifest.unchanged_on_failure(state_dir):
-                return _Making(document, Snapshot(state_dir)).run(watch)
+                return _Restoration(document, Snapshot(state_dir)).run(watch)
         return _go_back(state_dir, watch)
 
 
@@ -160,7 +160,7 @@ def rollback(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float 
 def _go_back(state_dir: str, watch: Optional[Watch]) -> Plan:
     with manifest.unchanged_on_failure(state_dir):
         document = manifest.begin_rollback(state_dir)
-        steps = _Making(document, Snapshot(state_dir)).run(watch)
+        steps = _Restoration(document, Snapshot(state_dir)).run(watch)
         manifest.commit(state_dir)
         return steps
 
@@ -172,11 +172,11 @@ def preview_rollback(state_dir: str) -> Tuple[Plan, Document]:
     """
     _need_manifest(state_dir)
     document = manifest.rollback_target(state_dir)
-    return _Making(document, Snapshot(state_dir, document)).preview(), document
+    return _Restoration(document, Snapshot(state_dir, document)).preview(), document
 
 
 def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS) -> Plan:
-    """Enforce, observe or drain, from now on and after a reboot; a roll-back does not lead back over it.
+    """Enforce, observe or drain, from now on and after a reboot; a rollback does not lead back over it.
 
     :raises NotEnabled: there is no manifest.
     :raises SockredirError: there is no settings map, or the manifest is damaged; the host is as it was.
@@ -210,5 +210,5 @@ def _need_manifest(state_dir: str) -> None:
 
 
 def not_enabled(state_dir: str) -> NotEnabled:
-    """The error of who needs a manifest where there is none."""
+    """The error of who needs a manifest if there is none."""
     return NotEnabled(f"not enabled on this host: there is no manifest in {state_dir}", "run the role")

@@ -132,7 +132,7 @@ def _warnings(options: Options, waiting: Sequence[str]) -> List[str]:
 
 
 def absent(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Outcome:
-    """Nothing of ours on the host; live connections go on.
+    """Nothing of this collection on the host; live connections go on.
 
     :raises SockredirError: something cannot be removed; the host is as it was.
     """

@@ -8,7 +8,7 @@ the link in one step. While a change is under way ``committed`` is false and ``p
 what a rollback goes back to. Keys that this version does not know are kept.
 
 Each file has a checksum of itself, so that a change by hand shows. Who acts on a manifest's word alone (restore,
-roll-back) reads it with :func:`current` and stops at damage; who brings wishes of its own and repairs reads what can
+rollback) reads it with :func:`current` and stops at damage; who brings wishes of its own and repairs reads what can
 be understood with :func:`known`, and its next :func:`edit` writes a sound one.
 """
 
@@ -41,7 +41,7 @@ ROLLING_BACK = "rolling_back"
 LEAVING = "leaving"
 
 
-#: In a program's entry: pins that a roll-back takes away, path -> kernel id.
+#: In a program's entry: pins that a rollback takes away, path -> kernel id.
 LEAVING_PINS = "leaving_pins"
 
 
@@ -83,7 +83,7 @@ def empty(pin_dir: str = "") -> Manifest:
 
 
 def current(state_dir: str) -> Optional[Manifest]:
-    """The manifest of what this host runs, or is being changed to; None where there is none.
+    """The manifest of what this host runs, or is being changed to; None if there is none.
 
     :raises SockredirError: it is damaged, or of another version.
     """
@@ -91,7 +91,7 @@ def current(state_dir: str) -> Optional[Manifest]:
 
 
 def previous(state_dir: str) -> Optional[Manifest]:
-    """The last committed manifest before :func:`current`; None where there is none.
+    """The last committed manifest before :func:`current`; None if there is none.
 
     :raises SockredirError: it is damaged, or of another version.
     """
@@ -99,7 +99,7 @@ def previous(state_dir: str) -> Optional[Manifest]:
 
 
 def known(state_dir: str) -> Optional[Manifest]:
-    """Like :func:`current`, but of a damaged manifest what can be understood, and None where that is nothing.
+    """Like :func:`current`, but of a damaged manifest what can be understood, and None if that is nothing.
 
     :raises SockredirError: it cannot be read at all, or is of another version.
     """
@@ -110,7 +110,7 @@ def known(state_dir: str) -> Optional[Manifest]:
 
 
 def damage(state_dir: str) -> Optional[str]:
-    """What is wrong with the current manifest, in one line; None where nothing is.
+    """What is wrong with the current manifest, in one line; None if nothing is.
 
     :raises SockredirError: it cannot be read at all, or is of another version.
     """

@@ -95,7 +95,7 @@ def _check(path: str, document: Any) -> None:
 def _damaged(path: str, reason: str) -> Damaged:
     return Damaged(
         f"the manifest {path} is damaged: {reason}",
-        "run the role again: it keeps what is loaded and writes the manifest anew",
+        "run the role again: it keeps what is loaded and writes the manifest again",
     )
 
 

@@ -16,7 +16,7 @@ from . import manifest
 
 DIRECTORY = "objects"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_CURE = "run the role again: it compiles and stores the object anew"
+_CURE = "run the role again: it compiles and stores the object again"
 
 
 def sha256(data: bytes) -> str:
@@ -89,7 +89,7 @@ def _intact(state_dir: str, digest: str) -> bool:
 
 
 def previous_damage(state_dir: str) -> Optional[str]:
-    """Why a roll-back could not be done; None where it could, or where there is nothing to go back to."""
+    """Why a rollback could not be done; None if it could, or if there is nothing to go back to."""
     try:
         document = manifest.previous(state_dir)
         for digest in manifest.objects(document):

@@ -41,7 +41,7 @@ def enter(cgroup: str) -> None:
 
 
 def execute(command: Sequence[str]) -> int:
-    """Become a program; returns only where that fails, with the exit code that says why."""
+    """Become a program; returns only if that fails, with the exit code that says why."""
     # Python ignores these two, and what is ignored stays so in the new program.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

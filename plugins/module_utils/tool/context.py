@@ -17,7 +17,7 @@ OK, DIFFERS, USAGE, FAILED, NOT_ENABLED = 0, 1, 2, 3, 4
 
 
 def enabled(state_dir: str) -> manifest.Manifest:
-    """What is known of this host, also where its manifest was changed by hand.
+    """What is known of this host, also if its manifest was changed by hand.
 
     :raises SockredirError: nothing is.
     """

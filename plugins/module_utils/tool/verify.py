@@ -13,7 +13,7 @@ from . import context
 
 #: Which counter has to grow by the bytes of the transfer.
 _COUNTED = {"enforce": "redirected", "observe": "would_redirect"}
-#: Reasons that are no fault of the set-up: the host has too much to do for one more connection.
+#: Reasons that are not a fault of the set-up: the host has too much to do for one more connection.
 _BUSY = ("over_budget", "skip_full")
 _LO = "/sys/class/net/lo/statistics/tx_bytes"
 

@@ -34,7 +34,7 @@ def entry(host: str, result: Optional[Mapping[str, Any]], outcome: Optional[Mapp
     """One element of the report's ``hosts``.
 
     :param host: str, the inventory's name of the host.
-    :param result: what was registered for the host's ``sockmap_info`` task; None where it never ran there.
+    :param result: what was registered for the host's ``sockmap_info`` task; None if it never ran there.
     :param outcome: in a rollout ``{"outcome", "batch", "why"}``; else None.
     :returns: dict, as docs/report-schema.md says: every key is always there.
     """
@@ -141,7 +141,7 @@ def _error(result: Mapping[str, Any]) -> List[Optional[str]]:
 
 _SUMMARIES: Dict[str, Callable[[Entry], str]] = {
     "compliant": lambda found: "as its manifest says",
-    "not_enabled": lambda found: "could be enabled, nothing of ours is there",
+    "not_enabled": lambda found: "could be enabled, nothing of this collection is there",
     "unsupported": lambda found: _names("missing", [item["name"] for item in found["missing"]]),
     "drifted": lambda found: _names("differs", [f"{item['kind']} {item['subject']}" for item in found["drift"]]),
     "unreachable": lambda found: found["error"],

@@ -24,7 +24,7 @@ PROGRAMS = ("sockops", "verdict", "receive")
 
 
 def run(work, die_at=None):
-    """Run in a process of its own; returns how many steps it did, or None where it was killed before one of them."""
+    """Run in a process of its own; returns how many steps it did, or None if it was killed before one of them."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

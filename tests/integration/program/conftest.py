@@ -61,7 +61,7 @@ class Pair:
         }
 
     def everything(self):
-        """What must be as before where nothing is to change."""
+        """What must be as before if nothing is to change."""
         return self.pins(), self.state()
 
     @contextlib.contextmanager

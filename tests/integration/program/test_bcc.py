@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The second compiler: the distribution's BCC.
 
-Where the running kernel's headers are not to be had, those of another kernel stand in: enough for programs that look
+If the running kernel's headers are not to be had, those of another kernel stand in: enough for programs that look
 into no kernel struct, and to see that the ones of ``bpf/`` compile. Loading those is for the virtual machines.
 """
 

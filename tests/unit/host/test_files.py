@@ -59,7 +59,7 @@ def test_undecodable_text_survives(place):
 
 def test_a_directory_in_the_way_is_refused(place):
     os.makedirs(place)
-    with pytest.raises(SockredirError, match="no regular file"):
+    with pytest.raises(SockredirError, match="is not a regular file"):
         files.read(place)
 
 

@@ -35,7 +35,7 @@ class Kernel:
         return struct.unpack("=Q", self.stream.read(8))[0]
 
     def write(self, payload, flags=0):
-        """Reserve and commit a record; False where there is no room."""
+        """Reserve and commit a record; False if there is no room."""
         length = (len(payload) + 8 + 7) // 8 * 8
         if self.produced + length - self.consumed > SIZE:
             return False

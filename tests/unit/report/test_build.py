@@ -37,7 +37,7 @@ SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "report-schema.json"
             "drifted",
             "differs: settings_changed /sys/fs/bpf/sockredir/settings, pin_missing /sys/fs/bpf/sockredir/verdict",
         ),
-        (not_enabled(), "not_enabled", "could be enabled, nothing of ours is there"),
+        (not_enabled(), "not_enabled", "could be enabled, nothing of this collection is there"),
         (unsupported(), "unsupported", "missing: helper bpf_get_netns_cookie"),
         (unreachable(), "unreachable", "Failed to connect to the host via ssh: Connection timed out"),
         (failed(), "failed", "MODULE FAILURE: no python3"),
@@ -46,7 +46,11 @@ SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "report-schema.json"
         (drifted(enabled=False), "drifted", drifted),
         # A prerequisite that went after the host was enabled does not hide that it still is as planned.
         (enabled(prerequisites=unsupported()["prerequisites"]), "compliant", "as its manifest says"),
-        (dict(not_enabled(), prerequisites=[COMPILER]), "not_enabled", "could be enabled, nothing of ours is there"),
+        (
+            dict(not_enabled(), prerequisites=[COMPILER]),
+            "not_enabled",
+            "could be enabled, nothing of this collection is there",
+        ),
         (
             enabled(enabled=None, unreadable=[{"what": "manifest", "why": "Permission denied"}]),
             "failed",

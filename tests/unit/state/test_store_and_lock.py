@@ -189,7 +189,7 @@ def test_the_state_directory_may_go_while_another_waits(state):
     with lock.hold(state, 0):
         thread = threading.Thread(target=second)
         thread.start()
-        # Renamed first: the waiting run makes the directory anew while this one is being emptied.
+        # Renamed first: the waiting run makes the directory again while this one is being emptied.
         os.rename(state, f"{state}.gone")
         shutil.rmtree(f"{state}.gone")
     thread.join(30)

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""KVM is taken only where a trial boot on it works, and in time."""
+"""KVM is taken only if a trial boot on it works, and in time."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Map:
         return key
 
     def lookup(self, key: bytes) -> Optional[bytes]:
-        """The key's value, or None where the map has no such key."""
+        """The key's value, or None if the map has no such key."""
         value = ctypes.create_string_buffer(self.value_bytes)
         try:
             call(f"reading from map {self.info.name}", "bpf_map_lookup_elem", self.fileno(), self._key(key), value)
@@ -110,7 +110,7 @@ class Map:
         call(f"writing to map {self.info.name}", "bpf_map_update_elem", self.fileno(), self._key(key), value, flags)
 
     def delete(self, key: bytes) -> bool:
-        """Remove one entry; False where there was none."""
+        """Remove one entry; False if there was none."""
         try:
             call(f"deleting from map {self.info.name}", "bpf_map_delete_elem", self.fileno(), self._key(key))
         except BpfError as error:

@@ -105,7 +105,7 @@ class Object:
             yield pointer
 
     def btf(self) -> bytes:
-        """The object's BTF, its variables' offsets settled; empty where it was compiled without ``-g``."""
+        """The object's BTF, its variables' offsets settled; empty if it was compiled without ``-g``."""
         pointer, size = library().bpf_object__btf(self._pointer), U32(0)
         if not pointer:
             return b""

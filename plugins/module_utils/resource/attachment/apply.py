@@ -20,12 +20,12 @@ from .observe import observe
 from .plan import Record, Wanted
 
 
-def handlers(wanted: Wanted, state_dir: str, keep_book: bool = True) -> Dict[str, Handler]:
+def handlers(wanted: Wanted, state_dir: str, record_changes: bool = True) -> Dict[str, Handler]:
     """The handler of each verb that :func:`.plan.plan` uses.
 
-    :param keep_book: whether each change is written into the manifest at once.
+    :param record_changes: whether each change is written into the manifest at once.
     """
-    own = _Handlers(wanted, state_dir, keep_book)
+    own = _Handlers(wanted, state_dir, record_changes)
     return {
         "create_cgroup": own.create_cgroup,
         "remove_cgroup": own.remove_cgroup,
@@ -41,9 +41,9 @@ def handlers(wanted: Wanted, state_dir: str, keep_book: bool = True) -> Dict[str
 
 
 class _Handlers:
-    def __init__(self, wanted: Wanted, state_dir: str, keep_book: bool) -> None:
+    def __init__(self, wanted: Wanted, state_dir: str, record_changes: bool) -> None:
         self.wanted = wanted
-        self.keep_book = keep_book
+        self.record_changes = record_changes
         self.state_dir = state_dir
         self.kind, self.target, self.pin = wanted.kind, wanted.target, wanted.link_pin
 
@@ -66,7 +66,7 @@ class _Handlers:
             kept = [each for each in document.get("cgroups", []) if each != path]
             document["cgroups"] = sorted([*kept, path]) if ours else kept
 
-        if self.keep_book:
+        if self.record_changes:
             manifest.edit(self.state_dir, change)
 
     def remove_cgroup(self, step: Step) -> Undo:
@@ -111,7 +111,7 @@ class _Handlers:
         held = libbpf.program_by_id(number)
         if change.link_id is not None:
             attachments.detach_link(change.link_id)
-        if link_pin is None:  # nobody's: there is no pin to bring back
+        if link_pin is None:  # nobody's: there is not a pin to bring back
             return None
         os.unlink(link_pin)
         return _holding(held, lambda: attachments.attach_link(self.target, number, link_pin))
@@ -128,7 +128,7 @@ class _Handlers:
         return _holding(held, lambda: libbpf.pin(held, step.subject))
 
     def record(self, _step: Step) -> Undo:
-        if not self.keep_book:
+        if not self.record_changes:
             return None
         entry = (
             planning.record(self.wanted, observe(self.wanted, Snapshot(self.state_dir)))

@@ -50,7 +50,7 @@ def cgroup(path: str) -> str:
 
 
 def observe(wanted: Wanted, host: Snapshot) -> Observed:
-    """What is there of an attachment; reads only, and does without libbpf where nothing is pinned or recorded.
+    """What is there of an attachment; reads only, and does without libbpf if nothing is pinned or recorded.
 
     :raises SockredirError: a pin is something else than it has to be, or the kernel does not let us look.
     """
@@ -86,7 +86,7 @@ def _ask_kernel(wanted: Wanted, known: Observed, host: Snapshot) -> Observed:
 
 
 def _is_lost(wanted: Wanted, known: Observed, each: Attached) -> bool:
-    """Whether an unknown attachment is an earlier version of ours, the manifest that knew it being gone.
+    """Whether an unknown attachment is an earlier version of our program, the manifest that knew it being gone.
 
     It is when our loader wrote its digest, it has the wanted program's name, and it uses a map pinned beside it, or is
     attached to one.
@@ -139,7 +139,7 @@ def _exclusive(hook: Hook, wanted: Wanted, host: Snapshot) -> Optional[str]:
 
 
 def _program(wanted: Wanted, recorded: Optional[Hook], host: Snapshot) -> Tuple[Optional[int], Optional[Hook]]:
-    """The id of what is pinned as the program, and where that belongs; as recorded where nothing is pinned."""
+    """The id of what is pinned as the program, and where that belongs; as recorded if nothing is pinned."""
     with _pin(wanted.program, host) as descriptor:
         if descriptor is None:
             return None, recorded
@@ -181,7 +181,7 @@ def _map_id(path: str, host: Snapshot) -> Optional[int]:
         info = libbpf.map_info(descriptor)
     if info.type not in attachments.MAP_TYPES:
         raise SockredirError(
-            f"map: {path} is of type {libbpf.map_type_name(info.type)}, which holds no sockets",
+            f"map: {path} is of type {libbpf.map_type_name(info.type)}, which cannot hold sockets",
             "name the pin of a sockhash or sockmap",
         )
     return info.id
@@ -189,14 +189,14 @@ def _map_id(path: str, host: Snapshot) -> Optional[int]:
 
 @contextlib.contextmanager
 def _pin(path: str, host: Snapshot) -> Iterator[Optional[libbpf.Fd]]:
-    """What is pinned at a path, or None where nothing is."""
+    """What is pinned at a path, or None if nothing is."""
     if not os.path.lexists(path):
         yield None
         return
     mount = mounts.bpffs_holding(path, host.mounts)
     if mount is None:
         raise SockredirError(
-            f"{path} is no pin: it is not on a bpffs", "name a path below a bpffs, such as /sys/fs/bpf"
+            f"{path} is not a pin: it is not on a bpffs", "name a path below a bpffs, such as /sys/fs/bpf"
         )
     if os.path.isdir(path):
         raise SockredirError(f"{path} is a directory, not a pin", "name the pin in it")

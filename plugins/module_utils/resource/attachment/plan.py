@@ -112,7 +112,7 @@ class Change(NamedTuple):
 
 
 def plan(wanted: Wanted, seen: Observed) -> Plan:
-    """The steps from what is there to what is wanted; empty where that is the same.
+    """The steps from what is there to what is wanted; empty if that is the same.
 
     :raises SockredirError: it cannot be had: what it needs is missing, or belongs to somebody else.
     """
@@ -176,7 +176,7 @@ def method(wanted: Wanted, seen: Observed) -> str:
 
 
 def _pinned_here(seen: Observed) -> Optional[Attached]:
-    """The attachment that our link's pin keeps; None where the pin is missing or its link is dead."""
+    """The attachment that our link's pin keeps; None if the pin is missing or its link is dead."""
     pinned_id = seen.pinned.link_id if seen.pinned else None
     return next((each for each in seen.attached if _is_pinned(each, pinned_id)), None)
 
@@ -215,8 +215,8 @@ def _kept(wanted: Wanted, seen: Observed, how: str) -> Optional[Attached]:
     return next(iter(same + candidates), None)
 
 
-def _usurper(wanted: Wanted, seen: Observed) -> Optional[Attached]:
-    """A foreign program in the one place of a map where ours was: somebody has overwritten it behind our back."""
+def _intruder(wanted: Wanted, seen: Observed) -> Optional[Attached]:
+    """A foreign program in the one place of a map where ours was: somebody has overwritten it without telling us."""
     entry = seen.record
     had = wanted.kind == MAP and entry and entry["program_id"] and entry["map_id"] == seen.target_id
     others = foreign(wanted, seen) if had else []
@@ -226,7 +226,7 @@ def _usurper(wanted: Wanted, seen: Observed) -> Optional[Attached]:
 def _present(wanted: Wanted, seen: Observed) -> Plan:
     _refuse(wanted, seen)
     how = method(wanted, seen)
-    kept = _kept(wanted, seen, how) or _usurper(wanted, seen)
+    kept = _kept(wanted, seen, how) or _intruder(wanted, seen)
     steps = [Step("create_cgroup", path, None, "directory") for path in seen.missing]
     surplus = [_detach(wanted, seen, each) for each in ours(wanted, seen) if each != kept]
     steps += _attach_steps(wanted, seen, how, kept, surplus)
@@ -290,7 +290,7 @@ def _refuse(wanted: Wanted, seen: Observed) -> None:
             "have its owner attach it with ALLOW_MULTI, or choose another cgroup",
         )
     others = foreign(wanted, seen)
-    if wanted.kind == MAP and others and not _usurper(wanted, seen):
+    if wanted.kind == MAP and others and not _intruder(wanted, seen):
         raise SockredirError(
             f"map {wanted.target}: program {others[0].program_id} is attached to it ({others[0].method}), and it is not"
             " ours",

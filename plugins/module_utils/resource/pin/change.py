@@ -34,7 +34,7 @@ def ensure(
 ) -> Result:
     """Make it so, or with ``wanted.pretend`` say what that takes.
 
-    :param state_dir: str, where the host's lock is.
+    :param state_dir: str if the host's lock is.
     :param wait_seconds: float, how long to wait for another run on this host.
     :raises SockredirError: it cannot be had; the host is as it was.
     """

@@ -20,7 +20,7 @@ MOUNT_POINT_MODE = 0o755
 
 
 class Access(NamedTuple):
-    """Owner, group and mode; None where it does not matter."""
+    """Owner, group and mode; None if it does not matter."""
 
     uid: Optional[int] = None
     gid: Optional[int] = None
@@ -69,7 +69,7 @@ class Wanted(NamedTuple):
 class Place(NamedTuple):
     """What is at a path.
 
-    :ivar kind: ``directory``, ``program``, ``map``, ``link``, ``symlink``, or ``file``, which is no pin. (Some kernels
+    :ivar kind: ``directory``, ``program``, ``map``, ``link``, ``symlink``, or ``file``, which is not a pin. (Some
         put ``maps.debug`` and ``progs.debug`` into every bpffs; nobody can open or remove them.)
     :ivar number: the kernel's id of what is pinned.
     :ivar entries: names in a directory.
@@ -98,7 +98,7 @@ class Observed(NamedTuple):
 
 
 def plan(wanted: Wanted, seen: Observed) -> Plan:
-    """The steps from what is there to what is wanted; empty where that is the same.
+    """The steps from what is there to what is wanted; empty if that is the same.
 
     :raises SockredirError: it cannot be had, or would hide or remove something that is not a pin.
     """
@@ -151,7 +151,7 @@ def _present(wanted: Wanted, seen: Observed) -> Plan:
         raise SockredirError(f"path {wanted.path} is a {here.kind}, not a pin", "remove it or choose another path")
     if here and (here.kind, here.number) == (kind, seen.source_number):
         return _access_steps(wanted, here)
-    # A pin made anew keeps the access that the one before it had.
+    # A pin made again keeps the access that the one before it had.
     access = wanted.access.over(here.access if here else Access(mode=PIN_MODE))
     before = {"kind": here.kind, "id": here.number} if here else None
     after = {"kind": kind, "id": seen.source_number, **access.shown()}
@@ -193,7 +193,7 @@ def _absent(wanted: Wanted, seen: Observed) -> Plan:
             )
         return [Step("remove_directory", wanted.path, "directory", None, here.access)]
     if here.kind == "file":
-        raise SockredirError(f"path {wanted.path} is no pin: the kernel keeps it there itself", "leave it")
+        raise SockredirError(f"path {wanted.path} is not a pin: the kernel keeps it there itself", "leave it")
     if wanted.kind and here.kind != wanted.kind:
         raise SockredirError(
             f"path {wanted.path} is a pin of a {here.kind}, not of a {wanted.kind}", "correct kind or path"

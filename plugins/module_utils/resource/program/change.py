@@ -27,7 +27,7 @@ class Result(NamedTuple):
     """What came of it.
 
     :ivar plan: the steps that were done, or would be.
-    :ivar programs: name -> ``id``, ``type``, ``tag``, ``pin``; id and tag None where only a run would tell.
+    :ivar programs: name -> ``id``, ``type``, ``tag``, ``pin``; id and tag None if only a run would tell.
     :ivar maps: name -> ``id``, ``type``, ``pin``.
     :ivar draining: programs that live connections still use: ``name``, ``program_id``, ``since``.
     :ivar notes: what could not be known, or what the compiler said.

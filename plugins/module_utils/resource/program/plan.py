@@ -141,7 +141,7 @@ def pin_path(pin_dir: str, name: str) -> str:
 
 
 def present(wanted: Wanted, observed: Observed) -> Plan:
-    """The steps after which the wanted object is loaded and pinned; none where it is.
+    """The steps after which the wanted object is loaded and pinned; none if it is.
 
     :raises SockredirError: something foreign is in the way, or a pinned map does not fit.
     """
@@ -164,7 +164,7 @@ def present(wanted: Wanted, observed: Observed) -> Plan:
 
 
 def absent(name: str, pin_dir: str, observed: Observed) -> Plan:
-    """The steps after which nothing of this name is pinned or recorded; none where that is so.
+    """The steps after which nothing of this name is pinned or recorded; none if that is so.
 
     Pins of others stay, and so do maps that another recorded program has pinned at the same place.
 
@@ -213,7 +213,7 @@ def _refuse_taken(wanted: Wanted, observed: Observed) -> None:
 
 
 def _fits(pin: Pin, kind: str) -> bool:
-    """Whether a pin may be one of ours: any map of the right shape may serve, but only programs that carry our mark."""
+    """Whether a pin may be ours: any map of the right shape may serve, but only programs that carry our mark."""
     return pin.kind == kind and (kind == "map" or pin.digest is not None)
 
 
@@ -321,7 +321,7 @@ def _obsolete(wanted: Wanted, observed: Observed) -> List[str]:
 
 
 def recorded_pins(entry: Dict[str, Any]) -> List[str]:
-    """The paths of the pins that a manifest's entry has, and of those that a roll-back is to take away."""
+    """The paths of the pins that a manifest's entry has, and of those that a rollback is to take away."""
     return [path for key in ("pins", "map_pins") for path in sorted(entry.get(key, {}).values())] + sorted(
         entry.get(LEAVING_PINS, {})
     )

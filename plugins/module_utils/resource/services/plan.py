@@ -33,8 +33,8 @@ class Seen(NamedTuple):
     """:ivar booted: whether systemd runs this host.
     :ivar slice: the slice unit that has the accelerated cgroup; None if it is not a slice's.
     :ivar relative: the accelerated cgroup, relative to the cgroup2 mount.
-    :ivar services: the wanted ones, those in the slice, and those that have a drop-in of ours.
-    :ivar drop_ins: the services that have a drop-in of ours.
+    :ivar services: the wanted ones, those in the slice, and those that have one of our drop-ins.
+    :ivar drop_ins: the services that have one of our drop-ins.
     """
 
     booted: bool = False

@@ -68,6 +68,6 @@ class _Handlers:
 
 
 def keep_of(path: str, *roots: str) -> str:
-    """The directory of ours or the host's that stays when a file below it goes: the nearest root, else its own."""
+    """The directory, ours or the host's, that stays when a file below it goes: the nearest root, else its own."""
     above = [root for root in roots if path.startswith(root.rstrip("/") + "/")]
     return max(above, key=len, default=os.path.dirname(path))

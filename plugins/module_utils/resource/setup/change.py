@@ -73,7 +73,7 @@ def _plan(wanted: Wanted, paths: Paths, host: Snapshot, seen: Seen, work: Dict[s
 
 
 def _moved_away(host: Snapshot, wanted: Wanted) -> List[Dict[str, Any]]:
-    """The attachments to the cgroup that was accelerated before, where that is another now."""
+    """The attachments to the cgroup that was accelerated before if that is another now."""
     document = host.document
     if not document or document.get("cgroup") in (None, "", wanted.cgroup):
         return []

@@ -50,8 +50,8 @@ class Seen(NamedTuple):
 
     :ivar document: what can be understood of the manifest.
     :ivar damage: what is wrong with it.
-    :ivar previous_damage: why a roll-back would fail; None where it would not, or where there is none.
-    :ivar settings: the settings map; None where there is none.
+    :ivar previous_damage: why a rollback would fail; None if it would not, or if there is none.
+    :ivar settings: the settings map; None if there is none.
     :ivar package: the library on the host.
     :ivar stale: directories of other versions of it.
     :ivar files: by path, those of :attr:`Wanted.files` and what an earlier run has put there.
@@ -81,7 +81,7 @@ class Content(NamedTuple):
 
 
 def plan(wanted: Wanted, seen: Seen) -> Plan:
-    """The steps from what is there to what is wanted; empty where that is the same.
+    """The steps from what is there to what is wanted; empty if that is the same.
 
     :raises SockredirError: nothing has been loaded yet.
     """

@@ -47,7 +47,7 @@ def verbs(wanted, seen):
         ({}, {"attached": (linked(NEW),), "pinned": pinned(NEW)}, []),
         ({}, {"attached": (legacy(NEW),)}, []),
         ({}, {"attached": (linked(FOREIGN, 8), linked(NEW)), "pinned": pinned(NEW)}, []),
-        # An older program of ours.
+        # An older program of this collection.
         ({}, {"attached": (linked(OLD),), "pinned": pinned(OLD)}, ["replace_link"]),
         ({}, {"attached": (linked(FOREIGN),), "pinned": pinned(FOREIGN)}, ["replace_link"]),
         ({}, {"attached": (legacy(OLD),)}, ["replace_legacy"]),
@@ -60,7 +60,7 @@ def verbs(wanted, seen):
         ({}, {"attached": (linked(OLD), legacy(OLD)), "pinned": pinned(OLD)}, ["replace_link", "detach_legacy"]),
         ({}, {"attached": (legacy(OLD), legacy(NEW))}, ["detach_legacy"]),
         ({"method": "legacy"}, {"attached": (linked(NEW, 8), legacy(NEW))}, ["detach_link"]),
-        # A link of ours without its pin, a pin whose cgroup died, a pin whose link is elsewhere.
+        # One of our links without its pin, a pin whose cgroup died, a pin whose link is elsewhere.
         ({}, {"attached": (linked(NEW, 8),)}, ["attach_link", "detach_link"]),
         ({}, {"pinned": pinned(NEW, 0)}, ["attach_link"]),
         ({}, {"pinned": pinned(NEW, 6)}, ["attach_link"]),

@@ -198,7 +198,7 @@ REFUSALS = {
         with_pin(CONVERGED, program("verdict", 99, None))._replace(entry=entry(), same_boot=False),
         "foreign program",
     ),
-    "another object of ours": (
+    "another object of this collection": (
         CONVERGED._replace(taken={path("verdict"): "other"}),
         "is the pin of other, another program of this collection",
     ),
