@@ -20,11 +20,17 @@ from programs.base.ways import WAYS
 from programs.base.work import Comparison
 from support.host import cgroup2_mount
 
+_UNREAD = Path(__file__).resolve().parent / "clients" / "unread.py"
+
 
 def pytest_addoption(parser):
     parser.addoption("--scale", type=float, default=1.0, help="factor on the size of the work")
     parser.addoption("--patience", type=float, default=1.0, help="factor on time-outs")
     parser.addoption("--ways", default=",".join(WAYS), help="which of them, with commas between (default: all)")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "limit(name): of docs/limits.md, which the kernel may impose on a program")
 
 
 def pytest_generate_tests(metafunc):
@@ -77,6 +83,24 @@ def way(request, shared):
     """The servers in one way: (Way, Place, what the module's ``serve`` gave)."""
     with _site(request, shared, request.param) as (own, site):
         yield request.param, own, site
+
+
+@pytest.fixture(scope="session")
+def limits(tmp_path_factory):
+    """Those of docs/limits.md that programs meet on this kernel, found by trying."""
+    with place(True, tmp_path_factory.mktemp("limits")) as own:
+        own.redirection.set()
+        unread = int(own.must([sys.executable, str(_UNREAD)], wait=300))
+        assert own.redirection.events("redirected") == 1
+    return [] if unread == 100 else ["fionread"]
+
+
+@pytest.fixture(autouse=True)
+def _within_limits(request, limits, way):
+    """Where the kernel makes it impossible, the limit is named instead."""
+    imposed = [marker.args[0] for marker in request.node.iter_markers("limit") if marker.args[0] in limits]
+    if imposed and way[0].redirects:
+        pytest.skip(f"limit {imposed[0]}, which this kernel imposes: docs/limits.md")
 
 
 @pytest.fixture

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 
+import pytest
 from programs.base import curl, nginx
 
 _ENCRYPTED = 8141
+# By FIONREAD: nginx.
+_READS_LONG_BODIES = pytest.mark.limit("fionread")
 _CONF = """
     server {{
         listen {port} ssl;
@@ -28,6 +31,7 @@ def serve(place):
         yield place
 
 
+@_READS_LONG_BODIES
 def test_encrypted(same):
     def work(place):
         url = f"https://localhost:{_ENCRYPTED}"
@@ -49,6 +53,7 @@ def test_parts(same):
     same(lambda place: [curl.get(place, nginx.READ, "large", "-r", part) for part in ranges])
 
 
+@_READS_LONG_BODIES
 def test_side_by_side(same):
     """Each to a file of its own, which the next download brings together."""
 
@@ -64,6 +69,7 @@ def test_side_by_side(same):
     same(work)
 
 
+@_READS_LONG_BODIES
 def test_slow_reader(same):
     """It stops again and again, since curl reads no faster than it is told."""
     same(lambda place: curl.get(place, nginx.BUFFERED, "large", "--limit-rate", str(place.scaled(20 << 20))))

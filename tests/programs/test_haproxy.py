@@ -34,6 +34,9 @@ listen splice
     server origin 127.0.0.1:{nginx.READ}
 """
 
+# nginx sizes what it reads of a long body by FIONREAD.
+pytestmark = pytest.mark.limit("fionread")
+
 
 @contextlib.contextmanager
 def serve(place):

@@ -28,6 +28,11 @@ def _read(place, how):
     return place.run(["java", *options, "-cp", "classes", "Reader", how, count, seconds], wait=2 * _LONGEST)
 
 
-@pytest.mark.parametrize("how", list(_COUNTS))
-def test_reader(same, how):
+@pytest.mark.limit("fionread")
+@pytest.mark.parametrize("how", ["ready", "available"])
+def test_careful_reader(same, how):
     same(lambda place: _read(place, how))
+
+
+def test_event_loop(same):
+    same(lambda place: _read(place, "selector"))

@@ -10,6 +10,9 @@ import contextlib
 import pytest
 from programs.base import curl, nginx
 
+# nginx sizes what it reads of a long body by FIONREAD.
+pytestmark = pytest.mark.limit("fionread")
+
 
 @contextlib.contextmanager
 def serve(place):

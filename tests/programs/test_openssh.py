@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 from pathlib import Path
 
+import pytest
 from programs.base import curl, nginx
 
 _PORT, _FORWARDED = 8121, 8122
@@ -67,6 +68,7 @@ def _client(place, name, port_option, *words):
     ]
 
 
+@pytest.mark.limit("fionread")  # nginx, with what is uploaded
 def test_forwarded_port(same):
     def work(place):
         return [
