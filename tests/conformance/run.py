@@ -7,19 +7,21 @@ run.py                          load the programs of this checkout for this run,
 run.py --installed              against what is enabled on this host (as `sockredirctl exec` programs see it)
 run.py --object FILE            load this object file instead of compiling
 run.py stream closing.linger_sends_all 'peek[ipv6]'     only these groups, cases, runs
+run.py --soak 30                      half an hour of random operations and settings, a new seed every 30 seconds
 run.py --states all | drained,left    each case in its first family in these states; see conform/states.py
 """
 
 import argparse
 import contextlib
 import os
+import random
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from conform import redirection
-from conform.cases import CASES
+from conform.cases import CASES, fuzz
 from conform.runner import Bench, KernelLog
 from conform.states import STATES
 
@@ -39,6 +41,7 @@ def parse(arguments):
         "--plain", type=int, metavar="N", help="only on plain TCP, N times: is the transcript always the same?"
     )
     parser.add_argument("--states", metavar="NAMES", help="run in these states instead: all, or names with commas")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="random operations for so long, nothing else")
     parser.add_argument("--one-family", action="store_true", help="each case in its first family only")
     parser.add_argument("--verbose", action="store_true", help="counters of each run too")
     return parser.parse_args(arguments)
@@ -103,6 +106,22 @@ def run_all(bench, chosen, options):
     return results
 
 
+def soak(bench, options):
+    """Random programs, one after the other, in both families in turn; the Results."""
+    results = []
+    ends = time.monotonic() + options.soak * 60
+    fuzz.SECONDS = 30
+    while time.monotonic() < ends:
+        fuzz.SEED = str(random.SystemRandom().getrandbits(40))
+        fuzz_case = CASES["new_seed"]
+        result = bench.run(fuzz_case, fuzz_case.families[len(results) % len(fuzz_case.families)])
+        results.append(result)
+        print(f"{result.seconds:7.2f} s  {result.status:7}  {result.key} seed {fuzz.SEED}", flush=True)
+        if result.status != "passed" or options.verbose:
+            print(indented(result.detail), flush=True)
+    return results
+
+
 def repeat_plain(bench, chosen, times):
     """Run on plain TCP alone and return how many cases had more than one transcript."""
     unsteady = 0
@@ -134,7 +153,7 @@ def main(arguments=None):
         stack.callback(bench.close)
         if options.plain:
             return min(1, repeat_plain(bench, chosen, options.plain))
-        results = run_all(bench, chosen, options)
+        results = soak(bench, options) if options.soak else run_all(bench, chosen, options)
         complaints = kernel.complaints()
     count = {status: sum(result.status == status for result in results) for status in ("passed", "failed", "skipped")}
     if complaints:

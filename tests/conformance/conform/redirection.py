@@ -9,6 +9,7 @@ The project's own library does the work: from the checkout, or as installed on t
 import contextlib
 import importlib
 import importlib.util
+import json
 import os
 import struct
 import sys
@@ -149,6 +150,8 @@ class Loaded:
             self._detach()
         elif request.startswith("mode "):
             self.maps.mode(request[5:])
+        elif request.startswith("settings "):
+            self.maps.force(**json.loads(request[9:]))
         else:
             raise ValueError(f"unknown request: {request}")
 

@@ -23,6 +23,7 @@ GROUPS = (
     "protocols",
     "scale",
     "operations",
+    "fuzz",
 )
 
 for _group in GROUPS:
