@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random operations and settings for some seconds each: conform/fuzz.py. Longer ones: run.py --soak."""
+"""Random operations and settings for some seconds each: conform/fuzz.py. Longer ones: run.py --soak MINUTES."""
 
 import os
 import random
