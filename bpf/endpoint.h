@@ -6,24 +6,7 @@
 #define SOCKREDIR_ENDPOINT_H
 
 #include "dialect.h"
-
-#define V4MAPPED bpf_htonl(0xffff)
-
-static __always_inline struct sockredir_addr mapped(__u32 ip4)
-{
-	return (struct sockredir_addr){.word = {0, 0, V4MAPPED, ip4}};
-}
-
-static __always_inline bool is_v4(const struct sockredir_addr *a)
-{
-	return !a->word[0] && !a->word[1] && a->word[2] == V4MAPPED;
-}
-
-static __always_inline bool same_addr(const struct sockredir_addr *a, const struct sockredir_addr *b)
-{
-	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
-	       a->word[3] == b->word[3];
-}
+#include "address.h"
 
 /* The two names of a connection in `peers`: as its own end sees it, and as the other end does. */
 struct names {

@@ -27,7 +27,10 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 
 /* The loader writes "sha256:<hex>" of all that makes this program what it is. */
 const volatile char bpf_metadata_digest[72] SEC(".rodata") = "";
-const volatile __u32 bpf_metadata_layout SEC(".rodata") = SOCKREDIR_LAYOUT;
+#ifndef OBJECT_LAYOUT
+#define OBJECT_LAYOUT SOCKREDIR_LAYOUT
+#endif
+const volatile __u32 bpf_metadata_layout SEC(".rodata") = OBJECT_LAYOUT;
 
 /* Calls long turn(__u32 index, context) up to `times` times, until it does not return 0. */
 #define repeat(times, turn, context) bpf_loop(times, turn, context, 0)

@@ -17,43 +17,11 @@ static __always_inline __u32 mode_of(const struct sockredir_settings *s)
 	return SOCKREDIR_MODE_DRAIN;
 }
 
-static __always_inline bool port_in(const struct sockredir_ports *list, __u32 n, __u16 port)
-{
-	for (__u32 i = 0; i < n; i++) {
-		barrier_var(i); /* what the verifier is to know of it is what comes next */
-		if (i >= SOCKREDIR_MAX_PORTS)
-			break;
-		if (port >= list[i].low && port <= list[i].high)
-			return true;
-	}
-	return false;
-}
-
 static __always_inline bool port_allowed(const struct sockredir_settings *s, __u16 port)
 {
 	if (port_in(s->exclude, s->n_exclude, port))
 		return false;
 	return !s->n_include || port_in(s->include, s->n_include, port);
-}
-
-/* Network byte order: the first `bits` bits of a word. */
-static __always_inline __u32 mask_of(__u32 bits)
-{
-	return bits >= 32 ? ~0U : bpf_htonl(~(~0U >> bits));
-}
-
-static __always_inline bool addr_in(const struct sockredir_cidr *c, const struct sockredir_addr *a)
-{
-	__u32 left = c->bits;
-
-	if (left > 128)
-		return false;
-	for (int i = 0; i < 4; i++) {
-		if ((a->word[i] ^ c->addr.word[i]) & mask_of(left))
-			return false;
-		left = left > 32 ? left - 32 : 0;
-	}
-	return true;
 }
 
 static __always_inline bool addr_listed(const struct sockredir_settings *s, const struct sockredir_addr *a)
@@ -66,11 +34,6 @@ static __always_inline bool addr_listed(const struct sockredir_settings *s, cons
 			return true;
 	}
 	return false;
-}
-
-static __always_inline bool is_loopback(const struct sockredir_addr *a)
-{
-	return is_v4(a) && (a->word[3] & mask_of(8)) == bpf_htonl(127U << 24);
 }
 
 /* Without being told so by the operator: 127/8 to 127/8, or an address to itself (::1 too). */

@@ -193,14 +193,27 @@ def _object(made: Dict[str, Any], text: str, src: str) -> bytes:
 
 def _program(function: Dict[str, Any], names: Dict[int, str], text: str, src: str) -> assemble.Program:
     parameter = re.search(_PARAMETER % re.escape(function["name"]), text)
-    hook = hooks.of_context(parameter[1]) if parameter else None
-    if hook is None:
-        raise SockredirError(
-            f"{src} holds the function {function['name']}, which is no program that redirects sockets",
-            f"make it static, or let it take a {' or a '.join(f'struct {hook.context} *' for hook in hooks.HOOKS)}",
-        )
+    hook = _hook(function["name"], parameter[1] if parameter else "", src)
     code = bytes.fromhex(function["code"])
     return assemble.Program(function["name"], f"{hook.section}/bcc", code, dict(_maps(code, names)))
+
+
+def _hook(name: str, struct: str, src: str) -> hooks.Hook:
+    """Where a function's program belongs, of which BCC knows its parameter alone."""
+    fitting = hooks.of_context(struct)
+    if len(fitting) > 1:
+        raise SockredirError(
+            f"{src} holds the function {name}, and bcc cannot tell at which of {len(fitting)} places that take a"
+            f" struct {struct} it belongs",
+            "compile it with clang: compiler: clang",
+        )
+    if not fitting:
+        structs = dict.fromkeys(hook.context for hook in hooks.HOOKS if len(hooks.of_context(hook.context)) == 1)
+        raise SockredirError(
+            f"{src} holds the function {name}, which is no program that redirects sockets",
+            f"make it static, or let it take a {' or a '.join(f'struct {one} *' for one in structs)}",
+        )
+    return fitting[0]
 
 
 def _maps(code: bytes, names: Dict[int, str]) -> Iterator[Any]:

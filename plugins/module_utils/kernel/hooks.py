@@ -39,7 +39,26 @@ class Hook(NamedTuple):
 SOCK_OPS = Hook("cgroup_sock_ops", 3, 13, CGROUP, "sockops", "bpf_sock_ops", "attachment_missing")
 SK_MSG = Hook("sk_msg_verdict", 7, 16, MAP, "sk_msg", "sk_msg_md", "verdict_lost")
 SK_SKB = Hook("sk_skb_stream_verdict", 5, 14, MAP, "sk_skb/stream_verdict", "__sk_buff", "receive_lost")
-HOOKS = (SOCK_OPS, SK_MSG, SK_SKB)
+GETSOCKOPT = Hook("cgroup_getsockopt", 21, 25, CGROUP, "cgroup/getsockopt", "bpf_sockopt", "attachment_missing")
+
+
+def _sock_addr(name: str, attach_type: int, section: str) -> Hook:
+    return Hook(f"cgroup_{name}", attach_type, 18, CGROUP, f"cgroup/{section}", "bpf_sock_addr", "attachment_missing")
+
+
+SOCK_ADDR = (
+    _sock_addr("inet4_connect", 10, "connect4"),
+    _sock_addr("inet6_connect", 11, "connect6"),
+    _sock_addr("udp4_sendmsg", 14, "sendmsg4"),
+    _sock_addr("udp6_sendmsg", 15, "sendmsg6"),
+    _sock_addr("udp4_recvmsg", 19, "recvmsg4"),
+    _sock_addr("udp6_recvmsg", 20, "recvmsg6"),
+    _sock_addr("inet4_getpeername", 29, "getpeername4"),
+    _sock_addr("inet6_getpeername", 30, "getpeername6"),
+    _sock_addr("inet4_getsockname", 31, "getsockname4"),
+    _sock_addr("inet6_getsockname", 32, "getsockname6"),
+)
+HOOKS = (SOCK_OPS, SK_MSG, SK_SKB, GETSOCKOPT, *SOCK_ADDR)
 
 
 def recorded(entry: Mapping[str, Any]) -> Hook:
@@ -75,6 +94,6 @@ def of_section(section: str) -> Optional[Hook]:
     return next((hook for hook in HOOKS if (name + "/").startswith(hook.section + "/")), None)
 
 
-def of_context(struct: str) -> Optional[Hook]:
-    """Where programs with a parameter of this struct belong; None if that is not one of our hooks."""
-    return next((hook for hook in HOOKS if hook.context == struct), None)
+def of_context(struct: str) -> List[Hook]:
+    """Where programs with a parameter of this struct may belong: none, or more than one where it does not tell."""
+    return [hook for hook in HOOKS if hook.context == struct]

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From the client's socket to the proxy's: a claim, by the connection's addresses and ports. It is
+ * made before the SYN and goes when the proxy has it, or with the client's connection. So none is
+ * left for a later connection that happens to have the same ports.
+ */
+#ifndef SOCKREDIR_INTERCEPT_CLAIM_H
+#define SOCKREDIR_INTERCEPT_CLAIM_H
+
+#include "intercept_maps.h"
+
+/* One load each, from a fixed place: the verifier takes no pointer into the context that has moved. */
+#define FIELD(ctx, member) (*(volatile __u32 *)&(ctx)->member)
+
+static __always_inline struct sockredir_addr local_addr(struct bpf_sock_ops *ctx)
+{
+	struct sockredir_addr a = {};
+
+	a.word[0] = FIELD(ctx, local_ip6[0]);
+	a.word[1] = FIELD(ctx, local_ip6[1]);
+	a.word[2] = FIELD(ctx, local_ip6[2]);
+	a.word[3] = FIELD(ctx, local_ip6[3]);
+	return a;
+}
+
+static __always_inline struct sockredir_addr remote_addr(struct bpf_sock_ops *ctx)
+{
+	struct sockredir_addr a = {};
+
+	a.word[0] = FIELD(ctx, remote_ip6[0]);
+	a.word[1] = FIELD(ctx, remote_ip6[1]);
+	a.word[2] = FIELD(ctx, remote_ip6[2]);
+	a.word[3] = FIELD(ctx, remote_ip6[3]);
+	return a;
+}
+
+/* The connection as the socket's own end sees it. */
+static __always_inline void own_view(struct bpf_sock_ops *ctx, struct sockredir_key *k)
+{
+	__u32 local = FIELD(ctx, local_ip4), remote = FIELD(ctx, remote_ip4);
+
+	if (ctx->family == AF_INET) {
+		k->local = mapped(local);
+		k->remote = mapped(remote);
+	} else {
+		k->local = local_addr(ctx);
+		k->remote = remote_addr(ctx);
+	}
+	k->local_port = FIELD(ctx, local_port);
+	k->remote_port = bpf_ntohl(FIELD(ctx, remote_port));
+	k->netns = bpf_get_netns_cookie(ctx);
+	k->zero = 0;
+}
+
+static __always_inline struct sockredir_key other_view(const struct sockredir_key *k)
+{
+	return (struct sockredir_key){
+		.netns = k->netns,
+		.local = k->remote,
+		.remote = k->local,
+		.local_port = k->remote_port,
+		.remote_port = k->local_port,
+	};
+}
+
+/* The client is about to send its SYN. */
+static __always_inline void stake(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct intercept_note *note = bpf_sk_storage_get(&outgoing, sk, NULL, 0);
+	struct intercept_claim claim = {};
+	struct sockredir_key key;
+
+	if (!note)
+		return;
+	own_view(ctx, &key);
+	/* Somebody else has sent it elsewhere after us. */
+	if (key.remote_port != note->to.port || !same_addr(&key.remote, &note->to.addr))
+		return;
+	claim.cookie = bpf_get_socket_cookie(ctx);
+	claim.asked = note->asked;
+	claim.slot = note->slot;
+	claim.flags = note->flags;
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	if (bpf_map_update_elem(&pending, &key, &claim, BPF_ANY))
+		tally(claim.slot, INTERCEPT_LOST);
+}
+
+/* The client's connection has ended: by a refusal, a reset, a time-out, or in peace. */
+static __always_inline void withdraw(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct intercept_claim *claim;
+	struct sockredir_key key;
+
+	if (!bpf_sk_storage_get(&outgoing, sk, NULL, 0))
+		return;
+	own_view(ctx, &key);
+	claim = bpf_map_lookup_elem(&pending, &key);
+	if (!claim || claim->cookie != bpf_get_socket_cookie(ctx))
+		return;
+	tally(claim->slot, INTERCEPT_WITHDRAWN);
+	bpf_map_delete_elem(&pending, &key);
+}
+
+struct listener {
+	__u16 port;
+	int first;
+	__u32 slot;
+};
+
+static long is_proxys(__u32 i, struct listener *l)
+{
+	const struct intercept_rule *r = rule_at(l->first + i);
+
+	if (!r)
+		return 1;
+	if (r->to[INTERCEPT_V4].port != l->port && r->to[INTERCEPT_V6].port != l->port)
+		return 0;
+	l->slot = r->slot;
+	return 1;
+}
+
+/*
+ * Accepted from somebody who came by himself. Under the address that he used the listener can be
+ * reached: the proxy is not to connect to it. A loop has to come through here before it turns.
+ */
+static __always_inline void unclaimed(const struct sockredir_key *key)
+{
+	struct listener l = {.port = key->local_port, .first = first_rule()};
+	struct intercept_reached at = {.netns = key->netns,
+				       .end = {.addr = key->local, .port = key->local_port}};
+
+	if (l.first >= 0)
+		repeat(INTERCEPT_MAX_RULES, is_proxys, &l);
+	if (!l.slot)
+		return;
+	tally(l.slot, INTERCEPT_UNCLAIMED);
+	bpf_map_update_elem(&reached, &at, &l.slot, BPF_ANY);
+}
+
+/* The proxy's side of a connection stands. */
+static __always_inline void collect(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct sockredir_key key, client;
+	struct intercept_claim *claim;
+	struct intercept_note note = {};
+
+	own_view(ctx, &key);
+	client = other_view(&key);
+	claim = bpf_map_lookup_elem(&pending, &client);
+	if (!claim) {
+		unclaimed(&key);
+		return;
+	}
+	note.asked = claim->asked;
+	note.to.addr = key.local;
+	note.to.port = key.local_port;
+	note.slot = claim->slot;
+	note.flags = claim->flags;
+	bpf_map_delete_elem(&pending, &client);
+	tally(note.slot, bpf_sk_storage_get(&incoming, sk, &note, BPF_SK_STORAGE_GET_F_CREATE)
+				 ? INTERCEPT_CLAIMED
+				 : INTERCEPT_LOST);
+}
+
+SEC("sockops/intercept")
+int claims(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk)
+		return 1;
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		stake(ctx, sk);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		collect(ctx, sk);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ctx->args[1] == BPF_TCP_CLOSE)
+			withdraw(ctx, sk);
+		break;
+	}
+	return 1;
+}
+
+#endif /* SOCKREDIR_INTERCEPT_CLAIM_H */

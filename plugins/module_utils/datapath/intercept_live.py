@@ -1,0 +1,127 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The maps of interception as they are now on this host, found by their pins."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import struct
+import time
+from typing import Dict, Iterator, List, Optional, Sequence
+
+from ..errors import SockredirError
+from ..kernel import libbpf
+from . import intercept
+from .live import open_map
+
+_FIRST = struct.pack("=I", 0)
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
+_MEMBARRIER_GLOBAL = 1
+_UNKNOWN_ARCHITECTURE_SECONDS = 0.2
+
+
+def read_rules(pin_dir: str) -> Optional[List[intercept.Rule]]:
+    """The rules that hold, in their order; None where there is no such map.
+
+    :raises SockredirError: the maps are of another layout, or hold nonsense.
+    """
+    with contextlib.ExitStack() as stack:
+        state, rules = (open_map(pin_dir, name) for name in ("intercept_state", "intercepts"))
+        for found in (state, rules):
+            if found is not None:
+                stack.enter_context(found)
+        if state is None or rules is None:
+            return None
+        half = _half(state.lookup(_FIRST))
+        return [] if half is None else list(_rules(rules, half))
+
+
+def _half(raw: Optional[bytes]) -> Optional[int]:
+    """Which half holds; None where nobody has written any."""
+    if raw is None or len(raw) != intercept.STATE.size:
+        raise SockredirError("intercept_state: the map is of another version", "load the programs again")
+    version, half = intercept.STATE.unpack(raw)
+    if version not in (0, intercept.LAYOUT):
+        raise SockredirError(
+            f"intercept_state: version {version}, this is {intercept.LAYOUT}", "load the programs again"
+        )
+    return half & 1 if version else None
+
+
+def _rules(rules: libbpf.Map, half: int) -> Iterator[intercept.Rule]:
+    for index in range(intercept.MAX_RULES):
+        raw = rules.lookup(_key(half, index))
+        rule = intercept.decode_rule(raw) if raw else None
+        if rule is None:
+            return
+        yield rule
+
+
+def _key(half: int, index: int) -> bytes:
+    return struct.pack("=I", half * intercept.MAX_RULES + index)
+
+
+def write_rules(pin_dir: str, wanted: Sequence[intercept.Rule]) -> None:
+    """Have these rules hold from now on, all of them at once.
+
+    The half that does not hold is written, then the halves change places. Before that, no program may be left that
+    still reads the half which held before the last change. The caller holds the host's lock.
+
+    :raises SockredirError: there are no such maps, or a rule cannot be expressed.
+    """
+    if len(wanted) > intercept.MAX_RULES:
+        raise SockredirError(f"{len(wanted)} rules of interception, at most {intercept.MAX_RULES}")
+    values = [intercept.encode_rule(rule) for rule in wanted]
+    values += [bytes(intercept.RULE_SIZE)] * (intercept.MAX_RULES - len(values))
+    with contextlib.ExitStack() as stack:
+        state, rules = (open_map(pin_dir, name) for name in ("intercept_state", "intercepts"))
+        if state is None or rules is None:
+            raise SockredirError(f"no rules of interception can be written in {pin_dir}", "load intercept.bpf.c first")
+        stack.enter_context(state)
+        stack.enter_context(rules)
+        half = 1 - (_half(state.lookup(_FIRST)) or 0)
+        wait_for_programs()
+        for index, value in enumerate(values):
+            rules.update(_key(half, index), value)
+        state.update(_FIRST, intercept.STATE.pack(intercept.LAYOUT, half))
+
+
+def wait_for_programs() -> None:
+    """Wait until every program that runs now has ended: membarrier(2) waits for an RCU grace period."""
+    number = _MEMBARRIER.get(platform.machine())
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    if number is None or libc.syscall(ctypes.c_long(number), ctypes.c_int(_MEMBARRIER_GLOBAL), ctypes.c_uint(0)):
+        time.sleep(_UNKNOWN_ARCHITECTURE_SECONDS)  # a program runs for microseconds
+
+
+def counters(pin_dir: str) -> Optional[Dict[int, Dict[str, int]]]:
+    """Slot of a rule (0: of none) -> event -> how often; None where there is no such map."""
+    found = open_map(pin_dir, "intercepted")
+    if found is None:
+        return None
+    with found as table:
+        raw = [table.lookup(struct.pack("=I", index)) for index in range(table.info.max_entries)]
+    return intercept.counts([sum(value for (value,) in intercept.COUNT.iter_unpack(one or b"")) for one in raw])
+
+
+def pending(pin_dir: str) -> int:
+    """Connections that are under way to a proxy."""
+    found = open_map(pin_dir, "pending")
+    if found is None:
+        return 0
+    with found as table:
+        return len(list(table.keys()))
+
+
+def level_of(cgroup: str, root: str) -> int:
+    """Depth of a cgroup below the root of cgroup2, as bpf_get_current_ancestor_cgroup_id() counts it.
+
+    :param root: str, where cgroup2 is mounted.
+    """
+    below = os.path.relpath(cgroup, root)
+    return 0 if below == "." else below.count("/") + 1

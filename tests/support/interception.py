@@ -1,0 +1,196 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The programs of ``bpf/intercept.bpf.c`` on cgroups of the test's own, and a proxy that says what it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ipaddress
+import os
+import selectors
+import socket
+import struct
+import threading
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional
+
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept, intercept_live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import hooks, libbpf, loader
+
+from .datapath import ROOT, compiled
+from .host import cgroup2_mount
+
+SOURCE = ROOT / "bpf" / "intercept.bpf.c"
+#: Nothing of this machine: what documentation uses. A connection that is not intercepted does not get there.
+FAR4, FAR6 = "203.0.113.7", "2001:db8::7"
+SO_ORIGINAL_DST = 80
+SOL_IPV6 = 41
+
+
+def end_of(address) -> str:
+    """``ADDRESS PORT`` of what a socket call returns; v4-mapped as IPv4."""
+    ip = ipaddress.ip_address(address[0])
+    return f"{getattr(ip, 'ipv4_mapped', None) or ip} {address[1]}"
+
+
+def original_dst(sock: socket.socket) -> str:
+    """What SO_ORIGINAL_DST or, over IPv6, IP6T_SO_ORIGINAL_DST answers; ``-`` where it fails."""
+    with contextlib.suppress(OSError):
+        port, ip = struct.unpack_from("!2xH4s", sock.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16))
+        return f"{ipaddress.IPv4Address(ip)} {port}"
+    with contextlib.suppress(OSError):
+        port, ip = struct.unpack_from("!2xH4x16s", sock.getsockopt(SOL_IPV6, SO_ORIGINAL_DST, 28))
+        return f"{ipaddress.IPv6Address(ip)} {port}"
+    return "-"
+
+
+class Namer:
+    """A proxy of one thread: it tells each client the original destination and its socket's name, and closes.
+
+    Its listener belongs to the cgroup in which it is made.
+
+    :param reads: int, bytes that it reads from each client before.
+    """
+
+    def __init__(self, address: str = "127.0.0.1", port: int = 0, reads: int = 0) -> None:
+        self._reads = reads
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        dual = address == "::"
+        self.listener = socket.create_server((address, port), family=family, dualstack_ipv6=dual, backlog=4096)
+        self.port = self.listener.getsockname()[1]
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        self.listener.setblocking(False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.listener, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while True:
+                if any(key.fileobj is self._woken for key, _events in selector.select(60)):
+                    return
+                with contextlib.suppress(OSError):
+                    while True:
+                        self._tell(self.listener.accept()[0])
+
+    def _tell(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.settimeout(20)
+            client.recv(self._reads, socket.MSG_WAITALL)
+            client.sendall(f"{original_dst(client)}|{end_of(client.getsockname())}\n".encode())
+
+    def close(self) -> None:
+        if self._wake.fileno() < 0:
+            return
+        self._wake.send(b"x")
+        self._thread.join()
+        for each in (self.listener, self._wake, self._woken):
+            each.close()
+
+    def __enter__(self) -> Namer:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def dissolve(client: socket.socket) -> None:
+    """End its connection, as connect() with AF_UNSPEC does; it can connect again."""
+    nobody = (ctypes.c_char * 16)()
+    assert ctypes.CDLL(None, use_errno=True).connect(client.fileno(), nobody, 16) == 0
+
+
+def told(client: socket.socket) -> List[str]:
+    """What the proxy was told: original destination and name of its socket."""
+    text = b""
+    while True:
+        part = client.recv(1000)
+        if not part:
+            return text.decode().strip().split("|")
+        text += part
+
+
+class Interception:
+    """Loaded, pinned and attached programs; ``apps`` and ``proxy`` are cgroups below the test's own."""
+
+    def __init__(self, cgroup: Path, pin_dir: Path) -> None:
+        self.pin_dir = pin_dir
+        self.apps, self.proxy = cgroup / "apps", cgroup / "proxy"
+
+    @contextlib.contextmanager
+    def inside(self, cgroup: Path):
+        """This process moves there and back out."""
+        (cgroup / "cgroup.procs").write_text("0")
+        try:
+            yield
+        finally:
+            (cgroup2_mount() / "cgroup.procs").write_text("0")
+
+    def as_app(self):
+        return self.inside(self.apps)
+
+    def as_proxy(self):
+        return self.inside(self.proxy)
+
+    def rule(self, *to, **values) -> intercept.Rule:
+        """A rule from ``apps`` to addresses with ports; a port alone is that of 127.0.0.1 and ::1."""
+        ends = [intercept.End("127.0.0.1", to[0]), intercept.End("::1", to[0])] if isinstance(to[0], int) else list(to)
+        root = str(cgroup2_mount())
+        known = {
+            "apps": os.stat(self.apps).st_ino,
+            "apps_level": intercept_live.level_of(str(self.apps), root),
+            "proxy": os.stat(self.proxy).st_ino,
+            "proxy_level": intercept_live.level_of(str(self.proxy), root),
+            "slot": 1,
+            **values,
+        }
+        return intercept.Rule(to=tuple(ends), **known)
+
+    @contextlib.contextmanager
+    def without(self, program: str):
+        """Nothing attached of this program meanwhile."""
+        attach_type = next(hook for hook in hooks.HOOKS if hook.section.endswith("/" + program)).attach_type
+        with contextlib.ExitStack() as stack:
+            held = stack.enter_context(libbpf.get(str(self.pin_dir / program)))
+            for group in (self.apps, self.proxy):
+                number = stack.enter_context(libbpf.Fd(os.open(group, os.O_RDONLY)))
+                libbpf.detach(held, number, attach_type)
+                stack.callback(libbpf.attach, held, number, attach_type, libbpf.F_ALLOW_MULTI)
+            yield
+
+    def write(self, *rules: intercept.Rule) -> None:
+        intercept_live.write_rules(str(self.pin_dir), rules)
+
+    def counts(self, slot: Optional[int] = None) -> Dict[str, int]:
+        """Event -> how often, of one slot or of all together."""
+        found = intercept_live.counters(str(self.pin_dir))
+        slots = found.values() if slot is None else [found[slot]]
+        return {event.label: sum(one[event.label] for one in slots) for event in intercept.Event}
+
+    def pending(self) -> int:
+        return intercept_live.pending(str(self.pin_dir))
+
+
+@contextlib.contextmanager
+def interception(cgroup: Path, pin_dir: Path, **entries: int) -> Iterator[Interception]:
+    """Compile, load, pin and attach; take it all away at the end."""
+    pin_dir.mkdir(parents=True, exist_ok=True)
+    own = Interception(cgroup, pin_dir)
+    with contextlib.ExitStack() as stack:
+        loadable = stack.enter_context(loader.Loadable(compiled(SOURCE), "intercept", str(SOURCE), {}, entries))
+        loadable.load({})
+        for found in (*map(loadable.map, loadable.maps), *map(loadable.program, loadable.programs)):
+            libbpf.pin(found, str(pin_dir / found.name))
+            stack.callback((pin_dir / found.name).unlink)
+        for group in (own.apps, own.proxy):
+            group.mkdir()
+            number = stack.enter_context(libbpf.Fd(os.open(group, os.O_RDONLY)))
+            for name, program in loadable.programs.items():
+                hook = hooks.of_section(program.section)
+                held = stack.enter_context(libbpf.get(str(pin_dir / name)))
+                libbpf.attach(held, number, hook.attach_type, libbpf.F_ALLOW_MULTI)
+                stack.callback(libbpf.detach, held, number, hook.attach_type)
+        yield own
