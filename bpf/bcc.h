@@ -70,6 +70,18 @@ static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
 #endif
 }
 
+/* May this thread send by io_uring? */
+static __always_inline bool uses_uring(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+#ifdef CONFIG_IO_URING
+	if (BPF_CORE_READ(task, io_uring))
+		return true;
+#endif
+	return BPF_CORE_READ(task, flags) & PF_IO_WORKER;
+}
+
 /* The word of the socket's spinlock, 0 when it is free. */
 static __always_inline int slock_of(const struct sock *sk)
 {

@@ -11,6 +11,7 @@ BPF_TABLE("hash", struct sockredir_key, struct sockredir_flow, flows, 65536);
 BPF_ARRAY(settings, struct sockredir_settings, 1);
 BPF_ARRAY(pressure, struct sockredir_pressure, 1);
 BPF_PERCPU_ARRAY(counters, struct sockredir_count, SOCKREDIR_REASONS);
+BPF_TABLE("hash", __u32, struct sockredir_port, ports, 1024);
 BPF_RINGBUF_OUTPUT(events, 256 * 1024 / PAGE_SIZE);
 
 static __always_inline struct sockredir_settings *get_settings(void)
@@ -52,6 +53,21 @@ static __always_inline void flow_delete(const struct sockredir_key *id)
 
 /* There is no loop over a map without callbacks. */
 #define flows_each(visit, context) (-EOPNOTSUPP)
+
+static __always_inline struct sockredir_port *port_find(__u32 number)
+{
+	return ports.lookup(&number);
+}
+
+static __always_inline struct sockredir_port *port_make(__u32 number)
+{
+	struct sockredir_port fresh = {}, *found = port_find(number);
+
+	if (found)
+		return found;
+	ports.insert(&number, &fresh);
+	return port_find(number);
+}
 
 static __always_inline long peers_add(struct bpf_sock_ops *ctx, struct sockredir_key *self)
 {

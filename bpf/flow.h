@@ -17,6 +17,7 @@
 
 #include "budget.h"
 #include "endpoint.h"
+#include "ports.h"
 
 #define OWNER_BITS 3ULL
 
@@ -93,8 +94,10 @@ static __always_inline void flow_exit(struct sockredir_flow *flow, const struct 
 	struct sockredir_pressure *p = get_pressure();
 	__u64 mine = 1ULL << index;
 
-	if ((__sync_fetch_and_and(&flow->owners, ~mine) & OWNER_BITS) == mine && p)
-		flow_discard(flow, id, p);
+	if ((__sync_fetch_and_and(&flow->owners, ~mine) & OWNER_BITS) != mine || !p)
+		return;
+	account(flow, id);
+	flow_discard(flow, id, p);
 }
 
 /* The record of this socket's flow, if it is its own; the names become those it has there. */

@@ -16,6 +16,10 @@ struct net {
 	} ipv4;
 } __kernel_struct;
 
+struct proto {
+	unsigned long *memory_pressure; /* when TCP became short of memory; 0: it is not */
+} __kernel_struct;
+
 struct sock_common {
 	__u16 skc_family;
 	__u16 skc_num;	  /* local port, host order */
@@ -31,6 +35,7 @@ struct sock_common {
 	struct {
 		struct net *net;
 	} skc_net;
+	struct proto *skc_prot;
 } __kernel_struct;
 
 struct list_head {
@@ -102,7 +107,9 @@ struct tcp_sock {
 	__u32 snd_una;
 	__u32 write_seq;
 	__u32 data_segs_out;
+	__u32 snd_wnd;
 	__u32 snd_cwnd_clamp;
+	__u32 notsent_lowat;
 	__u64 bytes_sent;
 } __kernel_struct;
 
@@ -141,15 +148,28 @@ struct task_struct {
 	void *stack; /* its lowest address */
 	char comm[16];
 	struct pipe_inode_info *splice_pipe; /* what sendfile() moves bytes through */
+	void *io_uring;			     /* there is one since the thread used a ring */
+	unsigned int flags;
 } __kernel_struct;
 
 #define SOCK_RCVBUF_LOCK 2
 #define RCV_SHUTDOWN	 1
+#define PF_IO_WORKER	 0x10
 
 /* Did the program choose the size of its receive buffer, by SO_RCVBUF? */
 static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
 {
 	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_RCVBUF_LOCK;
+}
+
+/* May this thread send by io_uring? */
+static __always_inline bool uses_uring(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	if (BPF_CORE_READ(task, flags) & PF_IO_WORKER)
+		return true;
+	return bpf_core_field_exists(struct task_struct, io_uring) && BPF_CORE_READ(task, io_uring);
 }
 
 /* The word of the socket's spinlock, 0 when it is free. */

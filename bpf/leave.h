@@ -27,12 +27,27 @@
 
 #include "demotion.h"
 
+/* The map's own reference to what sockmap keeps for a socket, and those of who is inside a call. */
 static __always_inline int references(const struct sk_psock *psock)
 {
 	int refs = 0;
 
 	bpf_core_read(&refs, sizeof(refs), &psock->refcnt.refs.counter);
 	return refs;
+}
+
+/*
+ * No thread is inside recv on the socket: with one queue it would wait for that, whatever TCP
+ * brings, and say EAGAIN. `owned`: a reference is that of the call that we run in.
+ */
+static __always_inline bool nobody_receives(const struct sockredir_side *side, bool owned)
+{
+	struct sock *sk = sock_of(side);
+	struct sk_psock *psock = psock_of(sk);
+
+	if (!has_one_queue(side))
+		return true;
+	return references(psock) <= 1 + owned && !has_sleeper(sk);
 }
 
 /* Nobody is between the verdict of `side`'s socket and the peer's queue. BARRED is set. */
@@ -53,17 +68,6 @@ static __always_inline bool no_redirect_in_flight(struct sockredir_side *side)
 	return psock ? refs == 1 && !(flags & SOCKREDIR_SIDE_LEFT) : true;
 }
 
-/* Nobody is inside recv on the leaving socket and would wait for a queue that is gone. */
-static __always_inline bool no_reader_inside(const struct sockredir_side *own)
-{
-	struct sock *sk = sock_of(own);
-	struct sk_psock *psock = psock_of(sk);
-
-	if (!has_one_queue(own))
-		return true;
-	return references(psock) <= 1 + !!is_owned(own) && !has_sleeper(sk);
-}
-
 /* TCP's bytes that wait for memory to be queued. */
 static __always_inline bool short_of_memory(const struct sockredir_side *own)
 {
@@ -78,18 +82,19 @@ static __always_inline bool may_leave(struct sockredir_side *own, struct sockred
 
 	if ((before & SOCKREDIR_SIDE_STARTED) && !no_redirect_in_flight(peer))
 		return false;
-	return look_at(own).look == LOOK_EMPTY && !short_of_memory(own) && no_reader_inside(own);
+	return look_at(own).look == LOOK_EMPTY && !short_of_memory(own) &&
+	       nobody_receives(own, is_owned(own));
 }
 
 /* Does the socket have no use for the map any more? */
 static __always_inline bool done_here(const struct sockredir_settings *s, const struct sockredir_side *own,
 				      const struct sockredir_side *peer)
 {
-	if (!for_good(own))
+	if (!for_good(own) && !(own->flags & SOCKREDIR_SIDE_BARRED))
 		return false;
 	/* No peer when our first bytes were acknowledged: it is not in the map and will not be. */
-	return (peer->flags & SOCKREDIR_SIDE_BARRED) || mode_of(s) != SOCKREDIR_MODE_ENFORCE ||
-	       (own->state == SOCKREDIR_NO_PEER && !peer->cookie);
+	return (peer->flags & SOCKREDIR_SIDE_BARRED) || for_good(peer) ||
+	       mode_of(s) != SOCKREDIR_MODE_ENFORCE || (own->state == SOCKREDIR_NO_PEER && !peer->cookie);
 }
 
 /* Takes the socket out of the map, unless that could lose a byte. */

@@ -44,6 +44,14 @@ struct {
 	__type(value, struct sockredir_count);
 } counters SEC(".maps");
 
+/* By server port. Full, no more ports are learned. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct sockredir_port);
+} ports SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
@@ -85,6 +93,21 @@ static __always_inline void flow_delete(const struct sockredir_key *id)
 
 /* Calls long visit(map, key, flow, context) for each record. Negative: it could not. */
 #define flows_each(visit, context) bpf_for_each_map_elem(&flows, visit, context, 0)
+
+static __always_inline struct sockredir_port *port_find(__u32 number)
+{
+	return bpf_map_lookup_elem(&ports, &number);
+}
+
+static __always_inline struct sockredir_port *port_make(__u32 number)
+{
+	struct sockredir_port fresh = {}, *found = port_find(number);
+
+	if (found)
+		return found;
+	bpf_map_update_elem(&ports, &number, &fresh, BPF_NOEXIST);
+	return port_find(number);
+}
 
 static __always_inline long peers_add(struct bpf_sock_ops *ctx, struct sockredir_key *self)
 {

@@ -6,6 +6,7 @@
 #ifndef SOCKREDIR_SOCKOPS_H
 #define SOCKREDIR_SOCKOPS_H
 
+#include "comeback.h"
 #include "flow.h"
 #include "leave.h"
 #include "policy.h"
@@ -23,18 +24,20 @@ static __always_inline bool odd_kind(const struct tcp_sock *tp)
 	       is_used(tp);
 }
 
-/* Asks for callbacks and remembers which were not on before, for somebody else. */
+/*
+ * What tells that something has come by TCP. Neither callback tells of everything: segments that
+ * bring just what was expected have none, acknowledgements of bytes of its own have the other.
+ */
+#define SEGMENT_FLAGS (BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG)
+
+/* Asks for callbacks and remembers whether some were on before, for somebody else. */
 static __always_inline void ask_callbacks(struct bpf_sock_ops *ctx, struct sockredir_side *side)
 {
 	__u32 on = ctx->bpf_sock_ops_cb_flags;
-	__u64 ours = 0;
 
-	if (!(on & BPF_SOCK_OPS_STATE_CB_FLAG))
-		ours |= SOCKREDIR_SIDE_STATE_CB;
-	if (!(on & BPF_SOCK_OPS_RTT_CB_FLAG))
-		ours |= SOCKREDIR_SIDE_RTT_CB;
-	__sync_fetch_and_or(&side->flags, ours);
-	bpf_sock_ops_cb_flags_set(ctx, on | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
+	if (!(on & SEGMENT_FLAGS))
+		__sync_fetch_and_or(&side->flags, SOCKREDIR_SIDE_SEGMENT_CB);
+	bpf_sock_ops_cb_flags_set(ctx, on | BPF_SOCK_OPS_STATE_CB_FLAG | SEGMENT_FLAGS);
 }
 
 /* Puts the socket in the map. 0, or why not. */
@@ -89,6 +92,8 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct tcp_soc
 	why = policy(s, &names, server);
 	if (!why && mode_of(s) == SOCKREDIR_MODE_OBSERVE)
 		why = observe_socket(ctx);
+	if (!why && s && !server && left_alone(s, names.self.remote_port))
+		why = SOCKREDIR_SKIP_VAIN;
 	if (!why)
 		why = add_socket(ctx, tp, &names, server);
 	count(why ? why : SOCKREDIR_SOCKET_ADDED, 0);
@@ -98,7 +103,7 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct tcp_soc
 
 /* What happens to a socket of ours. */
 enum occasion {
-	OCCASION_ACKED,	   /* bytes that it sent by TCP */
+	OCCASION_SEGMENT,  /* something has come by TCP: bytes, or an acknowledgement of its own */
 	OCCASION_SHUTDOWN, /* it will send no more */
 	OCCASION_CLOSED,
 	OCCASION_DISSOLVED, /* closed to be used again */
@@ -123,8 +128,9 @@ static __always_inline void try_leave(struct bpf_sock_ops *ctx, struct sockredir
 {
 	if (!leave(self, own, peer))
 		return;
-	if (own->flags & SOCKREDIR_SIDE_RTT_CB)
-		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_RTT_CB_FLAG);
+	/* Out of the map, only its end is of interest. */
+	if (own->flags & SOCKREDIR_SIDE_SEGMENT_CB)
+		bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~SEGMENT_FLAGS);
 	count(SOCKREDIR_SOCKET_LEFT, 0);
 }
 
@@ -177,6 +183,8 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 	 */
 	if (occasion == OCCASION_SHUTDOWN || done_here(get_settings(), own, peer))
 		try_leave(ctx, &names.self, own, peer);
+	if (occasion == OCCASION_SEGMENT)
+		limit_unsent(ctx, tp, own);
 }
 
 /*

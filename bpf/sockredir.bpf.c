@@ -37,7 +37,8 @@ int sockops(struct bpf_sock_ops *ctx)
 		state_changed(ctx, tp);
 		break;
 	case BPF_SOCK_OPS_RTT_CB:
-		follow(ctx, tp, OCCASION_ACKED);
+	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
+		follow(ctx, tp, OCCASION_SEGMENT);
 		break;
 	}
 	return 1;

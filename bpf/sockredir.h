@@ -83,7 +83,9 @@ enum sockredir_reason {
 	SOCKREDIR_CUT,	    /* segment whose beginning had come before */
 	SOCKREDIR_OBSERVED, /* socket not in the map: mode observe, counted when it ends */
 
-	SOCKREDIR_REASONS = 32, /* size of `counters`, with room to grow */
+	SOCKREDIR_SKIP_VAIN, /* socket not in the map: connections to this port gain nothing by it */
+
+	SOCKREDIR_REASONS = 64, /* size of `counters`, with room to grow */
 };
 
 /* Value of `counters` (one per reason and CPU). */
@@ -114,12 +116,11 @@ struct sockredir_side {
 	__u32 zero;
 };
 
-#define SOCKREDIR_SIDE_SERVER	1  /* this end accepted the connection */
-#define SOCKREDIR_SIDE_RTT_CB	2  /* the RTT callback is on because of us */
-#define SOCKREDIR_SIDE_STATE_CB 4  /* so is the state callback */
-#define SOCKREDIR_SIDE_STARTED	8  /* has redirected, or was about to */
-#define SOCKREDIR_SIDE_BARRED	16 /* must not redirect: the peer may leave the map */
-#define SOCKREDIR_SIDE_LEFT	32 /* left the map alive */
+#define SOCKREDIR_SIDE_SERVER	  1  /* this end accepted the connection */
+#define SOCKREDIR_SIDE_SEGMENT_CB 2  /* the callback for each segment is on because of us */
+#define SOCKREDIR_SIDE_STARTED	  8  /* has redirected, or was about to */
+#define SOCKREDIR_SIDE_BARRED	  16 /* must not redirect: the peer may leave the map */
+#define SOCKREDIR_SIDE_LEFT	  32 /* left the map alive */
 
 /* Value of `flows`: side[0] is the key's local end. */
 struct sockredir_flow {
@@ -164,6 +165,8 @@ struct sockredir_settings {
 	__u32 n_include; /* 0: all server ports */
 	__u32 n_exclude;
 	__u32 n_cidrs;
+	__u32 leave_after; /* connections without gain until their port is left alone; 0: never */
+	__u32 zero;
 	struct sockredir_ports include[SOCKREDIR_MAX_PORTS];
 	struct sockredir_ports exclude[SOCKREDIR_MAX_PORTS];
 	struct sockredir_cidr cidrs[SOCKREDIR_MAX_CIDRS];
@@ -173,6 +176,18 @@ struct sockredir_settings {
 struct sockredir_pressure {
 	__u64 used;	  /* bytes charged */
 	__u64 recount_at; /* CLOCK_MONOTONIC, ns: not before this */
+};
+
+/* Value of `ports`, by server port: what its connections were like, those that have ended. */
+struct sockredir_port {
+	__u64 connections;
+	__u64 brief;   /* ended after an exchange or two */
+	__u64 demoted; /* turned to TCP for good: small messages one way, files */
+	__u64 messages;
+	__u64 bytes;	  /* redirected */
+	__u64 left_alone; /* connections that were kept out of the map */
+	__s64 worth;	  /* what redirection has been worth lately: negative, nothing */
+	__u64 zero;
 };
 
 /* What `events` carries: one socket put in the map. */

@@ -49,19 +49,38 @@ static __always_inline __u64 unread_with(struct sockredir_side *own, const struc
 }
 
 /*
- * Turning to TCP may make the writer sleep until there is room in the send buffer. That wakes a
- * thread that sleeps in recv on the same socket, too, and it would say EAGAIN: then the budget alone
- * is the limit, unless TCP would have to drop what comes to a full buffer.
+ * Would turning to TCP show? It may make the writer sleep until there is room in the send buffer.
+ * That wakes a thread that sleeps in recv on the same socket, too, and it would say EAGAIN. And a
+ * message of io_uring's that TCP takes in part only goes on at the wrong byte (MSG_WAITALL in a
+ * socket of a map, at least 6.12 to 6.18).
  */
+static __always_inline bool shows_turning(const struct tcp_sock *tp)
+{
+	return has_sleeper((struct sock *)&tp->inet_conn.icsk_inet.sk) || uses_uring();
+}
+
+/* Then the budget alone is the limit, unless TCP would have to drop what comes to a full buffer. */
 static __always_inline __u64 window_for(const struct tcp_sock *tp, const struct sockredir_side *own,
 					const struct sockredir_side *peer, __u32 size)
 {
 	__u64 window = window_of(peer);
 
-	if (unlikely(own->unread + size > window) && takes_one_when_full() &&
-	    has_sleeper((struct sock *)&tp->inet_conn.icsk_inet.sk))
+	if (unlikely(own->unread + size > window) && takes_one_when_full() && shows_turning(tp))
 		return NO_WINDOW;
 	return window;
+}
+
+/*
+ * TCP of the whole host is short of memory: what a redirect charges the reader for is refused then,
+ * and the writer told ENOMEM, where TCP would wait.
+ */
+static __always_inline bool host_is_short(const struct tcp_sock *tp)
+{
+	unsigned long *flag = tp->inet_conn.icsk_inet.sk.__sk_common.skc_prot->memory_pressure;
+	unsigned long pressure = 0;
+
+	bpf_probe_read_kernel(&pressure, sizeof(pressure), flag);
+	return pressure;
 }
 
 /* Is there room before the reader, or soon? 0, or why not. */
@@ -70,6 +89,8 @@ static __always_inline __u32 make_room(const struct tcp_sock *tp, struct sockred
 {
 	__u64 window;
 
+	if (unlikely(host_is_short(tp)))
+		return SOCKREDIR_OVER_BUDGET;
 	if (likely(unread_with(own, peer, size) <= LOOK_ABOVE)) {
 		wait_for_reader(own, peer, LOOK_ABOVE);
 	} else {
@@ -112,6 +133,8 @@ static __always_inline __u32 choose(struct sk_msg_md *msg, const struct tcp_sock
 		why = make_room(tp, own, peer, size, s->budget);
 	if (!why)
 		why = redirect(msg, &names->peer, own, size);
+	if (likely(why == SOCKREDIR_REDIRECTED))
+		earn(own, &names->self);
 	own->state = why;
 	if (unlikely(for_good(own)) && (long_run || gives_up(own)))
 		bar(peer);

@@ -19,11 +19,13 @@ from ..errors import SockredirError
 LAYOUT = 2
 MAX_PORTS = 32
 MAX_CIDRS = 16
-REASONS_SIZE = 32
+REASONS_SIZE = 64
 
 DEFAULT_BUDGET = 256 << 20
 DEFAULT_DEMOTE_BELOW = 30000
 DEFAULT_DEMOTE_AFTER = 32
+DEFAULT_LEAVE_AFTER = 32
+MAX_LEAVE_AFTER = 64
 MIN_BUDGET = 64 << 10
 """Bytes. Below it a single message of common size could not be redirected."""
 
@@ -33,7 +35,8 @@ SIDE = struct.Struct("=QQQQIIQHBBHHQII")
 FLOW_HEAD = struct.Struct("=QQ")
 PRESSURE = struct.Struct("=QQ")
 EVENT = struct.Struct("=QII16sII16s16sHHI")
-SETTINGS_HEAD = struct.Struct("=IIIIQQIIIIII")
+SETTINGS_HEAD = struct.Struct("=IIIIQQIIIIIIII")
+PORT = struct.Struct("=QQQQQQqQ")
 PORTS = struct.Struct("=HH")
 CIDR = struct.Struct("=16sI")
 
@@ -43,8 +46,7 @@ SETTINGS_SIZE = SETTINGS_HEAD.size + 2 * MAX_PORTS * PORTS.size + MAX_CIDRS * CI
 
 CROSS_NETNS = 1
 SIDE_SERVER = 1
-SIDE_RTT_CB = 2
-SIDE_STATE_CB = 4
+SIDE_SEGMENT_CB = 2
 SIDE_STARTED = 8
 SIDE_BARRED = 16
 SIDE_LEFT = 32
@@ -106,6 +108,7 @@ class Reason(enum.IntEnum):
     BEHIND = 28
     CUT = 29
     OBSERVED = 30
+    SKIP_VAIN = 31
 
     @property
     def label(self) -> str:
@@ -145,6 +148,7 @@ DESCRIPTIONS = {
     Reason.BEHIND: (Unit.MESSAGE, "by TCP: earlier messages went by TCP and have not arrived yet"),
     Reason.CUT: (Unit.EVENT, "segments whose beginning had come before; bytes: cut off"),
     Reason.OBSERVED: (Unit.SOCKET, "not in the map: mode observe; counted when it ends"),
+    Reason.SKIP_VAIN: (Unit.SOCKET, "not in the map: connections to this port gain nothing by it"),
 }
 
 
@@ -309,6 +313,29 @@ def decode_pressure(raw: bytes) -> Pressure:
     return Pressure(PRESSURE.unpack(raw)[0])
 
 
+class Port(NamedTuple):
+    """A value of ``ports``: what the connections to a server port were like, those that have ended."""
+
+    connections: int
+    brief: int
+    """Ended after an exchange or two."""
+    demoted: int
+    """Turned to TCP for good: small messages one way, files."""
+    messages: int
+    bytes: int
+    """Redirected."""
+    left_alone: int
+    """Connections that were kept out of the map."""
+    worth: int
+    """What redirection has been worth lately; negative: nothing."""
+
+
+def decode_port(raw: bytes) -> Port:
+    """Value of ``ports``."""
+    _exactly(raw, PORT.size, "a port's record")
+    return Port(*PORT.unpack(raw)[:-1])
+
+
 class Event(NamedTuple):
     """One socket put in the map."""
 
@@ -370,6 +397,8 @@ class Settings(NamedTuple):
     """Bytes; 0: never."""
     demote_after: int = DEFAULT_DEMOTE_AFTER
     """Messages in a row."""
+    leave_after: int = DEFAULT_LEAVE_AFTER
+    """Connections without gain until their port is left alone; 0: never."""
     trace_until: int = 0
     """CLOCK_MONOTONIC, nanoseconds."""
     generation: int = 0
@@ -443,6 +472,8 @@ def encode_settings(settings: Settings) -> bytes:
         len(settings.include),
         len(settings.exclude),
         len(settings.cidrs),
+        _number(settings.leave_after, 0, MAX_LEAVE_AFTER, "leave_after"),
+        0,
     )
     return head + include + exclude + cidrs.ljust(MAX_CIDRS * CIDR.size, b"\0")
 
@@ -456,7 +487,8 @@ def decode_settings(raw: bytes) -> Settings:
     """Settings of a map value. LayoutError says what is wrong with one that makes no sense."""
     _exactly(raw, SETTINGS_SIZE, "the settings value")
     fields = SETTINGS_HEAD.unpack_from(raw)
-    version, size, mode, flags, budget, trace_until, below, after, generation, n_include, n_exclude, n_cidrs = fields
+    version, size, mode, flags, budget, trace_until, below, after, generation, *rest = fields
+    n_include, n_exclude, n_cidrs, leave_after, _zero = rest
     if is_unset(raw):
         raise LayoutError("settings: never written")
     if version != LAYOUT or size != SETTINGS_SIZE:
@@ -480,6 +512,7 @@ def decode_settings(raw: bytes) -> Settings:
         cidrs=tuple(_decode_cidr(raw[cidrs + i * CIDR.size : cidrs + (i + 1) * CIDR.size]) for i in range(n_cidrs)),
         demote_below=below,
         demote_after=after,
+        leave_after=leave_after,
         trace_until=trace_until,
         generation=generation,
     )

@@ -27,6 +27,7 @@ HEADER = Path(__file__).resolve().parents[3] / "bpf" / "sockredir.h"
 STRUCTS = {
     "key": (layout.KEY, "netns local remote local_port remote_port zero"),
     "count": (layout.COUNT, "events bytes"),
+    "port": (layout.PORT, "connections brief demoted messages bytes left_alone worth zero"),
     "side": (
         layout.SIDE,
         "cookie sk unread charge messages edge bytes state way_back vain run heard flags queued zero",
@@ -57,6 +58,7 @@ def expected() -> dict:
     head = offsets(layout.SETTINGS_HEAD)
     names = (
         "version size mode flags budget trace_until demote_below demote_after generation n_include n_exclude n_cidrs"
+        " leave_after zero"
     )
     values.update({f"settings.{member}": place for member, place in zip(names.split(), head)})
     values["settings.include"] = head[-1]
@@ -76,8 +78,7 @@ def expected() -> dict:
         SOCKREDIR_MAX_CIDRS=layout.MAX_CIDRS,
         SOCKREDIR_CROSS_NETNS=layout.CROSS_NETNS,
         SOCKREDIR_SIDE_SERVER=layout.SIDE_SERVER,
-        SOCKREDIR_SIDE_RTT_CB=layout.SIDE_RTT_CB,
-        SOCKREDIR_SIDE_STATE_CB=layout.SIDE_STATE_CB,
+        SOCKREDIR_SIDE_SEGMENT_CB=layout.SIDE_SEGMENT_CB,
         SOCKREDIR_SIDE_STARTED=layout.SIDE_STARTED,
         SOCKREDIR_SIDE_BARRED=layout.SIDE_BARRED,
         SOCKREDIR_SIDE_LEFT=layout.SIDE_LEFT,
@@ -216,6 +217,7 @@ FULL = Settings(
     cidrs=("10.0.0.0/8", "fd00::/8", "0.0.0.0/0", "::/0", "192.0.2.7/32"),
     demote_below=1000,
     demote_after=5,
+    leave_after=7,
     trace_until=9,
     generation=4,
 )
@@ -248,6 +250,7 @@ def test_settings_survive_the_map(settings):
         ({"cross_netns": True}, "cross_netns"),
         ({"demote_after": 0}, "demote_after"),
         ({"demote_below": -1}, "demote_below"),
+        ({"leave_after": 65}, "leave_after"),
     ],
 )
 def test_impossible_settings_are_refused(change, said):
@@ -276,9 +279,9 @@ def patched(at: int, value: int, code: str = "=I") -> bytes:
         (patched(44, 33), "include ranges"),
         (patched(48, 2**32 - 1), "exclude ranges"),
         (patched(52, 17), "CIDRs"),
-        (patched(56, 0), "include port"),
-        (patched(56 + 256 + 16, 129), "129"),
-        (patched(56 + 256 + 16, 100), "host bits"),
+        (patched(64, 0), "include port"),
+        (patched(64 + 256 + 16, 129), "129"),
+        (patched(64 + 256 + 16, 100), "host bits"),
     ],
 )
 def test_nonsense_in_the_map_is_named(raw, said):
