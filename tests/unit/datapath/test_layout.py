@@ -44,7 +44,7 @@ STRUCTS = {
 
 def offsets(packed: struct.Struct) -> list:
     """Offsets of the members of a format, and its size at the end."""
-    codes = re.findall(r"\d*s|[A-Z]", packed.format)
+    codes = re.findall(r"\d*s|[A-Zq]", packed.format)
     return [struct.calcsize("=" + "".join(codes[:i])) for i in range(len(codes) + 1)]
 
 
