@@ -131,14 +131,6 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
-installed_bytecode.install()
-
-from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
-from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import change as pin
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import observe as pin_observe
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin.plan import Access, Wanted
-
 ARGUMENTS = {
     "path": {"type": "path", "required": True},
     "source": {"type": "str"},
@@ -154,6 +146,11 @@ ARGUMENTS = {
 
 def wanted(options, pretend):
     """The mount, directory or pin that a task asks for."""
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import change as pin
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import observe as pin_observe
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin.plan import Access, Wanted
+
     source = options["source"]
     if source is not None and source.isdigit() and options["kind"] is None:
         raise SockredirError(f"source: {source} is an id, of what kind is unknown", "set kind to program, map or link")
@@ -167,6 +164,11 @@ def main():
     module = AnsibleModule(
         argument_spec=ARGUMENTS, required_if=[("state", "present", ["source"])], supports_check_mode=True
     )
+    installed_bytecode.install(module.params["state_dir"])
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import change as pin
+
     try:
         asked = wanted(module.params, module.check_mode)
         result = pin.ensure(asked, module.params["state_dir"], wait_seconds=module.params["lock_timeout"])

@@ -166,15 +166,6 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
-installed_bytecode.install()
-
-from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
-from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.hooks import CGROUP, MAP
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import observe as attachment_observe
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
-
 ARGUMENTS = {
     "program": {"type": "path", "required": True},
     "cgroup": {"type": "str"},
@@ -189,6 +180,12 @@ ARGUMENTS = {
 
 def wanted(options, pretend):
     """The attachment that a task asks for."""
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.hooks import CGROUP, MAP
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import (
+        observe as attachment_observe,
+    )
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
+
     on_cgroup = options["cgroup"] is not None
     return Wanted(
         program=os.path.realpath(options["program"]),
@@ -208,6 +205,11 @@ def main():
         required_one_of=[("cgroup", "map")],
         supports_check_mode=True,
     )
+    installed_bytecode.install(module.params["state_dir"])
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
+
     try:
         asked = wanted(module.params, module.check_mode)
         result = attachment.ensure(asked, module.params["state_dir"], wait_seconds=module.params["lock_timeout"])

@@ -184,13 +184,6 @@ details:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
-installed_bytecode.install()
-
-from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
-from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
-
 ARGUMENTS = {
     "name": {"type": "str", "required": True},
     "src": {"type": "path"},
@@ -209,6 +202,9 @@ ARGUMENTS = {
 
 def ensure(options, pretend):
     """What the task asks for, done or pretended."""
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
+
     if options["state"] == "absent":
         places = options["pin_dir"], options["state_dir"]
         return program.absent(options["name"], *places, pretend, wait_seconds=options["lock_timeout"])
@@ -233,6 +229,10 @@ def main():
         required_if=[("state", "present", ["src"])],
         supports_check_mode=True,
     )
+    installed_bytecode.install(module.params["state_dir"])
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+
     try:
         result = ensure(module.params, module.check_mode)
     except SockredirError as error:

@@ -210,14 +210,6 @@ steps:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
-installed_bytecode.install()
-
-from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
-
-# What is installed on the host is what travels with this module, and that is what it imports.
-from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import main as _tool  # noqa: F401
-
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "absent", "rolled_back"], "default": "present"},
     "mode": {"type": "str", "choices": ["enforce", "observe", "drain"], "default": "enforce"},
@@ -242,13 +234,18 @@ ARGUMENTS = {
 }
 
 
-STATES = {"present": hosting.present, "absent": hosting.absent, "rolled_back": hosting.rolled_back}
-
-
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    installed_bytecode.install(module.params["state_dir"])
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
+
+    # What is installed on the host is what travels with this module, and that is what it imports.
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import main as _tool  # noqa: F401
+
+    states = {"present": hosting.present, "absent": hosting.absent, "rolled_back": hosting.rolled_back}
     try:
-        outcome = STATES[module.params["state"]](module.params, module.check_mode)
+        outcome = states[module.params["state"]](module.params, module.check_mode)
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
     for warning in outcome.warnings:
