@@ -42,6 +42,15 @@ options:
     type: str
     choices: [auto, link, legacy]
     default: auto
+  needs:
+    description:
+      - What the kernel has to do right for the program. It is tried out; on a kernel that does not, or where it cannot
+        be tried, the program is not attached, which is no failure. RV(attachment.met) says so.
+      - V(one_queue) is for stream verdicts that let bytes pass to their own socket. On kernels without b40cc5adaa80
+        they make a reader miss bytes that come by TCP after redirected ones.
+      - The manifest keeps it. After each boot, and at each run until it is met, it is tried again.
+    type: str
+    choices: [one_queue]
   state:
     description: Whether the program is to be attached.
     type: str
@@ -76,6 +85,7 @@ EXAMPLES = r"""
   ebpf.sockredir.sockmap_attach:
     program: /sys/fs/bpf/sockredir/receive
     map: /sys/fs/bpf/sockredir/peers
+    needs: one_queue
 
 - name: Take a program off
   ebpf.sockredir.sockmap_attach:
@@ -121,6 +131,12 @@ attachment:
     link_id:
       description: The kernel's id of the link.
       type: int
+    needs:
+      description: As O(needs).
+      type: str
+    met:
+      description: Whether the kernel does that right. The program is not attached if not; V(null) without O(needs).
+      type: bool
   sample:
     program: /sys/fs/bpf/sockredir/sockops
     program_id: 371
@@ -132,6 +148,8 @@ attachment:
     method: link
     link_pin: /sys/fs/bpf/sockredir/link_sockops_7f3e21aa
     link_id: 97
+    needs: null
+    met: null
 foreign:
   description: Programs of others on the same cgroup; they are never touched.
   returned: success
@@ -149,7 +167,7 @@ foreign:
       type: int
   sample: []
 notes:
-  description: What check mode cannot know yet.
+  description: What check mode cannot know yet, and whether the program is not attached because of O(needs).
   returned: success
   type: list
   elements: str
@@ -172,6 +190,7 @@ ARGUMENTS = {
     "create_cgroup": {"type": "bool", "default": False},
     "map": {"type": "path"},
     "method": {"type": "str", "choices": ["auto", "link", "legacy"], "default": "auto"},
+    "needs": {"type": "str", "choices": ["one_queue"]},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
     "lock_timeout": {"type": "int", "default": 60},
@@ -195,6 +214,7 @@ def wanted(options, pretend):
         present=options["state"] == "present",
         create_cgroup=options["create_cgroup"],
         pretend=pretend,
+        needs=options["needs"],
     )
 
 

@@ -212,7 +212,9 @@ prerequisites:
     needed: {description: What has to be there., type: str}
     cure: {description: 'What to do, with this distribution''s package names; empty if it is met.', type: str}
     scope:
-      description: 'V(load) always matters, V(build) for compiling on the target, V(persist) for surviving a reboot.'
+      description:
+        - V(load) always matters, V(build) for compiling on the target, V(persist) for surviving a reboot. V(behaviour)
+          forbids nothing, but while it is not met, redirected sockets differ more from TCP.
       type: str
   sample:
     - name: libbpf
@@ -304,6 +306,7 @@ attachments:
     attach_type: {description: 'V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_skb_stream_verdict).', type: str}
     target_id: {description: Id of the cgroup or map; V(null) if it is gone., type: int}
     times: {description: 'How often it is attached there: 1 is right, 0 is not at all.', type: int}
+    withheld: {description: Whether it is not to be attached because the kernel does not do what it needs., type: bool}
     program_id: {description: Id of the program that is attached; V(null) if ours is not., type: int}
     method: {description: V(link) or V(legacy)., type: str}
     link_id: {description: Id of the link., type: int}

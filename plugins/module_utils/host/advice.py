@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an operator should know although it forbids nothing: kernel bugs near sockmap, programs that splice.
 
-Bugs cannot be tried out safely, so these go by version and by whether the feature is in use here. Distributions
-backport fixes: the texts name the commit to look for.
+Bugs that crash cannot be tried out, so these go by version and by whether the feature is in use here. Distributions
+backport fixes: the texts name the commit to look for. How sockets behave was tried out (:mod:`.facts`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 from typing import Any, Dict, List, Optional
 
 from . import processes
-from .prerequisites import kernel_version
+from .facts import Facts
+from .prerequisites import fionread_found, kernel_version, one_queue_found
 
 #: Where an entry matters: whatever the cgroup, or only if the whole host is accelerated.
 ANY, WHOLE_HOST = "any", "whole_host"
@@ -21,9 +22,13 @@ ANY, WHOLE_HOST = "any", "whole_host"
 Advice = Dict[str, str]
 
 
-def observe() -> Dict[str, Any]:
-    """Facts for :func:`judge`."""
+def observe(found: Facts) -> Dict[str, Any]:
+    """Facts for :func:`judge`.
+
+    :param found: what :func:`.facts.observe` found.
+    """
     return {
+        **{name: found[name] for name in ("one_queue", "fionread")},
         "release": os.uname().release,
         "mptcp_sockets": _mptcp_sockets(),
         "ktls_sockets": _ktls_sockets(),
@@ -49,7 +54,7 @@ def _ktls_sockets() -> int:
 
 def judge(facts: Dict[str, Any]) -> List[Advice]:
     """What applies here, each with ``name``, ``found``, ``risk``, ``cure`` and ``scope``."""
-    found = [rule(facts) for rule in (_mptcp, _ktls, _replace_race, _fionread, _splice)]
+    found = [rule(facts) for rule in (_mptcp, _ktls, _replace_race, _one_queue, _fionread, _splice)]
     return [advice for advice in found if advice]
 
 
@@ -91,14 +96,28 @@ def _replace_race(facts: Dict[str, Any]) -> Optional[Advice]:
     )
 
 
-def _fionread(facts: Dict[str, Any]) -> Optional[Advice]:
-    if not (7, 0) <= kernel_version(facts["release"]) < (7, 2):
+def _one_queue(facts: Dict[str, Any]) -> Optional[Advice]:
+    if facts["one_queue"]["ok"] is not False:
         return None
     return _advice(
+        "one_queue",
+        one_queue_found(facts),
+        "this kernel cannot keep redirected bytes and those that come by TCP in one queue, so the program receive is"
+        " not attached, and a direction that went to TCP stays there",
+        "update the kernel to one with b40cc5adaa80",
+    )
+
+
+def _fionread(facts: Dict[str, Any]) -> Optional[Advice]:
+    if facts["fionread"]["ok"] is not False:
+        return None
+    found = fionread_found(facts)
+    return _advice(
         "fionread",
-        f"kernel {facts['release']}",
-        "ioctl(FIONREAD) leaves bytes that came by TCP out on sockets in the map",
-        "keep programs that rely on FIONREAD out of the accelerated cgroup, or update the kernel to 7.2",
+        found,
+        f"on this kernel ioctl(FIONREAD) {found}: programs that size their reads by it may read late or never"
+        " (nginx, Java, .NET)",
+        "update the kernel, or exclude the server ports of such programs",
     )
 
 

@@ -15,7 +15,7 @@ import resource
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from .. import distribution
-from ..kernel import probe
+from ..kernel import probe, queues
 from . import mounts
 
 #: Helpers that the shipped programs call, by program type.
@@ -37,11 +37,18 @@ SOCK_OPS_HELPERS = (
 )
 SK_MSG_HELPERS = (
     "for_each_map_elem",
+    "get_current_task",
     "ktime_get_ns",
     "loop",
     "map_lookup_elem",
     "msg_redirect_hash",
     "probe_read_kernel",
+    "skc_to_tcp_sock",
+)
+SK_SKB_HELPERS = (
+    "loop",
+    "map_lookup_elem",
+    "skb_adjust_room",
     "skc_to_tcp_sock",
 )
 _SOCKHASH = 18
@@ -58,6 +65,7 @@ def observe(pin_dir: str, read_mounts: Callable[[], List[mounts.Mount]] = mounts
     """
     mounted = _or(read_mounts, [])
     cgroup2 = mounts.cgroup2(mounted)
+    one_queue = queues.one_queue()
     return {
         "release": os.uname().release,
         "distribution": distribution.read(),
@@ -68,9 +76,14 @@ def observe(pin_dir: str, read_mounts: Callable[[], List[mounts.Mount]] = mounts
         "ringbuf": probe.ring_buffer(),
         "sock_ops": probe.program_type("sock_ops"),
         "sk_msg": probe.program_type("sk_msg"),
+        "sk_skb": probe.program_type("sk_skb"),
         "atomics": probe.atomics("sk_msg"),
         "sock_ops_helpers": probe.helpers("sock_ops", SOCK_OPS_HELPERS),
         "sk_msg_helpers": probe.helpers("sk_msg", SK_MSG_HELPERS),
+        "sk_skb_helpers": probe.helpers("sk_skb", SK_SKB_HELPERS),
+        "one_queue": one_queue._asdict(),
+        # As the role leaves the map: with a stream verdict only if that does no harm.
+        "fionread": queues.fionread(one_queue.ok is True)._asdict(),
         "libbpf": _libraries(),
         "cgroup1": bool(mounts.of_type("cgroup", mounted)),
         "cgroup2": cgroup2.point if cgroup2 else None,

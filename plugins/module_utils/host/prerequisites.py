@@ -18,8 +18,9 @@ BPFFS = "bpf"
 _ENOUGH = "5.17"
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_SYS_RESOURCE, _CAP_PERFMON, _CAP_BPF = 12, 21, 24, 38, 39
 
-#: When a prerequisite matters: always, when building on the host, when it is to survive a reboot.
-LOAD, BUILD, PERSIST = "load", "build", "persist"
+#: When a prerequisite matters: always, when building on the host, when it is to survive a reboot, and to those who want
+#: redirected sockets to behave as TCP's do.
+LOAD, BUILD, PERSIST, BEHAVIOUR = "load", "build", "persist", "behaviour"
 
 Prerequisite = Dict[str, Any]
 
@@ -94,6 +95,10 @@ def _sk_msg(facts: Facts) -> Prerequisite:
     return _tried(facts, "sk_msg", "sk_msg", "programs of type sk_msg", _newer("CONFIG_NET"))
 
 
+def _sk_skb(facts: Facts) -> Prerequisite:
+    return _tried(facts, "sk_skb", "sk_skb", "programs of type sk_skb", _newer("CONFIG_NET"))
+
+
 def _atomics(facts: Facts) -> Prerequisite:
     return _tried(facts, "atomics", "atomics", "atomic compare-and-exchange in programs", _newer("CONFIG_BPF_JIT"))
 
@@ -104,6 +109,10 @@ def _sock_ops_helpers(facts: Facts) -> Prerequisite:
 
 def _sk_msg_helpers(facts: Facts) -> Prerequisite:
     return _helpers(facts, "sk_msg")
+
+
+def _sk_skb_helpers(facts: Facts) -> Prerequisite:
+    return _helpers(facts, "sk_skb")
 
 
 def _helpers(facts: Facts, program: str) -> Prerequisite:
@@ -225,6 +234,46 @@ def _systemd(facts: Facts) -> Prerequisite:
     return _prerequisite("systemd", facts["systemd"], found, "systemd, to restore everything at boot", cure, PERSIST)
 
 
+_UNTRIED_CURE = "run it as root on the host itself, with libbpf.so.1 installed and the device lo up"
+
+
+def one_queue_found(facts: Facts) -> str:
+    """What the trial of :func:`..kernel.queues.one_queue` found, in one line."""
+    found = facts["one_queue"]
+    if found["ok"] is None:
+        return f"not tried: {found['why']}"
+    if found["unread"]:
+        return f"FIONREAD says {found['unread']} after 1000 redirected bytes were read"
+    return "works" if found["ok"] else "a byte by TCP after redirected ones does not wake its reader"
+
+
+def _one_queue(facts: Facts) -> Prerequisite:
+    ok = facts["one_queue"]["ok"]
+    needed = "a stream verdict on a sockhash that leaves TCP's account right (b40cc5adaa80)"
+    cure = "update the kernel" if ok is False else _UNTRIED_CURE
+    return _prerequisite("one_queue", ok, one_queue_found(facts), needed, cure, BEHAVIOUR)
+
+
+def fionread_found(facts: Facts) -> str:
+    """What the trial of :func:`..kernel.queues.fionread` found, in one line."""
+    found = facts["fionread"]
+    if found["ok"] is None:
+        return f"not tried: {found['why']}"
+    counts = (
+        f"{found['tcp']} of 100 bytes by TCP, {found['redirected']} of 100 redirected, {found['both']} of 200 mixed"
+    )
+    return "counts all" if found["ok"] else f"counts {counts}"
+
+
+def _fionread(facts: Facts) -> Prerequisite:
+    ok = facts["fionread"]["ok"]
+    needed = "ioctl(FIONREAD) counts all unread bytes of a socket in a sockhash"
+    cure = "update the kernel, or exclude the ports of programs that size their reads by it (nginx, Java, .NET)"
+    return _prerequisite(
+        "fionread", ok, fionread_found(facts), needed, _UNTRIED_CURE if ok is None else cure, BEHAVIOUR
+    )
+
+
 _CHECKS: Sequence[Callable[[Facts], Prerequisite]] = (
     _root,
     _bpf_syscall,
@@ -233,11 +282,15 @@ _CHECKS: Sequence[Callable[[Facts], Prerequisite]] = (
     _bpffs,
     _sock_ops,
     _sk_msg,
+    _sk_skb,
     _sockhash,
     _ringbuf,
     _atomics,
     _sock_ops_helpers,
     _sk_msg_helpers,
+    _sk_skb_helpers,
+    _one_queue,
+    _fionread,
     _btf,
     _lockdown,
     _memlock,

@@ -33,7 +33,7 @@ def report(read: Read, host: Snapshot, document: Optional[manifest.Manifest]) ->
         seen = read(f"attachment on {wanted.target}", partial(attachment_observe.observe, wanted, host))
         if seen is None:
             continue
-        found.append(_shown(wanted, seen))
+        found.append({**_shown(wanted, seen), "withheld": bool(entry.get("needs") and not entry.get("met"))})
         for each in planning.foreign(wanted, seen):
             key = (wanted.target, *each)
             foreign[key] = {**_target(wanted), **_named(each)}

@@ -88,7 +88,7 @@ def _prerequisites(pin_dir: str, seen: Snapshot) -> Report:
     return {
         "prerequisites": prerequisites.judge(found),
         "compilers": prerequisites.compilers(found),
-        "advice": advice.judge(advice.observe()),
+        "advice": advice.judge(advice.observe(found)),
     }
 
 

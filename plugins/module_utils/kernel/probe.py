@@ -30,7 +30,7 @@ _SYSCALL = {
 _SYSCALL_OF_OTHERS = 280
 
 _MAP_CREATE, _PROG_LOAD, _PROG_QUERY = 0, 5, 16
-PROGRAM_TYPES = {"sock_ops": 13, "sk_msg": 16}
+PROGRAM_TYPES = {"sock_ops": 13, "sk_skb": 14, "sk_msg": 16}
 CGROUP_SOCK_OPS = 3
 
 #: Numbers of helpers (enum bpf_func_id, linux/bpf.h).
@@ -43,6 +43,7 @@ HELPERS = {
     "get_current_task": 35,
     "get_socket_cookie": 46,
     "setsockopt": 49,
+    "skb_adjust_room": 50,
     "sock_ops_cb_flags_set": 59,
     "sock_hash_update": 70,
     "msg_redirect_hash": 71,

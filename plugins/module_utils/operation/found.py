@@ -113,4 +113,6 @@ def _record(
         "method": LINK,
         "link_pin": None,
         "link_id": None,
+        "needs": None,
+        "met": None,
     }

@@ -50,11 +50,7 @@ Snapshot = Dict[str, Optional[Tuple[str, bytes]]]
 
 # What the kernel said, as against what the operator wants.
 _PROGRAM_IDS = ("program_ids", "map_ids")
-
-
-_ATTACHMENT_IDS = ("program_id", "map_id", "link_id", "cgroup_id")
-
-
+_ATTACHMENT_IDS = ("program_id", "map_id", "link_id", "cgroup_id", "met")
 _PINS = (("pins", "program_ids"), ("map_pins", "map_ids"))
 
 

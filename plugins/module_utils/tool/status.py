@@ -17,6 +17,8 @@ from ..resource.snapshot import Snapshot
 from ..state import manifest
 from . import context
 
+_SHOWN = ("program", "cgroup", "map", "method", "program_id", "link_id", "needs", "met")
+
 
 def show(state_dir: str, as_json: bool) -> int:
     """Print it; the exit code says it too."""
@@ -60,10 +62,7 @@ def _document(document: manifest.Manifest) -> Dict[str, Any]:
             name: {key: entry.get(key) for key in ("digest", "program_ids", "map_ids", "pins")}
             for name, entry in document["programs"].items()
         },
-        "attachments": [
-            {key: entry.get(key) for key in ("program", "cgroup", "map", "method", "program_id", "link_id")}
-            for entry in document["attachments"]
-        ],
+        "attachments": [{key: entry.get(key) for key in _SHOWN} for entry in document["attachments"]],
         "draining": list(program_observe.draining(document)),
     }
 
@@ -93,12 +92,19 @@ def _summary(found: Dict[str, Any]) -> List[str]:
         ids = ", ".join(f"{program_name} id {number}" for program_name, number in sorted(entry["program_ids"].items()))
         said.append(f"program {name}: {ids or 'not loaded in this boot'}")
     for entry in found["attachments"]:
-        said.append(f"attached: {entry['program']} to {entry['cgroup'] or entry['map']} ({entry['method']})")
+        said.append(_attachment(entry))
     for entry in found["draining"]:
         said.append(f"draining: {entry['name']} id {entry['program_id']} since {entry['since']}")
     for entry in found["foreign"]:
         said.append(f"foreign: program id {entry['program_id']} on {entry['cgroup']} ({entry['method']}), left alone")
     return said
+
+
+def _attachment(entry: Dict[str, Any]) -> str:
+    said = f"{entry['program']} to {entry['cgroup'] or entry['map']}"
+    if entry["needs"] and not entry["met"]:
+        return f"not attached: {said} (this kernel does not meet {entry['needs']})"
+    return f"attached: {said} ({entry['method']})"
 
 
 def _difference(each: Dict[str, Any]) -> str:

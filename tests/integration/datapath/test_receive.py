@@ -14,6 +14,7 @@ import termios
 import time
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import queues
 from support.datapath import SOURCE, read_exactly
 
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
@@ -136,3 +137,12 @@ def test_without_the_cut_bytes_come_twice(lab_with, tmp_path):
     header.write_text(text.replace("return cut_head(skb, again);", "return true;"))
     with lab_with(source=source / SOURCE.name) as lab:
         assert receive_some_again(lab, 50, 100) == b"o" * 50 + b"n" * 100
+
+
+def test_the_trials_of_the_kernel_do_not_meet_redirection_in_use(lab):
+    """They run in any process, also in one whose sockets are redirected."""
+    with lab.inside():
+        assert queues.one_queue().ok is True
+        assert queues.fionread(with_verdict=True).ok is True
+    assert lab.redirection.events("socket_added") == 0
+    assert lab.redirection.events("skip_kind") > 0, "they were seen, and left alone"

@@ -97,8 +97,8 @@ def enabled(host) -> Enabled:
         max_entries={"peers": 1024, "flows": 512},
     )
     live.write_settings(pins, state, layout.Settings(budget=64 << 20))
-    for name in ("receive", "verdict"):
-        _run("sockmap_attach", program=f"{pins}/{name}", map=f"{pins}/peers", state_dir=state)
+    for name, needs in (("receive", {"needs": "one_queue"}), ("verdict", {})):
+        _run("sockmap_attach", program=f"{pins}/{name}", map=f"{pins}/peers", state_dir=state, **needs)
     _run("sockmap_attach", program=f"{pins}/sockops", cgroup=str(host.cgroup), state_dir=state)
     return Enabled(host)
 

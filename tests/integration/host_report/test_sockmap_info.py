@@ -259,7 +259,8 @@ def test_somebody_who_is_not_root(enabled, tmp_path):
     assert "manifest" in [each["what"] for each in result["unreadable"]]
     met = {each["name"]: each["ok"] for each in result["prerequisites"]}
     assert met["root"] is False
-    assert met["bpf_syscall"] is None, "it cannot be told without root"
+    for name in ("bpf_syscall", "one_queue", "fionread"):
+        assert met[name] is None, "it cannot be told without root"
     assert met["libbpf"] is True
 
 
@@ -306,3 +307,7 @@ def test_without_libbpf(bare):
     assert met["libbpf"]["ok"] is False
     assert "libbpf1" in met["libbpf"]["cure"]
     assert met["sockhash"]["ok"] is True, "the kernel is asked without it"
+    for name in ("one_queue", "fionread"):
+        assert met[name]["ok"] is None
+        assert "not tried: libbpf.so.1 is not on this host" in met[name]["found"]
+    assert "fionread" not in [each["name"] for each in result["advice"]]

@@ -31,6 +31,8 @@ from support.collection import ROOT
 from support.host import Corner
 from support.module import run_module
 
+#: What the role says that a program needs of the kernel.
+NEEDS = {"receive": {"needs": "one_queue"}}
 #: v0 has no program ``receive``, as version 1.0.
 VERSIONS = {"v1": "", "v2": "V2", "v3": "V3", "v0": "V0"}
 
@@ -70,7 +72,8 @@ class Whole:
             "max_entries": {"flows": 4096, "peers": 8192},
         }
         on_map = [
-            {"program": f"{pins}/{name}", "map": f"{pins}/peers", "method": method} for name in self.on_map(version)
+            {"program": f"{pins}/{name}", "map": f"{pins}/peers", "method": method, **NEEDS.get(name, {})}
+            for name in self.on_map(version)
         ]
         sockops = {"program": f"{pins}/sockops", "cgroup": cgroup, "create_cgroup": True, "method": method}
         host = {"cgroup": cgroup, "persist": False, **self.options, **options}
@@ -136,7 +139,10 @@ class Whole:
         request = program_source.Request(
             "sockredir", pins, state_dir, str(self.objects_of[version]), max_entries=entries
         )
-        on_map = [Wanted(f"{pins}/{name}", "map", f"{pins}/peers", pretend=pretend) for name in self.on_map(version)]
+        on_map = [
+            Wanted(f"{pins}/{name}", "map", f"{pins}/peers", pretend=pretend, **NEEDS.get(name, {}))
+            for name in self.on_map(version)
+        ]
         sockops = Wanted(f"{pins}/sockops", "cgroup", cgroup, create_cgroup=True, pretend=pretend)
         plans = [program.present(request, pretend, watch).plan]
         plans += [attachment.ensure(wanted, state_dir, watch).steps for wanted in (*on_map, sockops)]

@@ -6,9 +6,22 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.host import advice, processes
+from ansible_collections.ebpf.sockredir.plugins.module_utils.host import advice, facts, processes
 
-QUIET = {"release": "6.18.4", "mptcp_sockets": 0, "ktls_sockets": 0, "splicers": {}}
+QUIET = {
+    "release": "6.18.4",
+    "mptcp_sockets": 0,
+    "ktls_sockets": 0,
+    "splicers": {},
+    "one_queue": {"ok": True, "unread": 0, "woken": True, "why": ""},
+    "fionread": {"ok": True, "tcp": 100, "redirected": 100, "both": 200, "why": ""},
+}
+# As found on 6.12.57.
+FAULTY = {
+    "one_queue": {"ok": False, "unread": -1000, "woken": None, "why": ""},
+    "fionread": {"ok": False, "tcp": 100, "redirected": 0, "both": 100, "why": ""},
+}
+UNTRIED = {name: {"ok": None, "why": "no libbpf"} for name in FAULTY}
 
 
 @pytest.mark.parametrize(
@@ -22,9 +35,11 @@ QUIET = {"release": "6.18.4", "mptcp_sockets": 0, "ktls_sockets": 0, "splicers":
         ({"ktls_sockets": 1, "release": "7.2.0"}, []),
         ({"release": "6.12.5"}, ["replace_race"]),
         ({"release": "6.13.0"}, []),
-        ({"release": "7.0.1"}, ["fionread"]),
-        ({"release": "7.1.9"}, ["fionread"]),
-        ({"release": "7.2.0"}, []),
+        # By trial, whatever the version.
+        ({"release": "7.0.1"}, []),
+        (FAULTY, ["one_queue", "fionread"]),
+        ({"fionread": FAULTY["fionread"]}, ["fionread"]),
+        (UNTRIED, []),
         ({"splicers": {"haproxy": 2}}, ["splice"]),
         ({"release": "6.1.0", "mptcp_sockets": 1, "ktls_sockets": 1}, ["mptcp", "ktls", "replace_race"]),
     ],
@@ -33,6 +48,15 @@ def test_what_applies(changes, names):
     given = advice.judge({**QUIET, **changes})
     assert [each["name"] for each in given] == names
     assert all(each["found"] and each["risk"] and each["cure"] for each in given)
+
+
+def test_what_fionread_breaks_is_named_with_what_was_found():
+    (queue, unread) = advice.judge({**QUIET, **FAULTY})
+    assert "-1000" in queue["found"]
+    assert "0 of 100 redirected" in unread["risk"]
+    assert "nginx, Java, .NET" in unread["risk"]
+    assert "exclude the server ports" in unread["cure"]
+    assert not any("\n" in text for each in (queue, unread) for text in each.values())
 
 
 def test_splicing_matters_for_the_whole_host_only():
@@ -45,6 +69,6 @@ def test_many_names_are_cut():
 
 
 def test_this_machine_can_be_advised():
-    here = advice.observe()
+    here = advice.observe(facts.observe("/sys/fs/bpf/sockredir"))
     assert set(here) == set(QUIET)
     assert isinstance(advice.judge(here), list)

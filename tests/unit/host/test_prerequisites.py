@@ -24,9 +24,13 @@ GOOD = {
     "ringbuf": 0,
     "sock_ops": 0,
     "sk_msg": 0,
+    "sk_skb": 0,
     "atomics": 0,
     "sock_ops_helpers": {"get_netns_cookie": True, "sock_hash_update": True},
     "sk_msg_helpers": {"get_netns_cookie": True, "msg_redirect_hash": True},
+    "sk_skb_helpers": {"skb_adjust_room": True},
+    "one_queue": {"ok": True, "unread": 0, "woken": True, "why": ""},
+    "fionread": {"ok": True, "tcp": 100, "redirected": 100, "both": 200, "why": ""},
     "libbpf": {"libbpf.so.1": True, "libbpf.so.0": False},
     "cgroup1": False,
     "cgroup2": "/sys/fs/cgroup",
@@ -71,6 +75,8 @@ def test_a_good_host_meets_all():
         ({"ringbuf": errno.EINVAL}, "ringbuf", False, "EINVAL", "5.17"),
         ({"sock_ops": errno.EINVAL}, "sock_ops", False, "EINVAL", "CONFIG_CGROUP_BPF"),
         ({"sk_msg": errno.EPERM}, "sk_msg", None, "EPERM", "as root"),
+        ({"sk_skb": errno.EINVAL}, "sk_skb", False, "EINVAL", "CONFIG_NET"),
+        ({"sk_skb_helpers": {"skb_adjust_room": False}}, "sk_skb_helpers", False, "lacks skb_adjust_room", "5.17"),
         ({"atomics": errno.EINVAL}, "atomics", False, "EINVAL", "CONFIG_BPF_JIT"),
         (
             {"sk_msg_helpers": {"get_netns_cookie": False, "msg_redirect_hash": True}, "release": "5.10.0-35-amd64"},
@@ -86,6 +92,41 @@ def test_a_good_host_meets_all():
             False,
             "lacks probe_read_kernel",
             "lockdown=confidentiality",
+        ),
+        (
+            {"one_queue": {"ok": False, "unread": -1000, "woken": None, "why": ""}},
+            "one_queue",
+            False,
+            "FIONREAD says -1000 after 1000 redirected bytes were read",
+            "update the kernel",
+        ),
+        (
+            {"one_queue": {"ok": False, "unread": 0, "woken": False, "why": ""}},
+            "one_queue",
+            False,
+            "does not wake its reader",
+            "update the kernel",
+        ),
+        (
+            {"one_queue": {"ok": None, "unread": None, "woken": None, "why": "libbpf.so.1 is not on this host"}},
+            "one_queue",
+            None,
+            "not tried: libbpf.so.1 is not on this host",
+            "as root",
+        ),
+        (
+            {"fionread": {"ok": False, "tcp": 100, "redirected": 0, "both": 100, "why": ""}},
+            "fionread",
+            False,
+            "counts 100 of 100 bytes by TCP, 0 of 100 redirected, 100 of 200 mixed",
+            "exclude the ports of programs that size their reads by it (nginx, Java, .NET)",
+        ),
+        (
+            {"fionread": {"ok": None, "tcp": None, "redirected": None, "both": None, "why": "no lo"}},
+            "fionread",
+            None,
+            "not tried: no lo",
+            "as root",
         ),
         ({"lockdown": "confidentiality"}, "lockdown", False, "confidentiality", "boot without"),
         ({"lockdown": ""}, "lockdown", True, "none", ""),
@@ -141,8 +182,10 @@ def test_each_prerequisite(changes, name, ok, found, cure):
 
 
 def test_only_what_matters_is_missing():
-    met = prerequisites.judge({**GOOD, "clang": None, "systemd": False})
+    wrong = {name: {**GOOD[name], "ok": False} for name in ("one_queue", "fionread")}
+    met = prerequisites.judge({**GOOD, **wrong, "clang": None, "systemd": False})
     assert prerequisites.missing(met, ["load"]) == []
+    assert [each["name"] for each in prerequisites.missing(met, ["behaviour"])] == ["one_queue", "fionread"]
     assert [each["name"] for each in prerequisites.missing(met, ["load", "build", "persist"])] == [
         "compiler",
         "systemd",

@@ -51,6 +51,8 @@ def ensure(
 
 def _result(wanted: Wanted, seen: Observed, steps: Optional[Plan]) -> Result:
     notes = _notes(wanted, seen) if wanted.pretend else []
+    if planning.withheld(wanted, seen):
+        notes.append(f"{wanted.program} is not attached: this kernel does not meet {wanted.needs}, see sockmap_info")
     steps = planning.plan(wanted, seen) if steps is None else steps
     entry = planning.record(wanted, seen) if wanted.present else None
     return Result(steps, entry, planning.foreign(wanted, seen), notes)

@@ -17,6 +17,7 @@ from ...kernel.hooks import CGROUP, MAP, Hook
 from ...kernel.model import LEGACY, Attached
 from ...state import manifest
 from ..snapshot import Snapshot
+from . import needs
 from . import plan as planning
 from .plan import Observed, Record, Wanted
 
@@ -34,6 +35,7 @@ def wish(entry: Record) -> Wanted:
         present=not entry.get(manifest.LEAVING),
         create_cgroup=on_cgroup,
         hook=hooks.recorded(entry),
+        needs=entry.get("needs"),
     )
 
 
@@ -58,7 +60,7 @@ def observe(wanted: Wanted, host: Snapshot) -> Observed:
     entry = _entry(document, wanted)
     program_id, hook = _program(wanted, hooks.recorded(entry) if entry else wanted.hook, host)
     made = _made(document, wanted)
-    known = Observed(program_id=program_id, record=entry)
+    known = Observed(program_id=program_id, record=entry, met=_met(wanted, entry, host))
     target_id = cgroups.cgroup_id(wanted.target) if wanted.kind == CGROUP else _map_id(wanted.target, host)
     if wanted.kind == CGROUP and wanted.present and wanted.create_cgroup:
         known = known._replace(missing=tuple(cgroups.missing(wanted.target)))
@@ -69,6 +71,14 @@ def observe(wanted: Wanted, host: Snapshot) -> Observed:
     known = known._replace(target_id=target_id, pinned=pinned, ours=_ours(document, entry, program_id), hook=hook)
     nothing = program_id is None and pinned is None and not known.ours
     return known if nothing and not host.has_libbpf else _ask_kernel(wanted, known, host)
+
+
+def _met(wanted: Wanted, entry: Optional[Record], host: Snapshot) -> Optional[bool]:
+    if not wanted.present or wanted.needs is None:
+        return None
+    known = bool(entry and entry["needs"] == wanted.needs and entry["met"])
+    # Without libbpf nothing can be attached either: this is a plan alone, which says what is meant.
+    return True if known or not host.has_libbpf else needs.met(wanted.needs)
 
 
 def _ask_kernel(wanted: Wanted, known: Observed, host: Snapshot) -> Observed:
@@ -116,6 +126,7 @@ def _remembered(known: Observed) -> List[Attached]:
         and entry["program_id"]
         and entry["method"] == LEGACY
         and entry["map_id"] == known.target_id
+        and (entry["met"] or not entry["needs"])
         and not _maps_answer()
     ):
         return [Attached(entry["program_id"], LEGACY)]

@@ -24,8 +24,9 @@ from ..program.plan import Pinned
 Record = Dict[str, Any]
 #: The id of what a plan before this one would load.
 NOT_LOADED = -1
-RECORD_IDS = ("program_id", "cgroup_id", "map_id", "link_id")
-RECORD_KEYS = RECORD_IDS + ("program", "cgroup", "map", "attach_type", "method", "link_pin")
+#: What the kernel says, and says anew in another boot.
+RECORD_IDS = ("program_id", "cgroup_id", "map_id", "link_id", "met")
+RECORD_KEYS = RECORD_IDS + ("program", "cgroup", "map", "attach_type", "method", "link_pin", "needs")
 
 
 class Wanted(NamedTuple):
@@ -33,6 +34,7 @@ class Wanted(NamedTuple):
     :ivar method: ``auto``, ``link`` or ``legacy``.
     :ivar pretend: only show what would happen; what an earlier task would have made may be missing.
     :ivar hook: where the program belongs, as the manifest has it; None: as its type says.
+    :ivar needs: what the kernel has to do right for it; on one that does not, the program is withheld.
     """
 
     program: str
@@ -43,6 +45,7 @@ class Wanted(NamedTuple):
     create_cgroup: bool = False
     pretend: bool = False
     hook: Optional[Hook] = None
+    needs: Optional[str] = None
 
     @property
     def link_pin(self) -> str:
@@ -63,6 +66,7 @@ class Observed(NamedTuple):
     :ivar missing: directories to make for the cgroup to exist, outermost first.
     :ivar removable: cgroups that we made for it and that are empty, innermost first.
     :ivar record: the manifest's entry.
+    :ivar met: whether the kernel does what the program needs; None: it could not be tried, or needs nothing.
     """
 
     program_id: Optional[int] = None
@@ -76,6 +80,7 @@ class Observed(NamedTuple):
     removable: Tuple[str, ...] = ()
     record: Optional[Record] = None
     hook: Optional[Hook] = None
+    met: Optional[bool] = None
 
 
 class Change(NamedTuple):
@@ -123,6 +128,11 @@ def plan(wanted: Wanted, seen: Observed) -> Plan:
             _record_place(steps), Step("record", f"manifest: {wanted.target}", _short(seen.record), _short(entry))
         )
     return steps
+
+
+def withheld(wanted: Wanted, seen: Observed) -> bool:
+    """Whether the program is not to be attached although it is wanted: this kernel is not known to be fit for it."""
+    return bool(wanted.present and wanted.needs and not seen.met)
 
 
 def _record_place(steps: Plan) -> int:
@@ -194,8 +204,10 @@ def record(wanted: Wanted, seen: Observed) -> Record:
         "map_id": seen.target_id if wanted.kind == MAP else None,
         "attach_type": seen.hook.name if seen.hook else None,
         "method": how,
-        "link_pin": wanted.link_pin if how == LINK else None,
+        "link_pin": wanted.link_pin if how == LINK and not withheld(wanted, seen) else None,
         "link_id": kept.link_id if kept else None,
+        "needs": wanted.needs,
+        "met": bool(seen.met) if wanted.needs else None,
     }
 
 
@@ -203,6 +215,8 @@ def _short(entry: Optional[Record]) -> Optional[Dict[str, Any]]:
     if entry is None:
         return None
     shown = {key: entry.get(key) for key in ("program", "program_id", "method")}
+    if entry.get("needs"):
+        shown.update(needs=entry["needs"], met=entry.get("met"))
     return {**shown, "program_id": UNKNOWN} if entry.get("program_id") == NOT_LOADED else shown
 
 
@@ -217,7 +231,7 @@ def _kept(wanted: Wanted, seen: Observed, how: str) -> Optional[Attached]:
 
 def _intruder(wanted: Wanted, seen: Observed) -> Optional[Attached]:
     """A foreign program in the one place of a map where ours was: somebody has overwritten it without telling us."""
-    entry = seen.record
+    entry = None if withheld(wanted, seen) else seen.record
     had = wanted.kind == MAP and entry and entry["program_id"] and entry["map_id"] == seen.target_id
     others = foreign(wanted, seen) if had else []
     return others[0] if others and others[0].method == LEGACY else None
@@ -225,6 +239,8 @@ def _intruder(wanted: Wanted, seen: Observed) -> Optional[Attached]:
 
 def _present(wanted: Wanted, seen: Observed) -> Plan:
     _refuse(wanted, seen)
+    if withheld(wanted, seen):
+        return _absent(wanted, seen)
     how = method(wanted, seen)
     kept = _kept(wanted, seen, how) or _intruder(wanted, seen)
     steps = [Step("create_cgroup", path, None, "directory") for path in seen.missing]

@@ -15,6 +15,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment
 ON_CGROUP = Wanted("/b/sockops", "cgroup", "/cg/x")
 ON_MAP = Wanted("/b/verdict", "map", "/b/peers")
 RECEIVE = Wanted("/b/receive", "map", "/b/peers")
+NEEDY = RECEIVE._replace(needs="one_queue")
 NEW, OLD, FOREIGN = 20, 10, 99
 FOUND = Observed(program_id=NEW, target_id=5, ours=frozenset({NEW, OLD}))
 
@@ -142,6 +143,51 @@ def test_what_is_refused(wanted, seen, words):
         plan(wanted, FOUND._replace(**seen))
     assert words in str(caught.value)
     assert caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("change", "seen", "expected"),
+    [
+        ({}, {"met": True}, ["attach_legacy"]),
+        ({}, {"met": False}, []),
+        # Not known to be right is not right.
+        ({}, {"met": None}, []),
+        ({"needs": None}, {"met": None}, ["attach_legacy"]),
+        ({}, {"met": True, "attached": (legacy(NEW),)}, []),
+        ({}, {"met": True, "attached": (legacy(OLD),)}, ["replace_legacy"]),
+        # It was attached where it should not be.
+        ({}, {"met": False, "attached": (legacy(NEW),)}, ["detach_legacy"]),
+        ({}, {"met": False, "attached": (legacy(OLD),)}, ["detach_legacy"]),
+        ({}, {"met": False, "attached": (linked(NEW),), "pinned": pinned(NEW)}, ["detach_link"]),
+        ({}, {"met": False, "pinned": pinned(NEW, 0)}, ["unpin_link"]),
+        ({"method": "link"}, {"met": False}, []),
+        ({"pretend": True}, {"met": False, "program_id": None, "target_id": None, "ours": frozenset()}, []),
+        ({"present": False}, {"met": None, "attached": (legacy(NEW),)}, ["detach_legacy"]),
+    ],
+)
+def test_a_program_that_needs_something_of_the_kernel(change, seen, expected):
+    assert verbs(NEEDY._replace(**change), FOUND._replace(hook=hooks.SK_SKB, **seen)) == expected
+
+
+@pytest.mark.parametrize("method", ["auto", "link"])
+def test_a_withheld_program_is_recorded_and_no_difference(method):
+    wanted = NEEDY._replace(method=method)
+    seen = FOUND._replace(hook=hooks.SK_SKB, met=False)
+    assert [step.verb for step in plan(wanted, seen)] == ["record"]
+    entry = attachment.record(wanted, seen)
+    assert (entry["needs"], entry["met"], entry["link_pin"], entry["link_id"]) == ("one_queue", False, None, None)
+    assert plan(wanted, seen._replace(record=entry)) == []
+    assert plan(wanted, seen._replace(record=entry, met=None)) == [], "not tried is no other state"
+    gained = seen._replace(record=entry, met=True)
+    assert verbs(wanted, gained) == [f"attach_{'link' if method == 'link' else 'legacy'}"]
+
+
+def test_a_foreign_program_in_a_withheld_ones_place_is_refused():
+    """Also with ours on record: what a kernel cannot bear from us it cannot bear from others."""
+    entry = {"program_id": NEW, "map_id": 5, "method": "legacy"}
+    seen = FOUND._replace(hook=hooks.SK_SKB, met=False, attached=(legacy(FOREIGN),), record=entry)
+    with pytest.raises(SockredirError, match="program 99 is attached to it"):
+        plan(NEEDY, seen)
 
 
 def test_the_record_is_written_last_and_forgotten_before_the_cgroup_goes():

@@ -1,0 +1,122 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A kernel that is not fit for ``receive``: all else is there, and that it is not attached is no difference."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import needs
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import status
+from support.connection import connection
+from support.host import wait_until_detached
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """What the trial answers, to be changed; and how often it was asked."""
+
+    class Kernel:
+        answer = False
+        asked = 0
+
+        def one_queue(self):
+            self.asked += 1
+            return self.answer
+
+    made = Kernel()
+    monkeypatch.setitem(needs.TRIALS, "one_queue", made.one_queue)
+    return made
+
+
+def on_map(whole, hook):
+    with libbpf.get(str(whole.corner.pin_dir / "peers")) as peers:
+        return [each.program_id for each in attachments.attached(hook, peers, libbpf.map_info(peers).id, [])[0]]
+
+
+def entry(whole):
+    found = manifest.current(str(whole.corner.state_dir))
+    (receive,) = [each for each in found["attachments"] if each["program"].endswith("/receive")]
+    return found["committed"], receive["needs"], receive["met"]
+
+
+def reboot(whole):
+    for path in whole.corner.pin_dir.iterdir():
+        path.unlink()
+    whole.corner.pin_dir.rmdir()
+    wait_until_detached(whole.corner.cgroup)
+    manifest.amend(str(whole.corner.state_dir), lambda document: document.update(boot_id="an earlier boot"))
+
+
+@pytest.mark.parametrize("answer", [False, None])
+def test_it_is_not_attached_and_all_else_is(whole, kernel, answer):
+    kernel.answer = answer
+    foretold = whole.enable_here(pretend=True)
+    done = whole.enable_here()
+    assert [[step.verb for step in plan] for plan in foretold] == [[step.verb for step in plan] for plan in done]
+    assert on_map(whole, hooks.SK_SKB) == []
+    assert on_map(whole, hooks.SK_MSG) == [whole.id("verdict")]
+    assert entry(whole) == (True, "one_queue", False)
+    assert whole.drift_here() == []
+    for pretend in (True, False):
+        assert not any(whole.enable_here(pretend=pretend))
+    said = status.lines(status.report(str(whole.corner.state_dir)))
+    assert said[-1] == "as its manifest says"
+    assert any(line.startswith("not attached: ") and "/receive to " in line for line in said)
+    with connection(whole.corner.cgroup) as pair:
+        pair.send("client", 5000)
+        assert pair.receive("server", 5000)
+        assert pair.redirected("client")
+    whole.disable_here()
+    assert whole.listing() == []
+
+
+def test_an_upgrade_withholds_the_new_program_too(whole, kernel):
+    whole.enable_here("v1")
+    whole.enable_here("v2")
+    assert on_map(whole, hooks.SK_SKB) == []
+    assert on_map(whole, hooks.SK_MSG) == [whole.id("verdict")]
+    assert whole.drift_here() == []
+
+
+def test_a_kernel_that_gained_it_gets_it_at_boot_or_with_the_next_run(whole, kernel):
+    whole.enable_here()
+    reboot(whole)
+    restore.restore(str(whole.corner.state_dir))
+    assert on_map(whole, hooks.SK_SKB) == []
+    assert entry(whole) == (True, "one_queue", False)
+    assert whole.drift_here() == []
+    kernel.answer = True
+    assert [each["kind"] for each in whole.drift_here()] == ["receive_lost"]
+    whole.enable_here()
+    assert on_map(whole, hooks.SK_SKB) == [whole.id("receive")]
+    assert whole.drift_here() == []
+    reboot(whole)
+    restore.restore(str(whole.corner.state_dir))
+    assert on_map(whole, hooks.SK_SKB) == [whole.id("receive")]
+    assert entry(whole) == (True, "one_queue", True)
+
+
+def test_what_was_right_is_not_tried_again_in_this_boot(whole, kernel):
+    kernel.answer = True
+    whole.enable_here()
+    asked = kernel.asked
+    kernel.answer = None
+    assert whole.drift_here() == []
+    assert not any(whole.enable_here())
+    assert kernel.asked == asked
+    reboot(whole)
+    kernel.answer = False
+    restore.restore(str(whole.corner.state_dir))
+    assert on_map(whole, hooks.SK_SKB) == []
+    assert entry(whole) == (True, "one_queue", False)
+
+
+def test_the_real_trial_is_what_decides(whole):
+    """On this kernel, by the modules as the role runs them."""
+    whole.enable()
+    assert on_map(whole, hooks.SK_SKB) == [whole.id("receive")]
+    assert entry(whole) == (True, "one_queue", True)
