@@ -21,7 +21,7 @@ FLOORS = (
     {"change", "kernel", "state"},
     {"compile", "datapath"},
     {"host"},
-    {"resource"},
+    {"resource", "learn"},
     {"operation"},
     {"host_report"},
     {"tool"},

@@ -37,11 +37,17 @@ def inodes() -> Dict[int, int]:
 
     Namespaces that this process may not enter are left out.
     """
-    found: Dict[int, int] = {}
+    return {_COOKIE.unpack_from(message)[0]: _INODE.unpack_from(message)[0] for message in dump(_ANY_STATE)}
+
+
+def dump(states: int) -> Iterator[bytes]:
+    """What the kernel says of each TCP socket in these states: ``struct inet_diag_msg`` and its attributes.
+
+    :param states: int, bits of the states of <net/tcp_states.h>.
+    """
     for _name, diag in _each_namespace():
         for family in (socket.AF_INET, socket.AF_INET6):
-            found.update(_dump(diag, family))
-    return found
+            yield from _dump(diag, family, states)
 
 
 def _each_namespace() -> Iterator[Tuple[int, socket.socket]]:
@@ -75,9 +81,8 @@ def _enter(namespace: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _dump(diag: socket.socket, family: int) -> Iterator[Tuple[int, int]]:
-    """Cookie and inode of each TCP socket of a family."""
-    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE)
+def _dump(diag: socket.socket, family: int, states: int) -> Iterator[bytes]:
+    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, states)
     header = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, family, 0)
     diag.send(header + body)
     diag.settimeout(5)
@@ -90,5 +95,5 @@ def _dump(diag: socket.socket, family: int) -> Iterator[Tuple[int, int]]:
                 return
             message = answer[at + _HEADER.size : at + length]
             if sequence == family and len(message) >= _INODE.size:
-                yield _COOKIE.unpack_from(message)[0], _INODE.unpack_from(message)[0]
+                yield message
             at += (length + 3) & ~3

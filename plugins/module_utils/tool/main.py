@@ -12,7 +12,7 @@ from typing import List, Optional
 
 from ..errors import SockredirError
 from ..operation.restore import NotEnabled
-from . import cgroup, change, context, counters, status, trace, verify
+from . import cgroup, change, context, counters, learn, status, trace, verify
 
 STATE_DIR = "/var/lib/sockredir"
 
@@ -90,6 +90,23 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--seconds", type=_seconds, metavar="N", help="end after this time")
     verb.add_argument("--count", type=_count, metavar="N", help="end after so many lines")
     verb.set_defaults(run=lambda options: trace.trace(options.state_dir, options.seconds, options.count))
+    _learning(verbs)
+
+
+def _learning(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("learn", help="which ports gain by redirection and which would break; changes nothing")
+    verb.add_argument("--seconds", type=_seconds, default=60, metavar="N", help="watch for so long (%(default)s)")
+    verb.add_argument("--cgroup", metavar="PATH", help="only programs in this cgroup; without it, of the whole host")
+    verb.add_argument("--source", metavar="FILE", help="learn.bpf.c or learn.bpf.o, if the role has brought none")
+    form = verb.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="as JSON")
+    form.add_argument("--vars", dest="form", action="store_const", const="vars", help="the role's variables, as YAML")
+    _waits(verb).set_defaults(
+        form="text",
+        run=lambda options: learn.learn(
+            options.state_dir, options.seconds, options.cgroup, options.form, options.source, options.wait
+        ),
+    )
 
 
 def _steering(verbs: argparse._SubParsersAction) -> None:

@@ -15,7 +15,7 @@ Failing calls raise :class:`BpfError`, with ``errno`` and, as ``detail``, what l
 from __future__ import annotations
 
 from ..model import LinkInfo, MapInfo, ProgramInfo
-from .attach import Query, attach, create_link, detach, detach_link, query, update_link
+from .attach import Query, attach, create_link, detach, detach_link, open_tracepoint, query, update_link
 from .binding import LIBRARY, BpfError, Descriptor, Fd, Missing, library, version
 from .constants import (
     ATTACH_CGROUP_SOCK_OPS,
@@ -133,6 +133,7 @@ __all__ = [
     "map_info",
     "map_type_name",
     "num_possible_cpus",
+    "open_tracepoint",
     "pin",
     "probe_helper",
     "probe_map_type",

@@ -93,3 +93,8 @@ def update_link(link: Descriptor, program: Descriptor, old_program: Optional[Des
 def detach_link(link: Descriptor) -> None:
     """Detach at once, whoever else holds the link (Linux 5.9)."""
     call("detaching the link", "bpf_link_detach", number_of(link))
+
+
+def open_tracepoint(program: Descriptor) -> Fd:
+    """Attach to the tracepoint that the program names by its section (``tp_btf/...``), while the descriptor lives."""
+    return Fd(call("attaching to a tracepoint", "bpf_raw_tracepoint_open", None, number_of(program)))

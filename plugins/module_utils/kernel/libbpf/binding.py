@@ -108,6 +108,7 @@ _PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "bpf_link_create": (INT, [INT, INT, INT, PTR]),
     "bpf_link_update": (INT, [INT, INT, PTR]),
     "bpf_link_detach": (INT, [INT]),
+    "bpf_raw_tracepoint_open": (INT, [STR, INT]),
     "bpf_map_create": (INT, [INT, STR, U32, U32, U32, PTR]),
     "bpf_map_lookup_elem": (INT, [INT, STR, PTR]),
     "bpf_map_update_elem": (INT, [INT, STR, STR, U64]),

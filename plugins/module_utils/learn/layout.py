@@ -1,0 +1,101 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What lies in the maps of ``bpf/learn.bpf.c``; mirrors ``bpf/learn.h``."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple, Tuple
+
+SIZES = 24
+#: In the order of ``enum learn_sign``.
+SIGNS = (
+    "spliced",
+    "waitall",
+    "low_water",
+    "urgent",
+    "zero_copy",
+    "kernel_tls",
+    "interrupted",
+    "two_slept",
+)
+WATCHED = 0
+
+_KEY = struct.Struct("=Q16sHBB4x")
+_COUNTS = struct.Struct(f"=7Q{SIZES}I{len(SIGNS)}I")
+_SOCKET_END = struct.Struct("=QII")
+
+KEY_BYTES = _KEY.size
+COUNTS_BYTES = _COUNTS.size
+SOCKET_BYTES = _KEY.size + _COUNTS.size + _SOCKET_END.size
+
+
+class Key(NamedTuple):
+    """:ivar cgroup: int, the id of the cgroup that the program runs in.
+    :ivar program: str, the name of the process, at most 15 characters.
+    :ivar port: int, the server's.
+    :ivar server: bool, whether these sockets are the server's end.
+    :ivar local: bool, whether both ends are on this host.
+    """
+
+    cgroup: int
+    program: str
+    port: int
+    server: bool
+    local: bool
+
+
+class Counts(NamedTuple):
+    """:ivar nanoseconds: int, the life of all these connections together, from the first message seen.
+    :ivar answers: int, messages sent next after something was received.
+    :ivar sizes: sent messages by the binary logarithm of their bytes.
+    :ivar signs: how often each of :data:`SIGNS` was seen.
+    """
+
+    connections: int
+    nanoseconds: int
+    sent_bytes: int
+    sent_messages: int
+    received_bytes: int
+    received_messages: int
+    answers: int
+    sizes: Tuple[int, ...]
+    signs: Tuple[int, ...]
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        numbers = [mine + more for mine, more in zip(self[:7], other[:7])]
+        sizes = tuple(mine + more for mine, more in zip(self.sizes, other.sizes))
+        signs = tuple(mine + more for mine, more in zip(self.signs, other.signs))
+        return Counts(*numbers, sizes, signs)
+
+
+NOTHING = Counts(0, 0, 0, 0, 0, 0, 0, (0,) * SIZES, (0,) * len(SIGNS))
+
+
+class Socket(NamedTuple):
+    """:ivar opened_ns: int, on the monotonic clock.
+    :ivar watched: bool, whether its program is one of those that were asked for.
+    """
+
+    key: Key
+    counts: Counts
+    opened_ns: int
+    watched: bool
+
+
+def decode_key(raw: bytes) -> Key:
+    cgroup, program, port, server, local = _KEY.unpack(raw)
+    return Key(cgroup, program.split(b"\0")[0].decode("utf-8", "replace"), port, bool(server), bool(local))
+
+
+def decode_counts(raw: bytes) -> Counts:
+    numbers = _COUNTS.unpack(raw)
+    return Counts(*numbers[:7], numbers[7 : 7 + SIZES], numbers[7 + SIZES :])
+
+
+def decode_socket(raw: bytes) -> Socket:
+    key, counts = decode_key(raw[:KEY_BYTES]), decode_counts(raw[KEY_BYTES : KEY_BYTES + COUNTS_BYTES])
+    opened, kind, _received = _SOCKET_END.unpack(raw[KEY_BYTES + COUNTS_BYTES : SOCKET_BYTES])
+    return Socket(key, counts, opened, kind == WATCHED)

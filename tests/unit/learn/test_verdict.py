@@ -1,0 +1,161 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From counts to verdicts: truth tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import gain, layout, verdict
+from ansible_collections.ebpf.sockredir.plugins.module_utils.learn.layout import Counts, Key
+
+LIMITS = Path(__file__).resolve().parents[3] / "docs" / "limits.md"
+SECOND = 10**9
+
+
+def counts(connections=1, messages=0, size=100, answers=0, seconds=1.0, signs=()):
+    """One end that has sent so many messages of this size; what it has received does not matter here."""
+    marks = tuple(signs.count(name) for name in layout.SIGNS)
+    return Counts(
+        connections,
+        int(seconds * SECOND * connections),
+        messages * size,
+        messages,
+        0,
+        0,
+        answers,
+        (0,) * layout.SIZES,
+        marks,
+    )
+
+
+def asks(connections, per_connection, size=100, seconds=1.0, signs=()):
+    """A client and a server that answers each question, then the client's next."""
+    number = connections * per_connection
+    return {
+        end("server"): counts(connections, number, size, number, seconds, signs),
+        end("client"): counts(connections, number, size, number - connections, seconds),
+    }
+
+
+def sends(messages, size):
+    """A client that only sends."""
+    return {end("server"): counts(), end("client"): counts(1, messages, size)}
+
+
+def end(which, program=None, port=80, local=True, cgroup=1):
+    return Key(cgroup, program or which, port, which == "server", local)
+
+
+def judged(parts, silent=None, measured=None):
+    (found,) = verdict.ports(parts, silent or {}, 1.0, measured)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("parts", "pattern", "given", "ratio"),
+    [
+        (asks(1, 1000), gain.EXCHANGE, "accelerate", 1.1),
+        (asks(100, 1000), gain.EXCHANGE_MANY, "accelerate", 1.3),
+        # The same connections one after the other are never many at once.
+        (asks(100, 1000, seconds=0.01), gain.EXCHANGE, "accelerate", 1.1),
+        (asks(1000, 1, seconds=0.001), gain.SHORT, "no-gain", None),
+        (asks(1000, 2, seconds=0.001), gain.SHORT, "no-gain", None),
+        (asks(1000, 3, seconds=0.001), gain.EXCHANGE, "accelerate", 1.1),
+        (sends(100000, 64), gain.STREAM_SMALL, "no-gain", None),
+        (sends(100000, 16384), gain.STREAM_SMALL, "no-gain", None),
+        (sends(10000, 32768), gain.STREAM_MEDIUM, "accelerate", 1.1),
+        (sends(10000, 65536), gain.STREAM_LARGE, "accelerate", 1.4),
+        # Files by HTTP: few messages each, but large ones.
+        (asks(1, 100, 1 << 20), gain.STREAM_LARGE, "accelerate", 1.4),
+        (asks(1, 9), gain.IDLE, "no-gain", None),
+        (asks(1, 10), gain.EXCHANGE, "accelerate", 1.1),
+        (asks(200, 0), gain.IDLE, "no-gain", None),
+    ],
+)
+def test_patterns(parts, pattern, given, ratio):
+    found = judged(parts)
+    assert (found["pattern"], found["verdict"], found["gain"]) == (pattern, given, ratio)
+    assert found["reasons"] == []
+    assert found["gain_source"] == ("table" if ratio else None)
+    assert found["why"]
+
+
+@pytest.mark.parametrize("name", layout.SIGNS)
+@pytest.mark.parametrize("parts", [asks(1, 1), asks(100, 1000), sends(10000, 65536)])
+def test_any_call_that_collides_makes_it_leave(name, parts):
+    marked = {**parts, end("client", "culprit"): counts(signs=[name])}
+    found = judged(marked)
+    assert (found["verdict"], found["reasons"], found["gain"]) == ("leave", [verdict.SECTIONS[name]], None)
+    assert found["why"] == f"{verdict.SECTIONS[name]}: culprit"
+
+
+def test_several_reasons_each_with_the_programs_that_do_it():
+    found = judged(
+        {
+            end("server", "ftpd"): counts(signs=["urgent"]),
+            end("client", "b"): counts(signs=["waitall", "urgent"]),
+            end("client", "a"): counts(signs=["interrupted", "two_slept"]),
+        }
+    )
+    assert found["reasons"] == ["blocked-recv", "urgent-data", "waitall"]
+    assert found["why"] == "blocked-recv: a; urgent-data: b, ftpd; waitall: b"
+    assert found["programs"] == ["ftpd", "a", "b"]
+
+
+def test_every_section_is_one_of_the_limits():
+    known = set(re.findall(r"^## ([a-z-]+)$", LIMITS.read_text(), re.MULTILINE))
+    assert set(verdict.SECTIONS) == set(layout.SIGNS)
+    assert set(verdict.SECTIONS.values()) <= known
+
+
+def test_calls_on_connections_with_other_hosts_do_not_matter():
+    far = {end("server", local=False): counts(5, 1000, 100, 1000, signs=["spliced"])}
+    found = judged(far)
+    assert (found["verdict"], found["reasons"], found["local_share"], found["connections"]) == ("no-gain", [], 0.0, 5)
+    assert found["why"] == "all connections are with other hosts"
+    both = judged({**far, **asks(1, 1000)})
+    assert (both["verdict"], both["reasons"], both["connections"]) == ("accelerate", [], 6)
+    assert 0 < both["local_share"] < 1
+
+
+def test_servers_elsewhere_are_no_ports_of_this_host():
+    assert verdict.ports({end("client", local=False): counts(1, 100)}, {}, 1.0) == []
+
+
+def test_what_a_host_has_measured_takes_the_place_of_the_table():
+    slower = judged(asks(1, 1000), measured={gain.EXCHANGE: 0.97})
+    assert (slower["verdict"], slower["gain"]) == ("no-gain", None)
+    faster = judged(asks(1, 1000), measured={gain.EXCHANGE: 1.62})
+    assert (faster["verdict"], faster["gain"], faster["gain_source"]) == ("accelerate", 1.62, "host")
+    other = judged(asks(1, 1000), measured={gain.STREAM_LARGE: 3.0})
+    assert (other["gain"], other["gain_source"]) == (1.1, "table")
+
+
+def test_connections_on_which_nothing_is_said():
+    found = judged({}, {80: verdict.Silent(200, "idler")})
+    assert (found["verdict"], found["connections"], found["programs"]) == ("no-gain", 200, ["idler"])
+    more = judged(asks(2, 1000), {80: verdict.Silent(200, "idler")})
+    assert (more["verdict"], more["connections"], more["programs"]) == ("accelerate", 202, ["server", "client"])
+
+
+def test_bytes_are_counted_once_and_where_only_one_end_is_seen_by_what_it_received():
+    assert judged(asks(1, 10, 1000))["bytes"] == 20000
+    one_end = counts(1, 10, 1000, 10)._replace(received_bytes=500)
+    assert judged({end("server"): one_end})["bytes"] == 10500
+
+
+def test_ports_with_most_bytes_come_first():
+    parts = {end("client", port=port): counts(1, port, 100) for port in (10, 30, 20)}
+    assert [found["port"] for found in verdict.ports(parts, {5: verdict.Silent(1, "")}, 1.0)] == [30, 20, 10, 5]
+
+
+def test_details_name_each_program_with_its_calls_and_sizes():
+    sized = counts(1, 3)._replace(sizes=(0, 0, 0, 0, 0, 0, 3, *[0] * 17))
+    (detail,) = judged({end("client", "culprit", cgroup=9): sized._replace(signs=(2, *[0] * 7))})["details"]
+    assert detail["program"] == "culprit"
+    assert detail["end"] == "client"
+    assert (detail["sizes"], detail["calls"], detail["cgroup_id"]) == ({"64": 3}, {"spliced": 2}, 9)
