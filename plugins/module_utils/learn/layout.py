@@ -68,7 +68,7 @@ class Counts(NamedTuple):
         numbers = [mine + more for mine, more in zip(self[:7], other[:7])]
         sizes = tuple(mine + more for mine, more in zip(self.sizes, other.sizes))
         signs = tuple(mine + more for mine, more in zip(self.signs, other.signs))
-        return Counts(*numbers, sizes, signs)
+        return Counts._make([*numbers, sizes, signs])
 
 
 NOTHING = Counts(0, 0, 0, 0, 0, 0, 0, (0,) * SIZES, (0,) * len(SIGNS))
@@ -92,7 +92,7 @@ def decode_key(raw: bytes) -> Key:
 
 def decode_counts(raw: bytes) -> Counts:
     numbers = _COUNTS.unpack(raw)
-    return Counts(*numbers[:7], numbers[7 : 7 + SIZES], numbers[7 + SIZES :])
+    return Counts._make([*numbers[:7], numbers[7 : 7 + SIZES], numbers[7 + SIZES :]])
 
 
 def decode_socket(raw: bytes) -> Socket:

@@ -16,8 +16,8 @@ import struct
 import time
 from typing import Callable, Dict, Iterator, NamedTuple, Optional
 
-from ..errors import SockredirError
 from ..compile import compilers
+from ..errors import SockredirError
 from ..kernel import btf, libbpf
 from . import connections, layout
 
@@ -123,7 +123,7 @@ def _note_listeners(held: libbpf.Object) -> None:
 
 def _attached(program: libbpf.ObjectProgram) -> libbpf.Fd:
     try:
-        return libbpf.open_tracepoint(program)
+        return libbpf.open_tracepoint(program.fileno())
     except libbpf.BpfError as error:
         raise SockredirError(f"{program.section}: {error.message}", error.cure, error.detail) from error
 
