@@ -24,6 +24,10 @@ _TRACE_AT = struct.calcsize("=IIIIQ")
 _WAIT_SECONDS = 10.0
 
 
+class OtherLayout(SockredirError):
+    """A map was made by a version of the programs whose layout this one does not know."""
+
+
 def open_map(pin_dir: str, name: str) -> Optional[libbpf.Map]:
     """A map by its pin; None if nothing is pinned there.
 
@@ -63,7 +67,7 @@ def _decode(raw: bytes) -> Found:
 
 def _value(settings: libbpf.Map) -> bytes:
     if settings.info.value_size != layout.SETTINGS_SIZE:
-        raise SockredirError(
+        raise OtherLayout(
             f"the settings map has values of {settings.info.value_size} bytes, this version {layout.SETTINGS_SIZE}",
             "enable again with this version of the collection",
         )

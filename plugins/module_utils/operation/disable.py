@@ -157,7 +157,12 @@ class _Work:
     # What there is.
 
     def _settings(self) -> Optional[Found]:
-        return live.read_settings(self.places.pin_dir)
+        try:
+            return live.read_settings(self.places.pin_dir)
+        except live.OtherLayout:
+            # Another version loaded them, and only that one could tell them to drain. They can be removed all the same:
+            # live connections keep what they were inserted with, and it goes with the last of them.
+            return None
 
     def _leaf_steps(self) -> Plan:
         leaves = [os.path.join(path, cgroups.LEAF) for path in self.cgroups]

@@ -13,6 +13,7 @@ import subprocess
 import threading
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import install
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
@@ -290,3 +291,18 @@ def test_what_is_installed_is_what_runs(whole):
     whole.enable()
     installed = install.installed(install.Places(str(whole.prefix)))
     assert installed == install.travelled(), "run from a checkout, all of it travels"
+
+
+# Another version of the programs.
+
+
+def test_disable_removes_programs_of_another_layout(whole, monkeypatch):
+    whole.enable_here()
+    with connection(whole.corner.cgroup) as pair:
+        pair.send("client", 5000)
+        assert pair.receive("server", 5000)
+        monkeypatch.setattr(layout, "SETTINGS_SIZE", layout.SETTINGS_SIZE + 8)  # as a later version has it
+        assert whole.disable_here().steps
+        pair.send("client", 5000)
+        assert pair.receive("server", 5000)
+    assert whole.listing() == []
