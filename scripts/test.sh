@@ -130,8 +130,9 @@ effects_stage() {
 # Servers and clients that people run, as the distribution packages them.
 programs() {
 	need_servers apache2 curl default-jdk-headless haproxy iperf3 mariadb-client mariadb-server memcached mosquitto mosquitto-clients \
-		nginx nodejs openssh-client openssh-server openssl postgresql redis-server redis-tools rsync socat
+		nginx nodejs openssh-client openssh-server openssl postgresql redis-server redis-tools rsync socat vsftpd
 	live "$ROOT/tests/programs" "$@"
+	live "$ROOT/tests/learn"
 }
 
 # The report's page, in a real one.
