@@ -61,7 +61,7 @@ def build_tools(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _busy_loops(tools: Path, count: int) -> Iterator[None]:
-    loops = [subprocess.Popen([str(tools / "sockbench"), "spin"]) for _ in range(count)]
+    loops = [subprocess.Popen([str(tools / "sockbench"), "spin"]) for _turn in range(count)]
     try:
         yield
     finally:

@@ -155,7 +155,7 @@ def _connection(with_verdict: bool) -> Iterator[_Pair]:
         # No socket may be in the map before it has its programs.
         for program_type, hook, code in _programs(flag, peers, with_verdict):
             program = held.enter_context(libbpf.load_program(program_type, "probe", code, hook))
-            libbpf.attach(program, peers, hook)
+            libbpf.attach(program, peers.fileno(), hook)
         writer, reader = (held.enter_context(end) for end in _connected())
         for key, end in ((_READER, reader), (_WRITER, writer)):
             peers.update(_KEY.pack(key), struct.pack("=Q", end.fileno()))

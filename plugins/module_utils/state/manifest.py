@@ -23,13 +23,22 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from .. import atomic_file as files
 from ..errors import SockredirError
-from .manifest_file import CURRENT as CURRENT
-from .manifest_file import DIRECTORY as DIRECTORY
-from .manifest_file import PREVIOUS as PREVIOUS
-from .manifest_file import SCHEMA as SCHEMA
-from .manifest_file import Damaged as Damaged
-from .manifest_file import Manifest as Manifest
-from .manifest_file import at, drop_unused, read, write, write_file
+from .manifest_file import (
+    CURRENT,
+    DIRECTORY,
+    PREVIOUS,
+    SCHEMA,
+    Damaged,
+    Manifest,
+    at,
+    drop_unused,
+    read,
+    write,
+    write_file,
+)
+
+#: Of the manifest's files, what belongs to the manifest for its users.
+__all__ = ["CURRENT", "DIRECTORY", "PREVIOUS", "SCHEMA", "Damaged", "Manifest"]
 
 #: Where the role puts what the programs are compiled from.
 SOURCES = "src"
