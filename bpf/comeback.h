@@ -37,10 +37,18 @@ static __always_inline bool window_is_open(struct bpf_sock_ops *ctx, const struc
 	return (const void *)(tcp + 1) <= ctx->skb_data_end && tcp->window;
 }
 
+/* Short sends show where io_uring's continue at the wrong byte (see shows_turning()). */
+static __always_inline void spare_uring(struct sockredir_side *own)
+{
+	if (unlikely(is_away(own)) && uses_uring())
+		own->way_back = SOCKREDIR_WAY_BACK_UNAIDED;
+}
+
 static __always_inline void limit_unsent(struct bpf_sock_ops *ctx, const struct tcp_sock *tp,
 					 const struct sockredir_side *own)
 {
-	__u32 lowat = is_away(own) && window_is_open(ctx, tp) ? LOWAT_OURS : 0;
+	bool helps = is_away(own) && own->way_back == SOCKREDIR_WAY_BACK && window_is_open(ctx, tp);
+	__u32 lowat = helps ? LOWAT_OURS : 0;
 
 	if ((tp->notsent_lowat == 0 || tp->notsent_lowat == LOWAT_OURS) && tp->notsent_lowat != lowat)
 		bpf_setsockopt(ctx, SOL_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));

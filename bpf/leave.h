@@ -68,6 +68,16 @@ static __always_inline bool no_redirect_in_flight(struct sockredir_side *side)
 	return psock ? refs == 1 && !(flags & SOCKREDIR_SIDE_LEFT) : true;
 }
 
+/*
+ * Has everything that TCP brought been read, by TCP's own count? That goes wrong in the map where
+ * several threads read one socket (tcp_bpf_recvmsg_parser() keeps it while it waits). Outside, TCP
+ * would look for bytes that are gone.
+ */
+static __always_inline bool count_is_right(const struct tcp_sock *tp)
+{
+	return tp->copied_seq == tp->rcv_nxt;
+}
+
 /* TCP's bytes that wait for memory to be queued. */
 static __always_inline bool short_of_memory(const struct sockredir_side *own)
 {
@@ -98,10 +108,10 @@ static __always_inline bool done_here(const struct sockredir_settings *s, const 
 }
 
 /* Takes the socket out of the map, unless that could lose a byte. */
-static __always_inline bool leave(struct sockredir_key *self, struct sockredir_side *own,
-				  struct sockredir_side *peer)
+static __always_inline bool leave(struct sockredir_key *self, const struct tcp_sock *tp,
+				  struct sockredir_side *own, struct sockredir_side *peer)
 {
-	if ((own->flags & SOCKREDIR_SIDE_LEFT) || !may_leave(own, peer))
+	if ((own->flags & SOCKREDIR_SIDE_LEFT) || !count_is_right(tp) || !may_leave(own, peer))
 		return false;
 	__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_LEFT);
 	peers_delete(self);

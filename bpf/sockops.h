@@ -123,10 +123,11 @@ static __always_inline void closed(struct sockredir_flow *flow, const struct soc
 	flow_exit(flow, id, index);
 }
 
-static __always_inline void try_leave(struct bpf_sock_ops *ctx, struct sockredir_key *self,
-				      struct sockredir_side *own, struct sockredir_side *peer)
+static __always_inline void try_leave(struct bpf_sock_ops *ctx, const struct tcp_sock *tp,
+				      struct sockredir_key *self, struct sockredir_side *own,
+				      struct sockredir_side *peer)
 {
-	if (!leave(self, own, peer))
+	if (!leave(self, tp, own, peer))
 		return;
 	/* Out of the map, only its end is of interest. */
 	if (own->flags & SOCKREDIR_SIDE_SEGMENT_CB)
@@ -182,7 +183,7 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 	 * and after shutdown() the acknowledged FIN does: out before it can block.
 	 */
 	if (occasion == OCCASION_SHUTDOWN || done_here(get_settings(), own, peer))
-		try_leave(ctx, &names.self, own, peer);
+		try_leave(ctx, tp, &names.self, own, peer);
 	if (occasion == OCCASION_SEGMENT)
 		limit_unsent(ctx, tp, own);
 }

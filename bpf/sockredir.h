@@ -107,13 +107,20 @@ struct sockredir_side {
 	__u32 edge;	/* sequence number up to which TCP has nothing under way (order.h) */
 	__u64 bytes;	/* redirected */
 	__u16 state;	/* enum sockredir_reason: what its last message met */
-	__u8 way_back;	/* redirection may begin again after messages by TCP */
+	__u8 way_back;	/* enum sockredir_way_back */
 	__u8 vain;	/* times in a row that waiting for the reader was in vain */
 	__u16 run;	/* messages that count against it, since the peer last sent */
 	__u16 heard;	/* the peer's messages when that was asked last (their lower bits) */
 	__u64 flags;	/* SOCKREDIR_SIDE_... (64 bits wide for the sake of atomics) */
 	__u32 queued;	/* sequence number up to which its queue has TCP's bytes (receive.h) */
 	__u32 zero;
+};
+
+/* May redirection begin again after messages by TCP? */
+enum sockredir_way_back {
+	SOCKREDIR_NO_WAY_BACK,
+	SOCKREDIR_WAY_BACK,
+	SOCKREDIR_WAY_BACK_UNAIDED, /* yes, but the send buffer stays as it is (comeback.h) */
 };
 
 #define SOCKREDIR_SIDE_SERVER	  1  /* this end accepted the connection */

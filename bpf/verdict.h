@@ -7,6 +7,7 @@
 #define SOCKREDIR_VERDICT_H
 
 #include "budget.h"
+#include "comeback.h"
 #include "demotion.h"
 #include "flow.h"
 #include "order.h"
@@ -136,6 +137,7 @@ static __always_inline __u32 choose(struct sk_msg_md *msg, const struct tcp_sock
 	if (likely(why == SOCKREDIR_REDIRECTED))
 		earn(own, &names->self);
 	own->state = why;
+	spare_uring(own);
 	if (unlikely(for_good(own)) && (long_run || gives_up(own)))
 		bar(peer);
 	return why;

@@ -41,7 +41,6 @@ MODULES = (
 LIMITS = {
     "testOOB": "urgent-data",
     "test_handle_expt": "urgent-data",
-    "testWithTimeoutTriggeredSend": "runs-ahead",
 }
 
 # Runs in the other interpreter: one test case after the other, outcomes by name as JSON.

@@ -192,7 +192,7 @@ def huge_send(net, log):
     log("send returned", writer.result() == len(data))
 
 
-@case(BOTH, limit=Limit("runs-ahead", {"send blocks": False}, varies=True))
+@case(BOTH)
 def big_send_to_stopped_reader(net, log):
     """A send of 16 MB to a reader that has stopped blocks until the reader goes on."""
     client, server = net.pair()
