@@ -23,7 +23,7 @@
 #define LOOK_ABOVE (16ULL << 10)
 
 /* What TCP would let a writer be ahead by, about. */
-#define WINDOW	  (1ULL << 20)
+#define WINDOW	  (2ULL << 20)
 #define NO_WINDOW (1ULL << 40)
 
 /* Charges change in steps, so that small messages rarely touch what all CPUs share. */

@@ -30,7 +30,7 @@ AHEAD = 2
 # Above that, bytes of a transfer crossed the loopback device.
 NOTHING_OVER_LO = 1000000
 # A reader that stood still for too long, as emulated ones do on a busy machine, is rightly served by TCP.
-RIGHTLY_BY_TCP = ("stopped", "over_budget")
+RIGHTLY_BY_TCP = ("ahead", "over_budget")
 BY_TCP = (*RIGHTLY_BY_TCP, "no_peer", "no_flow", "sent_before", "demoted", "drained", "ulp", "refused")
 TRIES = 5
 EVENT = re.compile(r"^\S+-\d+ +\[\d{3}\] +\d+\.\d{6}: (ipv[46]) op=([45]) (\S+):(\d+) --> (\S+):(\d+)$")

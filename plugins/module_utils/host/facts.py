@@ -41,6 +41,7 @@ SK_MSG_HELPERS = (
     "ktime_get_ns",
     "loop",
     "map_lookup_elem",
+    "map_update_elem",
     "msg_redirect_hash",
     "probe_read_kernel",
     "skc_to_tcp_sock",

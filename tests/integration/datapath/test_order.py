@@ -14,6 +14,7 @@ import pytest
 from support.datapath import SOURCE, read_exactly
 
 MIB = 1 << 20
+WINDOW = 2 * MIB
 SMALL_BUDGET = 64 << 10
 WHOLE = os.urandom(64 * MIB)
 
@@ -97,7 +98,7 @@ def not_delivered(lab):
     """Redirected bytes fill the reader's buffer, so its window is closed to those that follow by TCP."""
     client, server = lab.pair()
     stream = Stream(client, server)
-    for _turn in range(32):
+    for _turn in range(3 * WINDOW // 2 // 65536):
         stream.send(65536)
     stream.take(100_000)
     stream.send(1000)
