@@ -11,7 +11,7 @@ import struct
 import time
 
 from ..app import Mismatch, Process, Task, fill, pattern, read_all, read_exactly, readable, reset, small_buffers
-from ..case import BOTH, Limit, case
+from ..case import BOTH, case
 
 
 def _read_promptly(sock, count, prompt):
