@@ -12,8 +12,9 @@ version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - Attaches a sock_ops program to a cgroup, or an sk_msg program or sk_skb stream verdict to a sockhash or sockmap, and
-    takes it off again. Where on the cgroup or map it belongs follows from the program.
+  - Attaches a sock_ops program, or one for C(connect), C(sendmsg), C(recvmsg), C(getpeername), C(getsockname) or
+    C(getsockopt), to a cgroup, or an sk_msg program or sk_skb stream verdict to a sockhash or sockmap, and takes it off
+    again. Where on the cgroup or map it belongs follows from the program.
   - A program that has been loaded again takes the old one's place in one step, so that no connection is missed.
   - Attachments that it did not make stay as they are. A cgroup holds them beside ours, and RV(foreign) lists them; a
     map holds only one program of each type, so a foreign one in our place is an error.

@@ -109,6 +109,18 @@ def counters(pin_dir: str) -> Optional[Dict[int, Dict[str, int]]]:
     return intercept.counts([sum(value for (value,) in intercept.COUNT.iter_unpack(one or b"")) for one in raw])
 
 
+def reset_counters(pin_dir: str, slots: Sequence[int]) -> None:
+    """Have the counters of rules begin at 0: their slots were another's before."""
+    found = open_map(pin_dir, "intercepted") if slots else None
+    if found is None:
+        return
+    with found as table:
+        for slot in slots:
+            for index in range(slot * intercept.EVENTS_SIZE, (slot + 1) * intercept.EVENTS_SIZE):
+                key = struct.pack("=I", index)
+                table.update(key, bytes(len(table.lookup(key) or b"")))
+
+
 def pending(pin_dir: str) -> int:
     """Connections that are under way to a proxy."""
     found = open_map(pin_dir, "pending")

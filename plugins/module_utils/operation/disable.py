@@ -15,18 +15,22 @@ import os
 import shutil
 import time
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
 
 from .. import atomic_file as state_files
 from ..change.step import Plan, Step
 from ..change.transaction import Handler, Undo, Watch, apply
 from ..datapath import live
 from ..datapath.settings import Found
+from ..errors import SockredirError
 from ..host import cgroups, files, install, systemd
 from ..kernel import objects
 from ..resource.attachment import apply as attachment_apply
 from ..resource.attachment import observe as attachment_observe
 from ..resource.attachment import plan as attachment_plan
+from ..resource.intercept import apply as intercept_apply
+from ..resource.intercept import observe as intercept_observe
+from ..resource.intercept import plan as intercept_plan
 from ..resource.program import apply as program_apply
 from ..resource.program import change as program
 from ..resource.services import apply as services_apply
@@ -117,11 +121,16 @@ class _Work:
 
     def steps(self) -> Iterator[Step]:
         yield from self._part("settings", planning.drain(self._settings()), {"drain": self._drain})
+        # No connection may go to a proxy that is no longer told where it wanted to go.
+        told = {"settings": intercept_apply.write(self.places.pin_dir)}
+        yield from self._part("intercepts", self._intercept_steps(), told)
         # Before anything that can only be undone by making it new: restarting a service is what fails most.
         yield from self._unit_files("services", self._file_steps(drop_ins=True), self.services)
         yield from self._part("leaf", self._leaf_steps(), {"remove_leaf": _remove_leaf})
+        gone: FrozenSet[Tuple[str, str]] = frozenset()
         for entry in reversed(attachment_observe.ordered(self.document)):
-            wanted = attachment_observe.wish(entry)._replace(present=False)
+            wanted = attachment_observe.wish(entry)._replace(present=False, gone=gone)
+            gone |= {(wanted.program, wanted.target)}
             steps = attachment_plan.plan(wanted, attachment_observe.observe(wanted, self.host))
             handlers = attachment_apply.handlers(wanted, self.places.state_dir, record_changes=False)
             handlers["remove_cgroup"] = self._stopping_slice(handlers["remove_cgroup"])
@@ -163,6 +172,12 @@ class _Work:
             # Another version loaded them, and only that one could tell them to drain. They can be removed all the same:
             # live connections keep what they were inserted with, and it goes with the last of them.
             return None
+
+    def _intercept_steps(self) -> Plan:
+        try:
+            return intercept_plan.steps([], [], intercept_observe.observe(self.places.pin_dir, self.document))
+        except SockredirError:  # rules that nobody understands go with their map
+            return []
 
     def _leaf_steps(self) -> Plan:
         leaves = [os.path.join(path, cgroups.LEAF) for path in self.cgroups]

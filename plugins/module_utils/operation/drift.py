@@ -19,6 +19,8 @@ from ..kernel.hooks import CGROUP
 from ..kernel.model import Attached
 from ..resource.attachment import observe as attachment_observe
 from ..resource.attachment import plan as attachment_plan
+from ..resource.intercept import observe as intercept_observe
+from ..resource.intercept import plan as intercept_plan
 from ..resource.program import change as program
 from ..resource.settings import plan as settings_plan
 from ..resource.snapshot import Snapshot
@@ -60,7 +62,7 @@ def with_manifest(host: Snapshot) -> Comparison:
             steps += found
             if others:
                 foreign.setdefault(entry["cgroup"], []).extend(others)
-        steps += _settings_drift(document) + _file_drift(document)
+        steps += _settings_drift(document) + _intercept_drift(document) + _file_drift(document)
     return Comparison(document, steps, foreign)
 
 
@@ -109,6 +111,15 @@ def _settings_drift(document: Document) -> Plan:
         return [planning.refused("settings", error.message, "settings_changed")]
     # Without the map that is missing, not what it would say.
     return settings_plan.steps(document["settings"], found) if found and document["settings"] else []
+
+
+def _intercept_drift(document: Document) -> Plan:
+    try:
+        wanted = intercept_observe.recorded(document)
+        seen = intercept_observe.observe(document["pin_dir"], document)
+        return intercept_plan.steps(wanted, intercept_observe.to_layout(wanted), seen) if seen.rules is not None else []
+    except SockredirError as error:
+        return [planning.refused("intercepts", error.message, "settings_changed")]
 
 
 def _file_drift(document: Document) -> Plan:

@@ -22,6 +22,9 @@ from ..kernel import hooks
 from ..resource.attachment import apply as attachment_apply
 from ..resource.attachment import observe as attachment_observe
 from ..resource.attachment import plan as attachment_plan
+from ..resource.intercept import apply as intercept_apply
+from ..resource.intercept import observe as intercept_observe
+from ..resource.intercept import plan as intercept_plan
 from ..resource.pin import apply as pin_apply
 from ..resource.pin import observe as pin_observe
 from ..resource.pin import plan as pin_plan
@@ -86,6 +89,7 @@ class _Restoration:
             yield from self._part(
                 f"attachment {wanted.program} {wanted.target}", hooks.recorded(entry).name, steps, handlers
             )
+        yield from self._intercepts()
         for name in programs:
             if programs[name].get(manifest.LEAVING):
                 steps, handlers = program.removal(name, self.document, self.state_dir)
@@ -115,6 +119,14 @@ class _Restoration:
                 steps = [settings_plan.step(UNKNOWN, wanted)]
             handlers = {"settings": lambda _step: settings_apply.write_settings(pin_dir, self.state_dir, wanted)}
             yield from self._part("settings", planning.SETTINGS, steps, handlers)
+
+    def _intercepts(self) -> Iterator[Step]:
+        """Last of what is to be there: rules name cgroups that are made for the attachments."""
+        pin_dir, wanted = self.document["pin_dir"], intercept_observe.recorded(self.document)
+        rules = intercept_observe.to_layout(wanted, self.pretend)
+        steps = intercept_plan.steps(wanted, rules, intercept_observe.observe(pin_dir, self.document))
+        handlers = {"settings": intercept_apply.write(pin_dir)}
+        yield from self._part("intercepts", planning.SETTINGS, steps, handlers)
 
     def _part(self, name: str, kind: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
         self.done += planning.name_drift(kind, steps, manifest.ids_valid(self.document))

@@ -12,7 +12,7 @@ from typing import List, Optional
 
 from ..errors import SockredirError
 from ..operation.restore import NotEnabled
-from . import cgroup, change, context, counters, learn, status, trace, verify
+from . import cgroup, change, context, counters, intercepts, learn, status, trace, verify
 
 STATE_DIR = "/var/lib/sockredir"
 
@@ -85,6 +85,10 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.add_argument("--limit", type=_count, metavar="N", help="at most N connections")
     verb.set_defaults(run=lambda options: counters.show_flows(options.state_dir, options.json, options.limit))
+
+    verb = verbs.add_parser("intercepts", help="the rules of interception, and what they have done")
+    verb.add_argument("--json", action="store_true", help="as JSON")
+    verb.set_defaults(run=lambda options: intercepts.show(options.state_dir, options.json))
 
     verb = verbs.add_parser("trace", help="a line for each socket as it is put in the map")
     verb.add_argument("--seconds", type=_seconds, metavar="N", help="end after this time")

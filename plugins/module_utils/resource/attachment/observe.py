@@ -235,10 +235,11 @@ def _made(document: Optional[manifest.Manifest], wanted: Wanted) -> List[str]:
     """The cgroups that we made for this one and that no other attachment needs."""
     if wanted.kind != CGROUP or not document:
         return []
+    leaving = wanted.gone | {(wanted.program, wanted.target)}
     others = [
         entry["cgroup"]
         for entry in document["attachments"]
-        if entry.get("cgroup") and (entry["cgroup"], entry.get("program")) != (wanted.target, wanted.program)
+        if entry.get("cgroup") and (entry.get("program"), entry["cgroup"]) not in leaving
     ]
     return [
         path

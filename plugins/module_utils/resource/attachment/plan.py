@@ -35,6 +35,7 @@ class Wanted(NamedTuple):
     :ivar pretend: only show what would happen; what an earlier task would have made may be missing.
     :ivar hook: where the program belongs, as the manifest has it; None: as its type says.
     :ivar needs: what the kernel has to do right for it; on one that does not, the program is withheld.
+    :ivar gone: other attachments that the same run takes off before this one: their program and cgroup.
     """
 
     program: str
@@ -46,6 +47,7 @@ class Wanted(NamedTuple):
     pretend: bool = False
     hook: Optional[Hook] = None
     needs: Optional[str] = None
+    gone: FrozenSet[Tuple[str, str]] = frozenset()
 
     @property
     def link_pin(self) -> str:

@@ -1,0 +1,86 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is there of rules of interception: the map, the manifest, and the cgroups and users that rules name."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import Any, Dict, List, Optional, Sequence
+
+from ...datapath import intercept, intercept_live, intercept_rules
+from ...errors import SockredirError
+from ...host import cgroups, mounts
+from ...state import manifest
+from .plan import Observed
+
+
+def observe(pin_dir: str, document: Optional[manifest.Manifest]) -> Observed:
+    """Reads only.
+
+    :raises SockredirError: the map is of another version.
+    """
+    return Observed(
+        rules=intercept_live.read_rules(pin_dir),
+        recorded=recorded(document),
+        attached=attached(document),
+        committed=bool(document and document["committed"]),
+    )
+
+
+def recorded(document: Optional[manifest.Manifest]) -> List[Dict[str, Any]]:
+    """The rules that a manifest has; one of an earlier version has none."""
+    return list((document or {}).get("intercepts") or [])
+
+
+def attached(document: Optional[manifest.Manifest]) -> Dict[str, List[str]]:
+    """Program -> the cgroups that it is attached to, relative to the cgroup2 mount, by the manifest."""
+    found: Dict[str, List[str]] = {}
+    known = mounts.read()
+    for entry in (document or {}).get("attachments", []):
+        if entry.get("cgroup") and not entry.get(manifest.LEAVING):
+            found.setdefault(os.path.basename(entry["program"]), []).append(cgroups.relative(entry["cgroup"], known))
+    return found
+
+
+def relative(rule: Dict[str, Any]) -> Dict[str, Any]:
+    """A rule with its cgroups relative to the cgroup2 mount, however they were written."""
+    known = mounts.read()
+    places = {key: cgroups.relative(rule[key], known) for key in ("cgroup", "proxy_cgroup") if rule.get(key)}
+    return {**rule, **{key: path.lstrip("/") or "/" for key, path in places.items()}}
+
+
+def to_layout(rules: Sequence[Dict[str, Any]], pretend: bool = False) -> List[intercept.Rule]:
+    """What the map has to hold.
+
+    :param pretend: whether cgroups may be missing, because earlier tasks only pretended to make them.
+    :raises SockredirError: a cgroup or a user is unknown on this host; all of them are named.
+    """
+    found, wrong = [], []
+    for rule in rules:
+        try:
+            found.append(intercept_rules.to_layout(rule, lambda path: _place(path, pretend), _user))
+        except SockredirError as error:
+            wrong.append(f"rule {rule['name']}: {error}")
+    if wrong:
+        raise SockredirError("; ".join(wrong))
+    return found
+
+
+def _place(cgroup: str, pretend: bool) -> intercept_rules.Place:
+    known = mounts.read()
+    path = cgroups.resolve(cgroup, known)
+    number = cgroups.cgroup_id(path)
+    if number is None and not pretend:
+        raise SockredirError(f"cgroup {cgroup} does not exist", "make it, or start its slice")
+    return number or 0, intercept_live.level_of(path, cgroups.resolve("/", known))
+
+
+def _user(name: str) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise SockredirError(f"proxy_user: {name} is unknown on this host", "create it, or give an id") from None

@@ -1,0 +1,79 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which steps tell the programs of interception what is wanted. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+from ...change.step import Plan, Step
+from ...datapath import intercept, intercept_rules
+from ...errors import SockredirError
+
+SUBJECT = "intercepts"
+
+
+class Observed(NamedTuple):
+    """:ivar rules: what the map holds; None if there is no such map.
+    :ivar recorded: what the manifest says.
+    :ivar attached: program -> the cgroups that it is attached to.
+    """
+
+    rules: Optional[List[intercept.Rule]]
+    recorded: List[Dict[str, Any]]
+    attached: Dict[str, List[str]]
+    committed: bool = True
+
+
+class Told(NamedTuple):
+    """:ivar rules: what the map is to hold.
+    :ivar fresh: slots whose counters begin at 0.
+    """
+
+    rules: List[intercept.Rule]
+    fresh: List[int]
+
+
+def steps(wanted: Sequence[Dict[str, Any]], rules: List[intercept.Rule], seen: Observed) -> Plan:
+    """Tell the programs these rules, if they are told something else.
+
+    :param rules: ``wanted`` as the map has to hold them.
+    """
+    if seen.rules == rules or (seen.rules is None and not wanted):
+        return []
+    known = {rule["slot"] for rule in seen.recorded}
+    before = _shown(seen.recorded) if seen.rules else None
+    told = Told(rules, [rule.slot for rule in rules if rule.slot not in known])
+    return [Step("settings", SUBJECT, before, _shown(wanted), told, "settings_changed")]
+
+
+def plan(wanted: List[Dict[str, Any]], rules: List[intercept.Rule], seen: Observed, pretend: bool = False) -> Plan:
+    """The steps from what is there to what is wanted; empty if that is the same.
+
+    :param pretend: whether what earlier tasks would have loaded and attached may be missing.
+    :raises SockredirError: a rule could not work; all of them are named.
+    """
+    if not pretend:
+        _refuse(wanted, seen)
+    found = steps(wanted, rules, seen)
+    if wanted != seen.recorded:
+        found.append(Step("record", f"manifest: {SUBJECT}", _shown(seen.recorded), _shown(wanted)))
+    elif wanted and not seen.committed:
+        found.append(Step("record", "manifest: committed", False, True))
+    return found
+
+
+def _refuse(wanted: List[Dict[str, Any]], seen: Observed) -> None:
+    if seen.rules is None and wanted:
+        raise SockredirError(
+            "there is no map for rules of interception",
+            "load intercept.bpf.c with sockmap_program into the same pin_dir",
+        )
+    wrong = [found for found in (intercept_rules.missing(rule, seen.attached) for rule in wanted) if found]
+    if wrong:
+        raise SockredirError("; ".join(wrong))
+
+
+def _shown(rules: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+    return {rule["name"]: {key: value for key, value in rule.items() if key not in ("name", "slot")} for rule in rules}

@@ -1,0 +1,62 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``sockredirctl intercepts``: the rules of interception, and what they have done."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+from ..datapath import intercept, intercept_live
+from ..errors import SockredirError
+from ..host import listeners
+from ..resource.intercept.observe import recorded
+from . import context
+
+Rule = Dict[str, Any]
+Counts = Dict[int, Dict[str, int]]
+
+
+def show(state_dir: str, as_json: bool) -> int:
+    """:raises SockredirError: nothing of interception is loaded."""
+    document = context.enabled(state_dir)
+    pin_dir = document["pin_dir"]
+    counts = intercept_live.counters(pin_dir)
+    if counts is None:
+        raise SockredirError(f"no programs of interception are loaded in {pin_dir}", "see docs/intercept.md")
+    heard = listeners.listeners()
+    rules = [
+        {
+            **rule,
+            "listening": {end: listeners.is_heard(end, heard) for end in rule["to"]},
+            "events": counts[rule["slot"]],
+        }
+        for rule in recorded(document)
+    ]
+    if as_json:
+        context.show_json({"rules": rules, "other": counts[0], "pending": intercept_live.pending(pin_dir)})
+    else:
+        context.show(text(rules, counts[0]))
+    return context.OK
+
+
+def text(rules: List[Rule], other: Dict[str, int]) -> List[str]:
+    """For each rule who, where to, whether somebody listens there, and what has happened at least once."""
+    lines: List[str] = []
+    for rule in rules:
+        proxy = rule["proxy_cgroup"] or f"user {rule['proxy_user']}"
+        lines.append(f"{rule['name']}: {rule['cgroup']} -> {proxy}")
+        for end, there in rule["listening"].items():
+            lines.append(f"  {end}: {'listening' if there else 'nobody listens: ' + rule['when_down']}")
+        lines += _events(rule["events"])
+    if not rules:
+        lines.append("no rules: nothing is intercepted")
+    return lines + (["other:", *_events(other)] if any(other.values()) else [])
+
+
+def _events(counts: Dict[str, int]) -> List[str]:
+    return [
+        f"  {event.label:<12} {counts[event.label]:>12}  {meaning}"
+        for event, meaning in intercept.DESCRIPTIONS.items()
+        if counts[event.label]
+    ]

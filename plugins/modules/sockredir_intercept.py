@@ -1,0 +1,206 @@
+#!/usr/bin/python
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sockredir_intercept
+short_description: Say which connections go to which local proxy
+version_added: 1.1.0
+author:
+  - sockredir contributors (!UNKNOWN)
+description:
+  - Writes the rules that the programs of C(bpf/intercept.bpf.c) follow. They send connections of some cgroups to a
+    local proxy, which is told the original destination as after iptables REDIRECT, without iptables.
+  - Load the programs with M(ebpf.sockredir.sockmap_program) and attach them with M(ebpf.sockredir.sockmap_attach)
+    before. The guide docs/intercept.md has a playbook.
+  - The rules hold at once and all together, also for programs that run already. Connections that stand stay where they
+    are. The manifest keeps the rules, so that they are restored at boot where M(ebpf.sockredir.sockredir_host) has
+    set the host up; it is committed.
+requirements:
+  - Python 3.8 or newer on the target
+  - libbpf.so.1 on the target
+options:
+  rules:
+    description: All rules; the first that is for a connection counts. An empty list intercepts nothing.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: What the rule is called in reports.
+        type: str
+        required: true
+      cgroup:
+        description: Whose connections, as a path or relative to the cgroup2 mount.
+        type: str
+        required: true
+      proxy_cgroup:
+        description: Where the proxy is. What comes from there and from below is never intercepted by this rule.
+        type: str
+      proxy_user:
+        description: The user that the proxy runs as, by name or id, where it has no cgroup of its own.
+        type: str
+      to:
+        description:
+          - Where the proxy listens, such as V(15001), V(127.0.0.1:15001) or V([::1]:15001). A port means both loopback
+            addresses.
+          - A connection over a family without an address here is not intercepted.
+        type: list
+        elements: str
+        default: []
+      ports:
+        description: Destination ports, or ranges such as V(8000-8099); an empty list means all.
+        type: list
+        elements: str
+        default: []
+      exclude_ports:
+        description: Destination ports that are left alone, whatever O(rules[].ports) says.
+        type: list
+        elements: str
+        default: []
+      cidrs:
+        description:
+          - Destination networks. An empty list means all but loopback, link-local and multicast addresses.
+        type: list
+        elements: str
+        default: []
+      exclude_cidrs:
+        description: Destination networks that are left alone, whatever O(rules[].cidrs) says.
+        type: list
+        elements: str
+        default: []
+      when_down:
+        description:
+          - What becomes of a connection when nobody listens at O(rules[].to). V(refuse) has it refused as by any closed
+            port; V(direct) connects it as the program asked.
+        type: str
+        choices: [refuse, direct]
+        default: refuse
+      answer:
+        description:
+          - How the proxy is told the original destination. C(SO_ORIGINAL_DST) and C(IP6T_SO_ORIGINAL_DST) are always
+            answered; V(sockname) has C(getsockname) answer it too, for proxies that look there.
+        type: list
+        elements: str
+        choices: [original_dst, sockname]
+        default: [original_dst]
+      udp_dns:
+        description:
+          - Where datagrams to port 53 go, as in O(rules[].to), with up to three addresses of each family. Those to the
+            first name server that a socket asks go to the first, to the second to the second; further ones are not
+            intercepted. So the answers come from whom they were asked.
+          - An empty list leaves datagrams alone.
+        type: list
+        elements: str
+        default: []
+extends_documentation_fragment:
+  - ebpf.sockredir.attributes
+  - ebpf.sockredir.directories.pins
+  - ebpf.sockredir.directories.state
+  - ebpf.sockredir.directories.lock
+notes:
+  - In check mode, what earlier tasks of the same play would have loaded, attached or made may be missing.
+seealso:
+  - module: ebpf.sockredir.sockmap_program
+  - module: ebpf.sockredir.sockmap_attach
+"""
+
+EXAMPLES = r"""
+- name: Have the connections of the applications go through the proxy
+  ebpf.sockredir.sockredir_intercept:
+    rules:
+      - name: web
+        cgroup: sockredir.slice/sockredir-apps.slice
+        proxy_cgroup: sockredir.slice/sockredir-proxy.slice
+        to: [15001]
+        ports: [80, 443]
+        exclude_cidrs: [10.0.0.0/8]
+
+- name: Intercept nothing any more
+  ebpf.sockredir.sockredir_intercept:
+    rules: []
+"""
+
+RETURN = r"""
+rules:
+  description: The rules in their canonical form, with the slot that counts their events.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - name: web
+      slot: 1
+      cgroup: sockredir.slice/sockredir-apps.slice
+      proxy_cgroup: sockredir.slice/sockredir-proxy.slice
+      proxy_user: null
+      to: ['127.0.0.1:15001', '[::1]:15001']
+      ports: ['80', '443']
+      exclude_ports: []
+      cidrs: []
+      exclude_cidrs: [10.0.0.0/8]
+      when_down: refuse
+      answer: [original_dst]
+      udp_dns: []
+details:
+  description: More about a failure, such as what could not be undone.
+  returned: failure
+  type: str
+  sample: ''
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
+
+
+def _list(**more):
+    return {"type": "list", "elements": "str", "default": [], **more}
+
+
+RULE = {
+    "name": {"type": "str", "required": True},
+    "cgroup": {"type": "str", "required": True},
+    "proxy_cgroup": {"type": "str"},
+    "proxy_user": {"type": "str"},
+    "to": _list(),
+    "ports": _list(),
+    "exclude_ports": _list(),
+    "cidrs": _list(),
+    "exclude_cidrs": _list(),
+    "when_down": {"type": "str", "choices": ["refuse", "direct"], "default": "refuse"},
+    "answer": _list(choices=["original_dst", "sockname"], default=["original_dst"]),
+    "udp_dns": _list(),
+}
+ARGUMENTS = {
+    "rules": {"type": "list", "elements": "dict", "required": True, "options": RULE},
+    "pin_dir": {"type": "path", "default": "/sys/fs/bpf/sockredir"},
+    "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
+    "lock_timeout": {"type": "int", "default": 60},
+}
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    options = module.params
+    installed_bytecode.install(options["state_dir"])
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import diff
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.intercept import change as intercept
+
+    try:
+        result = intercept.ensure(
+            options["rules"],
+            options["pin_dir"],
+            options["state_dir"],
+            check=module.check_mode,
+            wait_seconds=options["lock_timeout"],
+        )
+    except SockredirError as error:
+        module.fail_json(msg=str(error), details=error.detail)
+    module.exit_json(changed=bool(result.steps), diff=diff(result.steps), rules=result.rules)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rules of interception on a host that is set up: written, shown, drifted from, restored, rolled back, taken away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept_live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
+from support.host import cgroup2_mount
+from support.interception import FAR4, SOURCE, Namer, told
+from support.module import run_module
+
+
+class Intercepting:
+    """A host with the programs of interception attached to two cgroups, and a proxy."""
+
+    def __init__(self, whole) -> None:
+        self.whole = whole
+        self.apps, self.proxy = whole.corner.cgroup / "apps", whole.corner.cgroup / "proxy"
+
+    def load(self, source: Path = SOURCE) -> None:
+        """The programs of a source, and attached to both cgroups."""
+        places = self.whole.places
+        request = program_source.Request("intercept", **places, src=str(source))
+        for name in program.present(request).programs:
+            for group in (self.proxy, self.apps):
+                wanted = Wanted(f"{places['pin_dir']}/{name}", "cgroup", str(group), create_cgroup=True)
+                attachment.ensure(wanted, places["state_dir"])
+
+    def rule(self, port: int, **values):
+        return {"name": "web", "cgroup": str(self.apps), "proxy_cgroup": str(self.proxy), "to": [port], **values}
+
+    def write(self, *rules, check: bool = False):
+        return run_module("sockredir_intercept", {"rules": list(rules), **self.whole.places}, check=check)
+
+    def held(self):
+        return intercept_live.read_rules(self.whole.places["pin_dir"])
+
+    def inside(self, cgroup, make):
+        (cgroup / "cgroup.procs").write_text("0")
+        try:
+            return make()
+        finally:
+            (cgroup2_mount() / "cgroup.procs").write_text("0")
+
+    def asked(self) -> str:
+        """What the proxy is told of a connection of an application."""
+        with self.inside(self.apps, lambda: socket.create_connection((FAR4, 80), timeout=20)) as client:
+            return told(client)[0]
+
+
+@pytest.fixture
+def intercepting(whole):
+    whole.enable_here()
+    own = Intercepting(whole)
+    own.load()
+    return own
+
+
+@pytest.fixture
+def proxy(intercepting):
+    with intercepting.inside(intercepting.proxy, Namer) as own:
+        yield own
+
+
+def test_rules_are_written_changed_and_shown(intercepting, proxy):
+    rule = intercepting.rule(proxy.port)
+    pretended = intercepting.write(rule, check=True)
+    assert not pretended["failed"], pretended["msg"]
+    assert pretended["changed"]
+    assert intercepting.held() == []
+    done = intercepting.write(rule)
+    assert done["changed"], done
+    assert done["diff"] == pretended["diff"]
+    assert "127.0.0.1:" in done["diff"]["after"]
+    assert intercepting.asked() == f"{FAR4} 80"
+    for check in (False, True):
+        assert not intercepting.write(rule, check=check)["changed"]
+    assert intercepting.whole.ctl("status").returncode == 0
+
+    shown = json.loads(intercepting.whole.ctl("intercepts", "--json").stdout)
+    assert shown["pending"] == 0
+    (one,) = shown["rules"]
+    assert one["listening"] == {f"127.0.0.1:{proxy.port}": True, f"[::1]:{proxy.port}": False}
+    assert (one["events"]["rewritten"], one["events"]["claimed"], one["events"]["answered"]) == (1, 1, 1)
+    lines = intercepting.whole.ctl("intercepts").stdout
+    assert f"127.0.0.1:{proxy.port}: listening" in lines
+    assert f"[::1]:{proxy.port}: nobody listens: refuse" in lines
+
+    other = intercepting.rule(proxy.port, ports=["443"])
+    assert intercepting.write(other)["changed"]
+    assert intercepting.held()[0].ports == ((443, 443),)
+    assert intercepting.write()["changed"]
+    assert intercepting.held() == []
+    assert not intercepting.write()["changed"]
+    assert "nothing is intercepted" in intercepting.whole.ctl("intercepts").stdout
+
+
+def test_a_rule_of_a_new_name_begins_to_count_at_0(intercepting, proxy):
+    intercepting.write(intercepting.rule(proxy.port))
+    intercepting.asked()
+    intercepting.write()
+    intercepting.write(intercepting.rule(proxy.port, name="later"))
+    shown = json.loads(intercepting.whole.ctl("intercepts", "--json").stdout)
+    assert not any(shown["rules"][0]["events"].values())
+
+
+def test_what_cannot_work_changes_nothing(intercepting, proxy):
+    rule = intercepting.rule(proxy.port)
+    intercepting.write(rule)
+    before = intercepting.held()
+    wrong = [
+        ([intercepting.rule(0)], "to: '0' is not a port"),
+        ([rule, rule], "another one has this name"),
+        ([intercepting.rule(1, cgroup=f"{intercepting.apps}/gone", name="x")], "gone does not exist; make it"),
+        ([intercepting.rule(1, proxy_user="nobody-of-this-name")], "nobody-of-this-name is unknown on this host"),
+        ([intercepting.rule(1, cgroup="/")], "not attached to cgroup /: connect4"),
+        ([intercepting.rule(1, prots=[5])], "Unsupported parameters"),
+    ]
+    for rules, said in wrong:
+        failed = intercepting.write(*rules)
+        assert failed["failed"]
+        assert said in failed["msg"]
+        assert "\n" not in failed["msg"]
+        assert intercepting.held() == before
+    assert not intercepting.write(rule)["changed"]
+
+
+def test_without_the_programs_it_says_so(whole):
+    whole.enable_here()
+    own = Intercepting(whole)
+    own.apps.mkdir()
+    own.proxy.mkdir()
+    failed = own.write(own.rule(15001))
+    assert "load intercept.bpf.c with sockmap_program" in failed["msg"]
+    assert "no programs of interception are loaded" in whole.ctl("intercepts").stderr
+    assert own.write(own.rule(15001), check=True)["changed"]
+
+
+def test_drift_is_named_and_restored(intercepting, proxy):
+    whole = intercepting.whole
+    intercepting.write(intercepting.rule(proxy.port))
+    held = intercepting.held()
+    intercept_live.write_rules(whole.places["pin_dir"], [])
+    assert whole.kinds() == ["settings_changed"]
+    restore.restore(whole.places["state_dir"])
+    assert intercepting.held() == held
+    assert whole.kinds() == []
+
+
+def test_all_of_it_comes_back_after_a_reboot(intercepting, proxy):
+    """Pins and cgroups are gone, as after one."""
+    whole = intercepting.whole
+    intercepting.write(intercepting.rule(proxy.port))
+    port = proxy.port
+    proxy.close()
+    shutil.rmtree(whole.corner.pin_dir)
+    for group in (intercepting.apps, intercepting.proxy):
+        os.rmdir(group)
+    assert whole.ctl("restore").returncode == 0
+    assert whole.kinds() == []
+    with intercepting.inside(intercepting.proxy, lambda: Namer(port=port)):
+        assert intercepting.asked() == f"{FAR4} 80"
+
+
+def test_rollback_and_an_upgrade_of_the_programs(intercepting, proxy, tmp_path):
+    whole = intercepting.whole
+    intercepting.write(intercepting.rule(proxy.port))
+    first = intercepting.held()
+    intercepting.write(intercepting.rule(proxy.port, ports=["80"]))
+    restore.rollback(whole.places["state_dir"])
+    assert intercepting.held() == first
+    assert whole.kinds() == []
+    source = tmp_path / "newer"
+    shutil.copytree(SOURCE.parent, source)
+    with open(source / SOURCE.name, "a", encoding="utf-8") as stream:
+        stream.write('\nconst char newer[] SEC("license_newer") = "newer";\n')
+    with intercepting.inside(intercepting.apps, lambda: socket.create_connection((FAR4, 80), timeout=20)) as live:
+        intercepting.load(source / SOURCE.name)
+        assert told(live)[0] == f"{FAR4} 80"
+        assert live.getpeername() == (FAR4, 80)
+    assert intercepting.held() == first
+    assert intercepting.asked() == f"{FAR4} 80"
+
+
+def test_disable_takes_all_of_it_away(intercepting, proxy):
+    whole = intercepting.whole
+    intercepting.write(intercepting.rule(proxy.port))
+    with intercepting.inside(intercepting.apps, lambda: socket.create_connection((FAR4, 80), timeout=20)) as live:
+        whole.disable_here()
+        assert told(live)[0] == f"{FAR4} 80"
+    assert whole.listing() == []
+    assert not intercepting.apps.exists()
