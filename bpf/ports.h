@@ -19,7 +19,7 @@
 
 #define WORTH_EARNED  8
 #define WORTH_BRIEF   -1
-#define WORTH_DEMOTED -4
+#define WORTH_DEMOTED -1
 
 static __always_inline void change_worth(struct sockredir_port *port, __s64 by)
 {
