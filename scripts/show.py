@@ -12,10 +12,12 @@ import json
 import socket
 import subprocess
 import sys
-from typing import Dict, Iterator, List, NamedTuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 _SECONDS = "3"
 _ROUNDS = 2
+_STREAM = 64 << 10
+_NEVER = 1 << 30
 _LO = "/sys/class/net/lo/statistics/tx_bytes"
 
 
@@ -39,9 +41,13 @@ def main() -> int:
     print(_output([tool, "status"]).rstrip())
     print("\n--- proof: bytes through the accelerated cgroup")
     print(_output([tool, "verify"]).rstrip())
+    below, calibration = status.get("demote_below"), status.get("calibration") or {}
+    print("\n--- what is faster here")
+    print("\n".join(findings(below, calibration)))
     if status.get("mode") == "enforce":
-        print(f"\n--- iperf3 -c 127.0.0.1 -l 64k, {_ROUNDS} times {_SECONDS} seconds each, in turns")
-        print("\n".join(_table(measure(tool, whole_host=status.get("cgroup") == "/"))))
+        length = "128k" if below and _STREAM < below <= 2 * _STREAM else "64k"
+        print(f"\n--- iperf3 -c 127.0.0.1 -l {length}, {_ROUNDS} times {_SECONDS} seconds each, in turns")
+        print("\n".join(_table(measure(tool, status.get("cgroup") == "/", length))))
     print(_HOW_TO.rstrip())
     return 0
 
@@ -56,7 +62,36 @@ _HOW_TO = """
 """
 
 
-def measure(tool: str, whole_host: bool) -> Dict[str, Measured]:
+def findings(below: Optional[int], calibration: Dict[str, Any]) -> List[str]:
+    """In words, what an enable has found out about this machine.
+
+    :param below: ``demote_below``, bytes.
+    :param calibration: as ``status --json`` has it.
+    """
+    lines = []
+    took = calibration.get("request_us")
+    if took:
+        plain, redirected = took["plain"], took["redirected"]
+        times = f", {plain / redirected:.1f} times as fast" if plain >= 1.05 * redirected else ""
+        lines.append(f"  a request and its answer: {redirected:.1f} us{times}; by plain TCP {plain:.1f} us")
+    why = {
+        "measured": "measured on this machine",
+        "given": "as given",
+        "default": f"the default, since it could not be measured: {calibration.get('problem')}",
+    }.get(calibration.get("source", ""), "as it was before")
+    return [*lines, f"  streams that go one way: {_streams(below)} ({why})"]
+
+
+def _streams(below: Optional[int]) -> str:
+    if not below:
+        return "redirected, whatever the size of a message"
+    if below >= _NEVER:
+        return "left to TCP, which does them better here"
+    size = f"{below >> 10} KiB" if below % 1024 == 0 else f"{below} bytes"
+    return f"redirected from {size} a message on; those of smaller messages are left to TCP"
+
+
+def measure(tool: str, whole_host: bool, length: str) -> Dict[str, Measured]:
     """Plain and redirected pairs in turns; where the whole host is accelerated there is no plain one."""
     kinds = {"plain TCP": [], "redirected": [tool, "exec"]}
     if whole_host:
@@ -64,15 +99,15 @@ def measure(tool: str, whole_host: bool) -> Dict[str, Measured]:
     rounds: Dict[str, List[Measured]] = {kind: [] for kind in kinds}
     for _round in range(_ROUNDS):
         for kind, prefix in kinds.items():
-            rounds[kind].append(_transfer(prefix))
+            rounds[kind].append(_transfer(prefix, length))
     return {kind: Measured(*map(sum, zip(*results))) for kind, results in rounds.items()}
 
 
-def _transfer(prefix: List[str]) -> Measured:
+def _transfer(prefix: List[str], length: str) -> Measured:
     port = _free_port()
     with _server([*prefix, "iperf3", "-s", "-1", "-p", port, "--forceflush"]):
         before = _lo_bytes()
-        client = ["iperf3", "-c", "127.0.0.1", "-t", _SECONDS, "-l", "64k", "-p", port, "-J"]
+        client = ["iperf3", "-c", "127.0.0.1", "-t", _SECONDS, "-l", length, "-p", port, "-J"]
         received = json.loads(_output([*prefix, *client]))["end"]["sum_received"]
         return Measured(received["bytes"], received["seconds"], _lo_bytes() - before)
 
@@ -113,8 +148,6 @@ def _table(results: Dict[str, Measured]) -> List[str]:
     for kind, result in results.items():
         share = f"{result.lo_bytes / 1e9:.2f} GB"
         lines.append(f"{kind:<12}{result.rate / 1e9:>9.1f} Gbit/s{result.bytes / 1e9:>9.2f} GB{share:>16}")
-    if len(results) == 2:
-        lines.append(f"redirected is {results['redirected'].rate / results['plain TCP'].rate:.2f} times plain TCP here")
     return lines
 
 

@@ -156,6 +156,11 @@ manifest:
     this_boot: {description: Whether the ids in it are of this boot., type: bool}
     pin_dir: {description: Where the pins are., type: str}
     settings: {description: What the programs are to be told., type: dict}
+    calibration:
+      description:
+        - 'Where C(demote_below) of the settings comes from: RV(ebpf.sockredir.sockredir_host#module:calibration).'
+        - V(null) in a manifest of an earlier version.
+      type: dict
     wanted: {description: What the role kept there., type: dict}
     programs:
       description:

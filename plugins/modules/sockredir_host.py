@@ -71,9 +71,12 @@ options:
       - The default is 256 MiB, or half of the first figure of the target's C(net.ipv4.tcp_mem), the smaller.
     type: str
   demote_below:
-    description: Messages of fewer bytes count as small where a connection is judged one-way; V(0) is never.
+    description:
+      - Messages of fewer bytes count as small where a connection is judged one-way; V(0) is never.
+      - Without it the host is measured, for some seconds, and the size from which on redirection is not slower than TCP
+        there is kept in the manifest. It is measured again on another kernel or CPU, or with another object.
+      - If it cannot be measured, that is a warning, and 30000 is used.
     type: int
-    default: 30000
   demote_after:
     description: So many small messages in a row without an answer send a connection back to TCP.
     type: int
@@ -174,6 +177,16 @@ settings:
   returned: success and O(state) is not V(absent)
   type: dict
   sample: {mode: enforce, budget: 268435456, ports: [], exclude_ports: [], cidrs: [], cross_netns: false}
+calibration:
+  description:
+    - Where C(demote_below) comes from. RV(calibration.source) is V(given), V(measured), or V(default) if measuring
+      failed for the reason RV(calibration.problem).
+    - Of a measured one also C(kernel), C(cpu) and C(object_sha256) that it holds for, C(stream_from) (bytes a message,
+      none if streams are TCP's at every size), C(ratios) (bytes a message, and redirected by plain throughput) and
+      C(request_us) (median of a request of 64 bytes and its answer).
+  returned: success and O(state) is not V(absent)
+  type: dict
+  sample: {source: measured, kernel: 6.12.43, cpu: EPYC, stream_from: 65536, ratios: {'65536': 1.2}}
 files:
   description: Tool, library and unit, and the SHA-256 of each; of a symlink, where it leads.
   returned: success and O(state) is V(present)
@@ -219,7 +232,7 @@ ARGUMENTS = {
     "cidrs": {"type": "list", "elements": "str", "default": []},
     "cross_netns": {"type": "bool", "default": False},
     "memory_budget": {"type": "str"},
-    "demote_below": {"type": "int", "default": 30000},
+    "demote_below": {"type": "int"},
     "demote_after": {"type": "int", "default": 32},
     "persist": {"type": "bool", "default": True},
     "services": {"type": "list", "elements": "str", "default": []},

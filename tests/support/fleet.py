@@ -86,6 +86,8 @@ class Fleet:
             "sockredir_persist": False,
             # So many maps at once have to be small.
             "sockredir_max_flows": 256,
+            # Hosts that share a CPU cannot measure at the same time.
+            "sockredir_demote_below": 30000,
         }
 
     def write_inventory(self, extra: Dict[str, Dict[str, Any]], groups: Optional[Dict[str, List[str]]] = None) -> None:

@@ -21,6 +21,7 @@ FLOORS = (
     {"change", "kernel", "state"},
     {"compile", "datapath"},
     {"host"},
+    {"calibration"},
     {"resource", "learn"},
     {"operation"},
     {"host_report"},

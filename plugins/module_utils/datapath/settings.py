@@ -4,7 +4,8 @@
 """What the operator asks of the programs, in the form that the manifest keeps and reports show.
 
 A dict: ``mode`` (enforce, observe, drain), ``ports`` and ``exclude_ports`` (lists of ``80`` or ``8000-8099``, joined
-and sorted), ``cidrs``, ``cross_netns``, ``budget`` and ``demote_below`` (bytes), ``demote_after`` (messages).
+and sorted), ``cidrs``, ``cross_netns``, ``budget`` and ``demote_below`` (bytes), ``demote_after`` (messages). In a wish
+``demote_below`` may be None: what calibration finds.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from ..errors import SockredirError
-from .layout import Mode, Settings, encode_settings
+from .layout import DEFAULT_DEMOTE_BELOW, Mode, Settings, encode_settings
 
 Wanted = Dict[str, Any]
 Range = Tuple[int, int]
@@ -50,7 +51,8 @@ def normal(options: Wanted) -> Wanted:
         "demote_below": options["demote_below"],
         "demote_after": options["demote_after"],
     }
-    encode_settings(to_layout(wanted))
+    below = wanted["demote_below"]
+    encode_settings(to_layout({**wanted, "demote_below": DEFAULT_DEMOTE_BELOW if below is None else below}))
     return wanted
 
 

@@ -67,6 +67,7 @@ def manifest_summary(document: Optional[manifest.Manifest], damage: Optional[str
         "this_boot": document.get("boot_id") == _boot_id(),
         "pin_dir": document["pin_dir"],
         "settings": document["settings"],
+        "calibration": document.get("calibration"),
         "wanted": document["wanted"],
         "programs": {name: _program(entry) for name, entry in document["programs"].items()},
         "attachments": document["attachments"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
+from ..calibration import record
 from ..change.step import Plan, Step, diff
 from ..change.transaction import Watch
 from ..datapath import budget as memory
@@ -60,17 +61,19 @@ def present(options: Options, pretend: bool, watch: Optional[Watch] = None) -> O
     :raises SockredirError: it cannot be had; the host is as it was.
     """
     wanted = wish(options, pretend)
-    steps, waiting = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
+    steps, waiting, wanted = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
     document = manifest.known(options["state_dir"])
     result = {
         "committed": bool(document and document["committed"]) if not pretend else wanted.commit,
         "settings": wanted.settings,
+        "calibration": wanted.calibration,
         "files": _short(setup_plan.recorded(wanted), wanted),
         "draining": list(program_observe.draining(document)),
         "waiting_services": waiting,
         "remaining": [],
     }
-    return Outcome(steps, result, _warnings(options, waiting))
+    unmeasured = record.warning(wanted.calibration)
+    return Outcome(steps, result, _warnings(options, waiting) + ([unmeasured] if unmeasured else []))
 
 
 def wish(options: Options, pretend: bool) -> Wanted:
@@ -163,6 +166,7 @@ def rolled_back(options: Options, pretend: bool, watch: Optional[Watch] = None) 
     result = {
         "committed": True,
         "settings": document["settings"],
+        "calibration": document.get(record.SECTION, {}),
         "draining": list(program_observe.draining(document)),
         "waiting_services": [],
         "remaining": [],

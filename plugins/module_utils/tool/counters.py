@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple
 
+from ..calibration import record
 from ..datapath import layout, live
 from ..errors import SockredirError
 from . import context
@@ -17,16 +18,22 @@ Record = Tuple[layout.Key, layout.Flow]
 
 def show_counters(state_dir: str, form: str) -> int:
     """:param form: ``text``, ``json`` or ``prometheus``."""
-    pin_dir = context.enabled(state_dir)["pin_dir"]
+    document = context.enabled(state_dir)
+    pin_dir = document["pin_dir"]
     counts, used = live.counters(pin_dir), live.used(pin_dir)
     if counts is None:
         raise SockredirError(f"there is no counters map in {pin_dir}", "run: sockredirctl restore")
     found = live.read_settings(pin_dir)
-    budget = found.settings.budget if found and found.settings else None
+    settings = found.settings if found else None
+    budget, below = (settings.budget, settings.demote_below) if settings else (None, None)
+    source = document.get(record.SECTION, {})
     if form == "json":
-        context.show_json(as_json(counts, used, budget))
+        streams = {"demote_below": below, "source": source.get("source")}
+        context.show_json({**as_json(counts, used, budget), "streams": streams})
+    elif form == "prometheus":
+        context.show(prometheus(counts, used, budget, below))
     else:
-        context.show(prometheus(counts, used, budget) if form == "prometheus" else text(counts, used, budget))
+        context.show([*text(counts, used, budget), record.words(below, source)])
     return context.OK
 
 
@@ -53,7 +60,7 @@ def text(counts: Counters, used: Optional[int], budget: Optional[int]) -> List[s
     return lines
 
 
-def prometheus(counts: Counters, used: Optional[int], budget: Optional[int]) -> List[str]:
+def prometheus(counts: Counters, used: Optional[int], budget: Optional[int], below: Optional[int] = None) -> List[str]:
     """The text exposition format, for the node exporter's textfile collector."""
     lines: List[str] = []
     for unit in layout.Unit:
@@ -72,6 +79,9 @@ def prometheus(counts: Counters, used: Optional[int], budget: Optional[int]) -> 
         lines += _metric("sockredir_unread_bytes", "gauge", "Unread redirected data.", [("", used)])
     if budget is not None:
         lines += _metric("sockredir_budget_bytes", "gauge", "Limit of unread redirected data.", [("", budget)])
+    if below is not None:
+        meaning = "One-way runs of smaller messages go by TCP."
+        lines += _metric("sockredir_demote_below_bytes", "gauge", meaning, [("", below)])
     return lines
 
 
@@ -86,10 +96,10 @@ def show_flows(state_dir: str, as_json_text: bool, limit: Optional[int]) -> int:
     if records is None:
         raise SockredirError(f"there is no flows map in {pin_dir}", "run: sockredirctl restore")
     if as_json_text:
-        context.show_json([flow_json(record) for record in records])
+        context.show_json([flow_json(one) for one in records])
         return context.OK
-    for record in records:
-        context.show(flow_text(record))
+    for one in records:
+        context.show(flow_text(one))
     return context.OK
 
 

@@ -73,7 +73,8 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
 
     verb = verbs.add_parser("verify", help="prove by a transfer that the host does what its mode says")
     verb.add_argument("--json", action="store_true", help="as JSON")
-    verb.set_defaults(run=lambda options: verify.verify(options.state_dir, options.json))
+    verb.add_argument("--speed", action="store_true", help="compare plain TCP and redirection too, for some seconds")
+    verb.set_defaults(run=lambda options: verify.verify(options.state_dir, options.json, options.speed))
 
     verb = verbs.add_parser("counters", help="what was redirected, what was not, and why")
     form = verb.add_mutually_exclusive_group()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Optional
 
+from ..calibration import record
 from ..datapath import live
 from ..errors import SockredirError
 from ..operation import drift as compare
@@ -57,6 +58,8 @@ def _document(document: manifest.Manifest) -> Dict[str, Any]:
         "committed": document["committed"],
         "mode": _mode(document),
         "cgroup": document.get("cgroup"),
+        "demote_below": document["settings"].get("demote_below"),
+        "calibration": document.get(record.SECTION, {}),
         "pin_dir": document["pin_dir"],
         "programs": {
             name: {key: entry.get(key) for key in ("digest", "program_ids", "map_ids", "pins")}
@@ -88,6 +91,8 @@ def lines(found: Dict[str, Any]) -> List[str]:
 
 def _summary(found: Dict[str, Any]) -> List[str]:
     said = [f"mode {found['mode'] or 'unknown'}, cgroup {found['cgroup'] or 'none'}"]
+    if found["demote_below"] is not None:
+        said.append(record.words(found["demote_below"], found["calibration"]))
     for name, entry in sorted(found["programs"].items()):
         ids = ", ".join(f"{program_name} id {number}" for program_name, number in sorted(entry["program_ids"].items()))
         said.append(f"program {name}: {ids or 'not loaded in this boot'}")

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 
 from ..datapath import layout, live, settings
 from ..host import cgroups, mounts, proof
-from . import context
+from . import context, speed
 
 #: Which counter has to grow by the bytes of the transfer.
 _COUNTED = {"enforce": "redirected", "observe": "would_redirect"}
@@ -18,16 +18,19 @@ _BUSY = ("over_budget", "skip_full")
 _LO = "/sys/class/net/lo/statistics/tx_bytes"
 
 
-def verify(state_dir: str, as_json: bool) -> int:
+def verify(state_dir: str, as_json: bool, with_speed: bool = False) -> int:
     """Show the proof.
 
+    :param with_speed: whether to compare plain TCP and redirection too, for some seconds.
     :returns: the exit code: not 0 where the host does something else than its mode says.
     """
     report = prove(state_dir)
+    if with_speed:
+        report["speed"] = speed.compare(state_dir)
     if as_json:
         context.show_json(report)
     else:
-        context.show(text(report))
+        context.show(text(report) + (speed.text(report["speed"]) if with_speed else []))
     return context.OK if report["wrong"] is None else context.DIFFERS
 
 

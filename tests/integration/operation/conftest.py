@@ -76,7 +76,7 @@ class Whole:
             for name in self.on_map(version)
         ]
         sockops = {"program": f"{pins}/sockops", "cgroup": cgroup, "create_cgroup": True, "method": method}
-        host = {"cgroup": cgroup, "persist": False, **self.options, **options}
+        host = {"cgroup": cgroup, "persist": False, "demote_below": 30000, **self.options, **options}
         return [
             ("sockmap_program", {**program, **self.places}),
             *(("sockmap_attach", {**each, **state_dir}) for each in on_map),
@@ -99,7 +99,8 @@ class Whole:
 
     def host(self, check: bool = False, **options: Any) -> Dict[str, Any]:
         """Run sockredir_host alone."""
-        given = {"cgroup": str(self.corner.cgroup), "persist": False, **self.options, **options, **self.host_places}
+        usual = {"cgroup": str(self.corner.cgroup), "persist": False, "demote_below": 30000}
+        given = {**usual, **self.options, **options, **self.host_places}
         return run_module("sockredir_host", given, check=check)
 
     def disable(self, check: bool = False) -> Dict[str, Any]:
@@ -129,8 +130,8 @@ class Whole:
     def here(self, state: str = "present", **options: Any) -> Dict[str, Any]:
         """Options of sockredir_host, as its module would pass them on."""
         defaults = {name: spec.get("default") for name, spec in sockredir_host.ARGUMENTS.items()}
-        given = {"cgroup": str(self.corner.cgroup), "memory_budget": "16 MiB", "persist": False, **options}
-        return {**defaults, **given, "state": state, **self.host_places}
+        usual = {"memory_budget": "16 MiB", "persist": False, "demote_below": 30000}
+        return {**defaults, "cgroup": str(self.corner.cgroup), **usual, **options, "state": state, **self.host_places}
 
     def enable_here(self, version: str = "v1", pretend: bool = False, watch: Any = None, **options: Any) -> List[Plan]:
         """The role's tasks; the plan of each."""

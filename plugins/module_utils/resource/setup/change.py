@@ -22,13 +22,17 @@ from . import plan as planning
 from .apply import handlers
 from .observe import Paths, observe
 from .plan import Seen, Wanted
+from .settle import settled
 
 
 class Result(NamedTuple):
-    """:ivar waiting: services that change cgroup at their next start."""
+    """:ivar waiting: services that change cgroup at their next start.
+    :ivar wanted: the wish, with what calibration has found.
+    """
 
     steps: Plan
     waiting: List[str]
+    wanted: Wanted
 
 
 def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Watch] = None) -> Result:
@@ -38,10 +42,12 @@ def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Wa
     """
     if wanted.pretend:
         host = Snapshot(paths.state_dir)
+        wanted = settled(wanted, host)
         seen = observe(wanted, paths, host)
-        return Result(_plan(wanted, paths, host, seen, {}), _waiting(wanted, seen.services))
+        return Result(_plan(wanted, paths, host, seen, {}), _waiting(wanted, seen.services), wanted)
     with lock.hold(paths.state_dir, wait_seconds):
         host = Snapshot(paths.state_dir)
+        wanted = settled(wanted, host)
         seen = observe(wanted, paths, host)
         work = handlers(wanted, paths)
         steps = _plan(wanted, paths, host, seen, work)
@@ -49,7 +55,7 @@ def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Wa
             apply(steps, work, watch)
     host.refresh()
     after = services_observe.observe(wanted.services, host) if steps and wanted.services else seen.services
-    return Result(steps, services_plan.waiting(wanted.services, after) if wanted.services else [])
+    return Result(steps, services_plan.waiting(wanted.services, after) if wanted.services else [], wanted)
 
 
 def _waiting(wanted: Wanted, seen: services_plan.Seen) -> List[str]:

@@ -31,6 +31,7 @@ class Wanted(NamedTuple):
     :ivar commit: whether this makes the change final.
     :ivar pretend: what an earlier task would have made may be missing.
     :ivar services: what systemd is to make of the files; None: nothing.
+    :ivar calibration: where ``demote_below`` comes from, see :mod:`...calibration.record`.
     """
 
     settings: Dict[str, Any]
@@ -43,6 +44,7 @@ class Wanted(NamedTuple):
     commit: bool = True
     pretend: bool = False
     services: Optional[services_plan.Wanted] = None
+    calibration: Dict[str, Any] = {}
 
 
 class Seen(NamedTuple):
@@ -147,6 +149,7 @@ def document_after(wanted: Wanted, document: Manifest) -> None:
     document["files"] = recorded(wanted)
     document["unit"] = wanted.unit
     document["wanted"] = wanted.wanted
+    document["calibration"] = wanted.calibration
 
 
 def recorded(wanted: Wanted) -> Dict[str, str]:
