@@ -9,8 +9,6 @@ import os
 from typing import Optional
 
 from ..errors import SockredirError
-from ..host import cgroups, mounts
-from ..kernel import objects
 from ..learn import learning, report
 from . import context
 
@@ -24,22 +22,12 @@ def learn(state_dir: str, seconds: float, cgroup: Optional[str], form: str, sour
     :param form: ``text``, ``json`` or ``vars``.
     :param source: the C source or object of the programs; None: what the role has brought.
     """
-    objects.need_root()
-    known = mounts.read()
-    scope = None if cgroup is None else _existing(cgroups.resolve(cgroup, known))
-    root = cgroups.resolve("/", known)
-    found = learning.learn(source or _brought(state_dir), seconds, scope, root, wait, context.say)
+    found = learning.of_host(source or _brought(state_dir), seconds, cgroup, wait, context.say)
     if form == "json":
         context.show_json(found)
     else:
         context.show(report.yaml(found["variables"]) if form == "vars" else report.table(found, context.size))
     return context.OK
-
-
-def _existing(path: str) -> str:
-    if not os.path.isdir(path):
-        raise SockredirError(f"cgroup {path} does not exist", "name one that does, or leave out --cgroup")
-    return path
 
 
 def _brought(state_dir: str) -> str:

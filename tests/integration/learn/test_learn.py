@@ -183,7 +183,9 @@ def test_sources_compile_and_errors_are_one_line(host, tmp_path):
     code, text = run(*inside)
     assert (code, text.count("\n")) == (3, 1)
     assert f"the programs that learn are not in {host.state_dir}/src; run the role" in text
-    assert run("--cgroup", "no-such.slice")[1].endswith("does not exist; name one that does, or leave out --cgroup\n")
+    assert run("--cgroup", "no-such.slice", "--source", str(SOURCE))[1].endswith(
+        "does not exist; name one that does, or choose none\n"
+    )
     (tmp_path / "bad.bpf.o").write_bytes(b"no object")
     code, text = run(*inside, "--source", str(tmp_path / "bad.bpf.o"))
     assert (code, text.count("\n")) == (3, 1)

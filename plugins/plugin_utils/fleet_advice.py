@@ -1,0 +1,73 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a fleet has learned, from what its hosts have. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Report = dict[str, Any]
+
+SCHEMA_VERSION = 1
+#: From the one that a single host is enough for.
+_VERDICTS = ("leave", "accelerate", "no-gain")
+
+
+def advise(results: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]]) -> Report:
+    """One report on all hosts.
+
+    :param results: what M(ebpf.sockredir.sockredir_learn) returned, by host; without ``report`` if it failed there.
+    :param groups: the inventory's hosts by group.
+    """
+    learned = {name: result["report"] for name, result in results.items() if "report" in result}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "hosts": [_host(name, results[name]) for name in sorted(results)],
+        "ports": _ports(learned),
+        "groups": _agreed(learned, groups),
+    }
+
+
+def _host(name: str, result: Mapping[str, Any]) -> Report:
+    if "report" in result:
+        return {"name": name, "status": "learned", "reason": "", **result["report"]}
+    status = "unreachable" if result.get("unreachable") else "failed"
+    return {"name": name, "status": status, "reason": str(result.get("msg", ""))}
+
+
+def _ports(learned: Mapping[str, Report]) -> list[Report]:
+    """A line for each port over all hosts, most bytes first."""
+    found: dict[int, dict[str, Report]] = {}
+    for name, report in learned.items():
+        for entry in report["ports"]:
+            if not entry["passing"]:
+                found.setdefault(entry["port"], {})[name] = entry
+    merged = [_port(port, entries) for port, entries in found.items()]
+    return sorted(merged, key=lambda one: (-one["bytes"], one["port"]))
+
+
+def _port(port: int, entries: Mapping[str, Report]) -> Report:
+    by_verdict = {
+        verdict: sorted(name for name, entry in entries.items() if entry["verdict"] == verdict) for verdict in _VERDICTS
+    }
+    return {
+        "port": port,
+        "verdict": next(verdict for verdict in _VERDICTS if by_verdict[verdict]),
+        "hosts": {verdict: names for verdict, names in by_verdict.items() if names},
+        "reasons": sorted({reason for entry in entries.values() for reason in entry["reasons"]}),
+        "programs": list(dict.fromkeys(name for entry in entries.values() for name in entry["programs"])),
+        "connections": sum(entry["connections"] for entry in entries.values()),
+        "bytes": sum(entry["bytes"] for entry in entries.values()),
+    }
+
+
+def _agreed(learned: Mapping[str, Report], groups: Mapping[str, Sequence[str]]) -> dict[str, Report]:
+    """The variables of each group whose hosts have all learned, and learned the same."""
+    agreed = {}
+    for group, names in groups.items():
+        found = [learned[name]["variables"] for name in names if name in learned]
+        if found and len(found) == len(names) and all(one == found[0] for one in found):
+            agreed[group] = found[0]
+    return agreed
