@@ -136,7 +136,7 @@ def test_killed_it_leaves_nothing(host, learn_object, links):
 def test_ended_it_leaves_nothing(host, learn_object):
     with learning("--cgroup", str(host.cgroup), "--source", learn_object, "--seconds", "300") as run:
         ids = run.ids()
-        assert run.end() == "no TCP connection was seen in 0 s\n"
+        assert run.end().startswith("no TCP connection was seen in ")
     gone(ids)
 
 
