@@ -17,6 +17,7 @@ GROUPS = (
     "reuse",
     "blocking",
     "readiness",
+    "loops",
     "reading",
     "sending",
     "processes",
