@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..calibration import record
-from ..datapath import layout, live
+from ..datapath import intercept_live, layout, live
 from ..errors import SockredirError
+from ..resource.intercept.observe import recorded
 from . import context
 
 Counters = Dict[str, layout.Count]
@@ -31,7 +32,7 @@ def show_counters(state_dir: str, form: str) -> int:
         streams = {"demote_below": below, "source": source.get("source")}
         context.show_json({**as_json(counts, used, budget), "streams": streams})
     elif form == "prometheus":
-        context.show(prometheus(counts, used, budget, below))
+        context.show(prometheus(counts, used, budget, below) + intercepted(document))
     else:
         context.show([*text(counts, used, budget), record.words(below, source)])
     return context.OK
@@ -83,6 +84,21 @@ def prometheus(counts: Counters, used: Optional[int], budget: Optional[int], bel
         meaning = "One-way runs of smaller messages go by TCP."
         lines += _metric("sockredir_demote_below_bytes", "gauge", meaning, [("", below)])
     return lines
+
+
+def intercepted(document: Dict[str, Any]) -> List[str]:
+    """What interception has done, by rule; nothing where its programs are not loaded."""
+    counts = intercept_live.counters(document["pin_dir"])
+    if counts is None:
+        return []
+    names = {0: "", **{rule["slot"]: rule["name"] for rule in recorded(document)}}
+    values = [
+        (f'rule="{names[slot]}",event="{event}"', count)
+        for slot in sorted(names)
+        for event, count in counts[slot].items()
+        if slot or count
+    ]
+    return _metric("sockredir_intercept_events_total", "counter", "What interception has done, by rule.", values)
 
 
 def _metric(name: str, kind: str, meaning: str, values: List[Tuple[str, int]]) -> List[str]:

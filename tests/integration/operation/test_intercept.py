@@ -99,6 +99,9 @@ def test_rules_are_written_changed_and_shown(intercepting, proxy):
     assert f"127.0.0.1:{proxy.port}: listening" in lines
     assert f"[::1]:{proxy.port}: nobody listens: refuse" in lines
 
+    metrics = intercepting.whole.ctl("counters", "--prometheus").stdout
+    assert 'sockredir_intercept_events_total{rule="web",event="claimed"} 1\n' in metrics
+
     other = intercepting.rule(proxy.port, ports=["443"])
     assert intercepting.write(other)["changed"]
     assert intercepting.held()[0].ports == ((443, 443),)
