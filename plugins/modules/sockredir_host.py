@@ -178,14 +178,18 @@ settings:
   type: dict
   sample: {mode: enforce, budget: 268435456, ports: [], exclude_ports: [], cidrs: [], cross_netns: false}
 calibration:
-  description:
-    - Where C(demote_below) comes from. RV(calibration.source) is V(given), V(measured), or V(default) if measuring
-      failed for the reason RV(calibration.problem).
-    - Of a measured one also C(kernel), C(cpu) and C(object_sha256) that it holds for, C(stream_from) (bytes a message,
-      none if streams are TCP's at every size), C(ratios) (bytes a message, and redirected by plain throughput) and
-      C(request_us) (median of a request of 64 bytes and its answer).
+  description: Where C(demote_below) of the settings comes from.
   returned: success and O(state) is not V(absent)
   type: dict
+  contains:
+    source: {description: 'V(given), V(measured), or V(default) if measuring failed.', type: str}
+    problem: {description: Why measuring failed., type: str}
+    kernel: {description: The kernel that it was measured on., type: str}
+    cpu: {description: The CPU model that it was measured on., type: str}
+    object_sha256: {description: The object that it was measured with., type: str}
+    stream_from: {description: Bytes a message; V(null) if one-way streams are TCP's at every size., type: int}
+    ratios: {description: Redirected by plain throughput one way by bytes a message; above 1 is faster., type: dict}
+    request_us: {description: Median of a request of 64 bytes and its answer by way., type: dict}
   sample: {source: measured, kernel: 6.12.43, cpu: EPYC, stream_from: 65536, ratios: {'65536': 1.2}}
 files:
   description: Tool, library and unit, and the SHA-256 of each; of a symlink, where it leads.

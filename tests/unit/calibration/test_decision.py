@@ -31,10 +31,9 @@ def streams(default, **by_kib):
         (SLOW, False),
         ((), False),
         ((2.0, 2.0), False),  # too few to say anything
-        ((1.1, 1.1, 1.1), True),
         ((1.0, 1.0, 1.0, 1.0, 1.0), False),  # no margin
-        ((1.02, 1.02, 1.02), False),
-        ((1.03, 1.03, 1.03), True),
+        ((1.09, 1.09, 1.09), False),
+        ((1.1, 1.1, 1.1), True),
         ((0.5, 1.2, 1.2, 1.2, 1.2), True),  # one turn disturbed
         ((0.5, 0.9, 1.2, 1.2, 1.2), False),  # two of five are too many
         ((0.5,) * 3 + (1.2,) * 6, True),
