@@ -29,6 +29,8 @@ _SIZES = (1, 2, 60, 1000, 4096, 20000, 32768, 33000, 65536, 130000)
 _MOST = 131072
 #: Seconds without progress after which a connection that nobody broke counts as hung.
 _PATIENCE = 20
+#: Connections that lose segments at the same time, and seconds: TCP sends again after 0.2 and 0.6.
+_LOSSY, _DEAF = 32, 0.8
 _TCP_REPAIR = 19
 
 _SETTINGS = (
@@ -85,11 +87,11 @@ class End:
                 raise
             return None
 
-    def send(self):
+    def send(self, size=None):
         """One message, in one buffer or several."""
         if self.shut:
             return
-        data = self.out.part(self.out.sent, self.chance.choice(_SIZES))
+        data = self.out.part(self.out.sent, size or self.chance.choice(_SIZES))
         if self.chance.random() < 0.2:
             cut = self.chance.randrange(len(data) + 1)
             self.out.sent += self._try(self.sock.sendmsg, [data[:cut], data[cut:]]) or 0
@@ -171,6 +173,11 @@ class End:
     def finish(self):
         """Send no more, read to the end of the stream: all that was sent has come."""
         self.shutdown()
+        self.read_to_end()
+        self.link.finished.wait(_PATIENCE)
+
+    def read_to_end(self):
+        """Read to the end of the stream, or Mismatch."""
         last = time.monotonic()
         while not self.link.broken:
             data = self.recv(_SIZES[-1])
@@ -182,7 +189,6 @@ class End:
                 raise Mismatch(f"{self.incoming.name}: hangs at {self.incoming.read} of {self.incoming.sent}")
             else:
                 select.select([self.sock], [], [], 0.2)
-        self.link.finished.wait(_PATIENCE)
 
 
 class Link:
@@ -238,6 +244,25 @@ class Link:
         other.result()
         while second.recv():  # what is left is right, too
             pass
+
+    def begin_to_lose(self):
+        """The first end hears nothing any more, not even an acknowledgement; the second end half of what comes."""
+        for end, one_in in zip(self.ends, (1, 2)):
+            end.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else one message is on its way at most
+            libc.lose_segments(end.sock, one_in)
+
+    def end_losing(self):
+        """Nothing is lost any more, and the first end says that it has sent all."""
+        for end in self.ends:
+            libc.lose_no_more(end.sock)
+        self.ends[0].shutdown()
+
+    def end_well(self):
+        """All that the first end has sent arrives, once."""
+        first, second = self.ends
+        second.read_to_end()
+        if second.incoming.read != first.out.sent:
+            raise Mismatch(f"{first.out.name}: {second.incoming.read} of {first.out.sent} bytes came")
 
     def close(self):
         """Close what is open."""
@@ -312,6 +337,30 @@ def _lane(net, seed, deadline, counts):
         counts.append(sum(stream.read for stream in link.streams))
 
 
+def _lossy_lane(net, seed, deadline):
+    """Many connections at a time on which TCP sends again what has come, merged with what has not."""
+    chance = random.Random(seed)
+    listener = net.listen()
+    for number in itertools.count():
+        if time.monotonic() > deadline:
+            return
+        links = [Link(f"{seed} {number}.{index}", net.pair(listener=listener), chance) for index in range(_LOSSY)]
+        for link in links:
+            link.begin_to_lose()
+        size = chance.choice((50, 5000, 20000))
+        for _turn in range(6):
+            for link in links:
+                link.ends[0].send(size)
+                link.ends[1].recv(_SIZES[-1])
+            time.sleep(0.005)
+        time.sleep(_DEAF)
+        for link in links:
+            link.end_losing()
+        for link in links:
+            link.end_well()
+            link.close()
+
+
 def _operator(net, seed, deadline):
     chance = random.Random(seed)
     while time.monotonic() < deadline:
@@ -325,6 +374,7 @@ def play(net, seed, seconds, lanes=8):
     deadline = time.monotonic() + seconds
     counts = []
     tasks = [Task(_lane, net, f"{seed}/{index}", deadline, counts) for index in range(lanes)]
+    tasks.append(Task(_lossy_lane, net, f"{seed}/lossy", deadline))
     tasks.append(Task(_operator, net, f"{seed}/operator", deadline))
     wrong = []
     for task in tasks:

@@ -18,6 +18,8 @@ SIOCATMARK = 0x8905
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
+SO_ATTACH_FILTER = 26
+SO_DETACH_FILTER = 27
 SO_ZEROCOPY = 60
 SO_NETNS_COOKIE = 71
 MSG_ZEROCOPY = 0x4000000
@@ -150,6 +152,24 @@ def disconnect(sock):
     """connect(2) to AF_UNSPEC: dissolve the association, keep the socket."""
     address = struct.pack("H14x", socket.AF_UNSPEC)
     _checked(_LIBC.connect(sock.fileno(), address, len(address)))
+
+
+def lose_segments(sock, one_in):
+    """Drop one in so many segments that come to the socket, by chance, until :func:`lose_no_more`."""
+    program = (
+        struct.pack("HBBI", 0x20, 0, 0, 0xFFFFF038)  # load a random number: SKF_AD_OFF + SKF_AD_RANDOM
+        + struct.pack("HBBI", 0x35, 0, 1, min(0xFFFFFFFF, int((1 << 32) / one_in)))  # at least that?
+        + struct.pack("HBBI", 0x06, 0, 0, 0xFFFFFFFF)  # take all of it
+        + struct.pack("HBBI", 0x06, 0, 0, 0)  # nothing
+    )
+    buffer = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("HP", len(program) // 8, ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, head)
+
+
+def lose_no_more(sock):
+    """All segments come again."""
+    sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def ioctl_int(sock, request):
