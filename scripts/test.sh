@@ -127,6 +127,12 @@ effects_stage() {
 	fi
 }
 
+# With the proxies that connections are intercepted for.
+integration() {
+	need_servers haproxy libnginx-mod-stream nginx redsocks squid
+	live "$ROOT/tests/integration" "$@"
+}
+
 # Servers and clients that people run, as the distribution packages them.
 programs() {
 	need_servers apache2 curl default-jdk-headless haproxy iperf3 mariadb-client mariadb-server memcached mosquitto mosquitto-clients \
@@ -173,14 +179,14 @@ unit)
 	finish
 	;;
 integration)
-	live_stage integration "$ROOT/tests/integration" "$@"
+	effects_stage integration integration "$@"
 	finish
 	;;
 test)
 	stage lint lint
 	stage 'ansible-test sanity' sanity
 	unit_everywhere
-	live_stage integration "$ROOT/tests/integration"
+	effects_stage integration integration
 	live_stage conformance "$ROOT/tests/conformance"
 	effects_stage programs programs
 	browser_stage
