@@ -18,6 +18,9 @@
 #define TCP_NOTSENT_LOWAT 25
 #define LOWAT_OURS	  1
 
+/* In the send buffer: a writer that never pauses. */
+#define MUCH_TO_SEND (128U << 10)
+
 /* On TCP for the moment. */
 static __always_inline bool is_away(const struct sockredir_side *own)
 {
@@ -44,13 +47,34 @@ static __always_inline void spare_uring(struct sockredir_side *own)
 		own->way_back = SOCKREDIR_WAY_BACK_UNAIDED;
 }
 
+/*
+ * Setting the limit wakes whoever sleeps on the socket. That is as it should be for a writer that
+ * waits for room, and makes a recv say EAGAIN.
+ */
+static __always_inline bool wakes_a_reader(const struct tcp_sock *tp)
+{
+	struct sock *sk = (struct sock *)&tp->inet_conn.icsk_inet.sk;
+
+	return has_sleeper(sk) && !(BPF_CORE_READ(sk, sk_socket, flags) & 1UL << SOCK_NOSPACE);
+}
+
+/* Once helped, it is helped until all is delivered. */
+static __always_inline bool needs_help(struct bpf_sock_ops *ctx, const struct tcp_sock *tp,
+				       const struct sockredir_side *own)
+{
+	__u32 left = tp->write_seq - tp->snd_una;
+	bool much = left > (tp->notsent_lowat ? 0 : MUCH_TO_SEND);
+
+	return is_away(own) && own->way_back == SOCKREDIR_WAY_BACK && much && window_is_open(ctx, tp);
+}
+
 static __always_inline void limit_unsent(struct bpf_sock_ops *ctx, const struct tcp_sock *tp,
 					 const struct sockredir_side *own)
 {
-	bool helps = is_away(own) && own->way_back == SOCKREDIR_WAY_BACK && window_is_open(ctx, tp);
-	__u32 lowat = helps ? LOWAT_OURS : 0;
+	__u32 lowat = needs_help(ctx, tp, own) ? LOWAT_OURS : 0;
 
-	if ((tp->notsent_lowat == 0 || tp->notsent_lowat == LOWAT_OURS) && tp->notsent_lowat != lowat)
+	if ((tp->notsent_lowat == 0 || tp->notsent_lowat == LOWAT_OURS) && tp->notsent_lowat != lowat &&
+	    !wakes_a_reader(tp))
 		bpf_setsockopt(ctx, SOL_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
 }
 

@@ -55,6 +55,10 @@ struct socket_wq {
 	struct wait_queue_head wait;
 } __kernel_struct;
 
+struct socket {
+	unsigned long flags;
+} __kernel_struct;
+
 /* On kernels for real-time there is no such word in a spinlock. */
 struct spinlock {
 	struct {
@@ -87,6 +91,7 @@ struct sock {
 	int sk_err;
 	__u8 sk_shutdown;
 	struct socket_wq *sk_wq;
+	struct socket *sk_socket;
 	void *sk_user_data; /* struct sk_psock, with flags in the lower bits */
 } __kernel_struct;
 
@@ -155,6 +160,7 @@ struct task_struct {
 #define SOCK_RCVBUF_LOCK 2
 #define RCV_SHUTDOWN	 1
 #define PF_IO_WORKER	 0x10
+#define SOCK_NOSPACE	 2 /* the number of a bit */
 
 /* Did the program choose the size of its receive buffer, by SO_RCVBUF? */
 static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)

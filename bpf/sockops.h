@@ -97,7 +97,7 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct tcp_soc
 	if (!why)
 		why = add_socket(ctx, tp, &names, server);
 	count(why ? why : SOCKREDIR_SOCKET_ADDED, 0);
-	if (!why && s)
+	if (s && (!why || why == SOCKREDIR_OBSERVED))
 		trace(s, &names.self, ctx->op);
 }
 
