@@ -249,6 +249,7 @@ _SIZES = (1, 27, 100, 1448, 3000, 4096, 10000, 30001, 32741, 32769, 40000, 65483
 @case(
     BOTH,
     bound=200,
+    in_states=False,
 )
 def stopped_readers_of_any_size(net, log):
     """Messages of 1 byte to 4 MB until stopped readers block them; all resume promptly, with every byte."""
