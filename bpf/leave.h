@@ -73,9 +73,9 @@ static __always_inline bool no_redirect_in_flight(struct sockredir_side *side)
  * several threads read one socket (tcp_bpf_recvmsg_parser() keeps it while it waits). Outside, TCP
  * would look for bytes that are gone.
  */
-static __always_inline bool count_is_right(const struct tcp_sock *tp)
+static __always_inline bool count_is_right(const struct tcp_sock *tp, const struct sockredir_side *own)
 {
-	return tp->copied_seq == tp->rcv_nxt;
+	return tp->copied_seq == tp->rcv_nxt || !has_one_queue(own);
 }
 
 /* TCP's bytes that wait for memory to be queued. */
@@ -111,7 +111,7 @@ static __always_inline bool done_here(const struct sockredir_settings *s, const 
 static __always_inline bool leave(struct sockredir_key *self, const struct tcp_sock *tp,
 				  struct sockredir_side *own, struct sockredir_side *peer)
 {
-	if ((own->flags & SOCKREDIR_SIDE_LEFT) || !count_is_right(tp) || !may_leave(own, peer))
+	if ((own->flags & SOCKREDIR_SIDE_LEFT) || !count_is_right(tp, own) || !may_leave(own, peer))
 		return false;
 	__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_LEFT);
 	peers_delete(self);
