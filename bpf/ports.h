@@ -43,6 +43,7 @@ static __always_inline void account(const struct sockredir_flow *flow, const str
 	const struct sockredir_side *a = &flow->side[0], *b = &flow->side[1];
 	struct sockredir_port *port;
 	__u16 number = server_port(flow, id);
+	__u32 messages;
 
 	port = number ? port_make(number) : NULL;
 	if (!port)
@@ -50,12 +51,16 @@ static __always_inline void account(const struct sockredir_flow *flow, const str
 	__sync_fetch_and_add(&port->connections, 1);
 	__sync_fetch_and_add(&port->messages, (__u64)a->messages + b->messages);
 	__sync_fetch_and_add(&port->bytes, a->bytes + b->bytes);
-	if (a->messages + b->messages <= BRIEF_MESSAGES) {
+	messages = a->messages + b->messages;
+	if (messages <= BRIEF_MESSAGES) {
 		__sync_fetch_and_add(&port->brief, 1);
 		change_worth(port, WORTH_BRIEF);
 	} else if (a->state == SOCKREDIR_DEMOTED || b->state == SOCKREDIR_DEMOTED) {
 		__sync_fetch_and_add(&port->demoted, 1);
 		change_worth(port, WORTH_DEMOTED);
+	} else {
+		change_worth(port,
+			     messages / WORTH_EARNED < WORTH_EARNED ? messages / WORTH_EARNED : WORTH_EARNED);
 	}
 }
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,21 @@ def _initialise(place, data):
     place.must([*_USER, _program("initdb"), "--no-sync", "-A", "trust", "-D", str(data)])
 
 
+def _wait_until_ready(place):
+    """It listens before it answers."""
+    deadline = time.monotonic() + 60 * place.patience
+    while place.run(_client("pg_isready")).exit:
+        assert time.monotonic() < deadline, "PostgreSQL does not get ready"
+        time.sleep(0.1)
+
+
 @contextlib.contextmanager
 def serve(place):
     data = place.prepared("data", lambda data: _initialise(place, data))
     options = {"port": _PORT, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
     words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     with place.serving([*_USER, _program("postgres"), "-D", str(data), *words], _PORT, log="postgres"):
+        _wait_until_ready(place)
         _must(place, "pgbench", "-i", "-q")
         _sql(place, "CREATE TABLE copied (number int, words text)")
         yield place

@@ -152,7 +152,7 @@ class Interception:
     @contextlib.contextmanager
     def without(self, program: str):
         """Nothing attached of this program meanwhile."""
-        attach_type = next(hook for hook in hooks.HOOKS if hook.section.endswith("/" + program)).attach_type
+        (attach_type,) = (hook.attach_type for hook in hooks.HOOKS if hook.section.endswith("/" + program))
         with contextlib.ExitStack() as stack:
             held = stack.enter_context(libbpf.get(str(self.pin_dir / program)))
             for group in (self.apps, self.proxy):

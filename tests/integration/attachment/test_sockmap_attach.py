@@ -308,7 +308,7 @@ def test_bad_input_gets_one_line_and_changes_nothing(bench, tmp_path):
         ({"map": bench.path("nothing")}, "map: nothing is pinned at"),
         ({"map": "/etc/passwd"}, "/etc/passwd is not a pin: it is not on a bpffs"),
         ({"map": bench.path("folder")}, "is a directory, not a pin"),
-        ({"cgroup": bench.cgroup, "program": bench.path("map")}, "is of type sk_msg, but a cgroup takes sock_ops;"),
+        ({"cgroup": bench.cgroup, "program": bench.path("map")}, "is of type sk_msg, but a cgroup takes sock_ops or"),
         ({"map": peers, "program": sockops}, "is of type sock_ops, but a map takes sk_msg or sk_skb;"),
         ({"cgroup": bench.cgroup, "program": peers}, f"program: {peers} is a pin of a map"),
         ({"cgroup": bench.cgroup, "program": bench.path("nothing")}, "program: nothing is pinned at"),

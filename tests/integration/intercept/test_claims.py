@@ -110,7 +110,7 @@ class Crowd:
             parts.append(part)
             if not part:
                 self.selector.unregister(key.fileobj)
-                if b"".join(parts).decode().split("|")[0] != wanted:
+                if b"".join(parts).decode().partition("|")[0] != wanted:
                     self.wrong.append((wanted, parts))
                 self.end(key.fileobj, source)
 

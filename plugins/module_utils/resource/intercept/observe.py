@@ -21,10 +21,12 @@ def observe(pin_dir: str, document: Optional[manifest.Manifest]) -> Observed:
 
     :raises SockredirError: the map is of another version.
     """
+    rules, noted = intercept_live.read_rules(pin_dir), recorded(document)
     return Observed(
-        rules=intercept_live.read_rules(pin_dir),
-        recorded=recorded(document),
-        attached=attached(document),
+        rules=rules,
+        recorded=noted,
+        # A host without interception is not asked where cgroups are.
+        attached=attached(document) if noted or rules is not None else {},
         committed=bool(document and document["committed"]),
     )
 
