@@ -5,7 +5,7 @@
 #ifndef SOCKREDIR_ENDPOINT_H
 #define SOCKREDIR_ENDPOINT_H
 
-#include "dialect.h"
+#include "dialect/dialect.h"
 #include "address.h"
 
 /* The two names of a connection in `peers`: as its own end sees it, and as the other end does. */

@@ -16,7 +16,7 @@
 #include "intercept.h"
 
 #define OBJECT_LAYOUT INTERCEPT_LAYOUT
-#include "libbpf.h"
+#include "dialect/libbpf.h"
 
 #define SOCK_STREAM 1
 #define SOCK_DGRAM  2

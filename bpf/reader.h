@@ -11,7 +11,7 @@
 #ifndef SOCKREDIR_READER_H
 #define SOCKREDIR_READER_H
 
-#include "dialect.h"
+#include "dialect/dialect.h"
 
 enum look {
 	LOOK_GONE,  /* the socket is not there any more, or cannot be read */

@@ -6,7 +6,7 @@
  * note of them in a flow record. `verdict` sees each message before TCP does and hands it to the
  * receiving socket, or leaves it to TCP: whatever is not surely right and worth it is TCP's.
  */
-#include "dialect.h"
+#include "dialect/dialect.h"
 
 /* Atomics that return the old value: kernels have them since 5.12, clang 14 unless told not. */
 #pragma clang attribute push(__attribute__((target("arch=v3"))), apply_to = function)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: c_source
-short_description: Read a C file together with the headers beside it, as one text
+short_description: Read a C file together with the headers that it includes, as one text
 version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)

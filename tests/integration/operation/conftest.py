@@ -122,7 +122,7 @@ class Whole:
     @property
     def pin_names(self) -> List[str]:
         """The maps of the shipped pair."""
-        with open(ROOT / "bpf" / "maps.h", encoding="utf-8") as text:
+        with open(ROOT / "bpf" / "dialect" / "maps.h", encoding="utf-8") as text:
             return re.findall(r'^}} (\w+) SEC\("\.maps"\);'.replace("}}", "}"), text.read(), re.MULTILINE)
 
     # The same in this process, which is faster, and can be watched and killed.

@@ -29,6 +29,16 @@ def test_each_header_comes_once_in_its_place(sources):
     assert [line for line in lines if "include" in line] == ["#include <stddef.h>"]
 
 
+def test_a_header_in_a_folder_keeps_its_path_and_finds_what_lies_above(sources):
+    (sources / "deep").mkdir()
+    (sources / "deep" / "d.h").write_text('#include "../a.h"\n#include "e.h"\nint d;\n')
+    (sources / "deep" / "e.h").write_text("int e;\n")
+    (sources / "main.c").write_text('#include "a.h"\n#include "deep/d.h"\nint c;\n')
+    lines = join(sources / "main.c").splitlines()
+    assert [line for line in lines if line.startswith("int")] == ["int a;", "int e;", "int d;", "int c;"]
+    assert '#line 1 "deep/e.h"' in lines
+
+
 def test_a_missing_header_is_an_error(sources):
     (sources / "a.h").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.h"):

@@ -19,7 +19,7 @@ BPF = Path(__file__).resolve().parents[3] / "bpf"
 def sections() -> list:
     return [
         name
-        for file in sorted(BPF.glob("*.[ch]"))
+        for file in sorted(BPF.rglob("*.[ch]"))
         if not file.name.startswith("learn")  # attached for as long as the tool runs, to nothing that is pinned
         for name in re.findall(r'^SEC\("(\w+/?\w*)"\)', file.read_text(), re.M)
     ]

@@ -10,7 +10,7 @@
 #ifndef SOCKREDIR_DIALECT_H
 #define SOCKREDIR_DIALECT_H
 
-#include "sockredir.h"
+#include "../sockredir.h"
 
 #ifdef __BCC__
 #include "bcc.h"
