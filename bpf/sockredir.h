@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What the two programs and user space share: keys and values of the maps.
- * plugins/module_utils/datapath/layout.py mirrors this file; a unit test holds the two together.
+ * layout.py, reasons.py and settings_value.py in plugins/module_utils/datapath mirror this file; a unit
+ * test holds them together.
  *
  * Whoever changes the size, an offset or the meaning of anything here raises SOCKREDIR_LAYOUT:
  * the kernel compares sizes of a pinned map, never what is inside.
@@ -38,7 +39,7 @@ struct sockredir_key {
 
 /*
  * Why something happened: the index into `counters` and the state of a direction of a flow.
- * Each has a line in layout.py. Order is layout: new ones go to the end.
+ * Each has a line in reasons.py. Order is layout: new ones go to the end.
  */
 enum sockredir_reason {
 	SOCKREDIR_UNDECIDED, /* counts nothing: a direction before its first message */

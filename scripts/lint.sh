@@ -15,6 +15,7 @@ lint() {
 	check shellcheck lint_shell
 	check c-warnings lint_c_warnings
 	check c-format lint_c_format
+	check lengths lint_lengths
 	check licences lint_licences
 	check changelog antsibull-changelog lint
 	check build lint_build
@@ -65,6 +66,16 @@ lint_c_format() {
 	files=$(c_files '\.[ch]')
 	# shellcheck disable=SC2086 # a list of names without spaces
 	[ -z "$files" ] || clang-format --dry-run --Werror $files
+}
+
+# A file that is longer has more than one subject. A module's documentation has to be in its file.
+lint_lengths() {
+	tracked_files | tr '\0' '\n' | grep -E '(^run|\.(py|c|h|sh))$' | xargs awk '
+		FNR == 1 { lines = 0; prose = 0 }
+		/^(DOCUMENTATION|EXAMPLES|RETURN) = r"""$/ { prose = 1 }
+		!prose && ++lines == 401 { print FILENAME ": more than 400 lines"; long = 1 }
+		/^"""$/ { prose = 0 }
+		END { exit long }'
 }
 
 lint_licences() { reuse lint --lines; }

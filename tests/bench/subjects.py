@@ -95,7 +95,7 @@ def subjects(
 ) -> Iterator[Dict[str, Subject]]:
     """The subjects of these names, ready to be used.
 
-    :param settings: of sockredir, see layout.Settings.
+    :param settings: of sockredir, see settings_value.Settings.
     """
     directory = Path(tempfile.mkdtemp(prefix="sockredir-bench-"))
     # Servers that are not root go through.

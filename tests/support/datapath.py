@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, live, settings_value
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, loader
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,8 +57,8 @@ class Redirection:
     def set(self, **settings) -> None:
         """Write settings; what is not named has its default. ``mode`` by name."""
         if isinstance(settings.get("mode"), str):
-            settings["mode"] = layout.Mode[settings["mode"].upper()]
-        live.write_settings(str(self.pin_dir), str(self.state_dir), layout.Settings(**settings))
+            settings["mode"] = settings_value.Mode[settings["mode"].upper()]
+        live.write_settings(str(self.pin_dir), str(self.state_dir), settings_value.Settings(**settings))
 
     def set_raw(self, value: bytes) -> None:
         """Write anything at all as settings."""

@@ -28,10 +28,6 @@ FLOORS = (
     {"tool"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-#: The longest that a file may be.
-LINES = 400
-#: Not yet split.
-LONG: Set[str] = {"datapath.layout"}
 
 
 def dotted(path: Path) -> str:
@@ -133,9 +129,3 @@ def test_the_library_imports_only_itself_and_the_standard_library():
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not [one for one in names if one.startswith(("ansible", "sockredir"))], name
-
-
-@pytest.mark.parametrize("name", sorted(PATHS))
-def test_no_file_is_long(name):
-    long = len(PATHS[name].read_text(encoding="utf-8").splitlines()) > LINES
-    assert long == (name in LONG), "shorter now: take it off the list" if name in LONG else f"more than {LINES} lines"

@@ -16,7 +16,7 @@ import struct
 import time
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple
 
-from ..datapath import budget, layout
+from ..datapath import budget, layout, settings_value
 from ..errors import SockredirError
 from ..host import cgroups, mounts
 from ..kernel import libbpf
@@ -124,9 +124,9 @@ def _opened(path: str) -> Iterator[int]:
 
 def _tell(found: Loadable) -> None:
     """Redirect what comes, whatever its size."""
-    told = layout.Settings(budget=budget.default_budget(), demote_below=0)
+    told = settings_value.Settings(budget=budget.default_budget(), demote_below=0)
     with libbpf.Map(libbpf.Fd(os.dup(found.map("settings").fileno()))) as settings:
-        for value in layout.change_steps(bytes(layout.SETTINGS_SIZE), told):
+        for value in settings_value.change_steps(bytes(layout.SETTINGS_SIZE), told):
             settings.update(struct.pack("=I", 0), value)
 
 

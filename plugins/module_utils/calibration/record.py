@@ -15,7 +15,7 @@ import os
 import platform
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional
 
-from ..datapath import layout
+from ..datapath import settings_value
 from ..errors import SockredirError
 from . import decision
 
@@ -78,7 +78,7 @@ def found(measure: Callable[[], decision.Measured], key: Mapping[str, Any]) -> D
     try:
         measured = measure()
     except SockredirError as error:
-        return Demotion(layout.DEFAULT_DEMOTE_BELOW, {"source": DEFAULT, **key, "problem": error.message})
+        return Demotion(settings_value.DEFAULT_DEMOTE_BELOW, {"source": DEFAULT, **key, "problem": error.message})
     smallest = decision.stream_from(measured.streams)
     record = {
         "source": MEASURED,

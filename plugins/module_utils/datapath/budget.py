@@ -9,7 +9,8 @@ import os
 import re
 
 from ..errors import SockredirError
-from . import layout
+from .layout import LayoutError
+from .settings_value import DEFAULT_BUDGET, MIN_BUDGET
 
 TCP_MEM = "/proc/sys/net/ipv4/tcp_mem"
 _UNITS = {"": 1, "B": 1}
@@ -30,9 +31,25 @@ def size(text: str, option: str) -> int:
 
 
 def default_budget() -> int:
-    """The budget, in bytes, where the operator names none; see :func:`..datapath.layout.default_budget`."""
+    """The budget, in bytes, if the operator names none; see :func:`from_tcp_mem`."""
     try:
         with open(TCP_MEM, encoding="ascii") as figures:
-            return layout.default_budget(figures.read(), os.sysconf("SC_PAGE_SIZE"))
+            return from_tcp_mem(figures.read(), os.sysconf("SC_PAGE_SIZE"))
     except OSError:
-        return layout.DEFAULT_BUDGET
+        return DEFAULT_BUDGET
+
+
+def from_tcp_mem(tcp_mem: str, page_size: int) -> int:
+    """Bytes: 256 MiB, or half of the first figure of net.ipv4.tcp_mem if that is less.
+
+    Past that figure the kernel's TCP as a whole leaves the state without memory pressure
+    (tcp(7), tcp_mem), so redirected bytes must stay well under it.
+
+    :param tcp_mem: str, text of /proc/sys/net/ipv4/tcp_mem (pages).
+    :param page_size: int, bytes.
+    """
+    try:
+        pages = int(tcp_mem.split()[0])
+    except (IndexError, ValueError) as error:
+        raise LayoutError(f"net.ipv4.tcp_mem is not three numbers: {tcp_mem!r}") from error
+    return max(MIN_BUDGET, min(DEFAULT_BUDGET, pages * page_size // 2))

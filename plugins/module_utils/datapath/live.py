@@ -15,7 +15,7 @@ from typing import Dict, Iterator, List, Optional, Tuple
 
 from ..errors import SockredirError
 from ..kernel import libbpf
-from . import layout
+from . import layout, settings_value
 from .settings import Found
 
 _FIRST = struct.pack("=I", 0)
@@ -58,7 +58,7 @@ def read_settings(pin_dir: str) -> Optional[Found]:
 
 def _decode(raw: bytes) -> Found:
     try:
-        settings = layout.decode_settings(raw)
+        settings = settings_value.decode_settings(raw)
     except layout.LayoutError as error:
         return Found(raw, None, error.message)
     # A writer brackets its change in milliseconds, so an odd number that is seen means one that was killed.
@@ -74,7 +74,7 @@ def _value(settings: libbpf.Map) -> bytes:
     return settings.lookup(_FIRST) or bytes(layout.SETTINGS_SIZE)
 
 
-def write_settings(pin_dir: str, state_dir: str, wanted: layout.Settings) -> bytes:
+def write_settings(pin_dir: str, state_dir: str, wanted: settings_value.Settings) -> bytes:
     """Tell the programs something else, in the order that no socket meets half of it; a running trace goes on.
 
     :returns: what the map held before.
@@ -83,7 +83,7 @@ def write_settings(pin_dir: str, state_dir: str, wanted: layout.Settings) -> byt
     with _settings_for_writing(pin_dir, state_dir) as settings:
         before = _value(settings)
         trace_until = _TRACE_UNTIL.unpack_from(before, _TRACE_AT)[0]
-        for value in layout.change_steps(before, wanted._replace(trace_until=trace_until)):
+        for value in settings_value.change_steps(before, wanted._replace(trace_until=trace_until)):
             settings.update(_FIRST, value)
         return before
 

@@ -15,7 +15,7 @@ import re
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from ..errors import SockredirError
-from .layout import DEFAULT_DEMOTE_BELOW, Mode, Settings, encode_settings
+from .settings_value import DEFAULT_DEMOTE_BELOW, Mode, Settings, encode_settings
 
 Wanted = Dict[str, Any]
 Range = Tuple[int, int]

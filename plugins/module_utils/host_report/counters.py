@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from ..datapath import layout, live
+from ..datapath import layout, live, settings_value
 
 NOTHING: Dict[str, Any] = {"mode": None, "settings": None, "counters": None, "flows": None, "memory": None}
 
@@ -34,7 +34,7 @@ def _counters(counts: Dict[str, layout.Count]) -> Dict[str, Dict[str, int]]:
     return {reason: {"messages": count.events, "bytes": count.bytes} for reason, count in counts.items()}
 
 
-def _settings(settings: layout.Settings) -> Dict[str, Any]:
+def _settings(settings: settings_value.Settings) -> Dict[str, Any]:
     shown = {**settings._asdict(), "mode": settings.mode.name.lower()}
     # Not settings, but how they are handed over.
     for name in ("generation", "trace_until"):

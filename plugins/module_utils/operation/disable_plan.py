@@ -10,8 +10,8 @@ from typing import Any, Dict, Iterable, Mapping, NamedTuple, Optional, Set
 
 from ..change.step import Plan, Step
 from ..datapath import settings as settings_form
-from ..datapath.layout import Mode
 from ..datapath.settings import Found
+from ..datapath.settings_value import Mode
 from ..host.files import File
 from ..resource.attachment.plan import Change
 from ..resource.setup.plan import Content

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..calibration import record
-from ..datapath import intercept_live, layout, live
+from ..datapath import intercept_live, layout, live, reasons
 from ..errors import SockredirError
 from ..resource.intercept.observe import recorded
 from . import context
@@ -50,7 +50,7 @@ def as_json(counts: Counters, used: Optional[int], budget: Optional[int]) -> Dic
 def text(counts: Counters, used: Optional[int], budget: Optional[int]) -> List[str]:
     """A table of what has happened at least once."""
     lines = [f"{'reason':<16} {'what':<8} {'count':>14} {'bytes':>12}  meaning"]
-    for reason, (unit, meaning) in layout.DESCRIPTIONS.items():
+    for reason, (unit, meaning) in reasons.DESCRIPTIONS.items():
         count = counts.get(reason.label)
         if count and count.events:
             size = context.size(count.bytes) if count.bytes else ""
@@ -64,15 +64,15 @@ def text(counts: Counters, used: Optional[int], budget: Optional[int]) -> List[s
 def prometheus(counts: Counters, used: Optional[int], budget: Optional[int], below: Optional[int] = None) -> List[str]:
     """The text exposition format, for the node exporter's textfile collector."""
     lines: List[str] = []
-    for unit in layout.Unit:
-        known = [reason for reason, (kind, _text) in layout.DESCRIPTIONS.items() if kind is unit and reason]
+    for unit in reasons.Unit:
+        known = [reason for reason, (kind, _text) in reasons.DESCRIPTIONS.items() if kind is unit and reason]
         values = [
             (f'reason="{reason.label}"', counts[reason.label].events) for reason in known if reason.label in counts
         ]
         lines += _metric(
             f"sockredir_{unit.value}s_total", "counter", f"{unit.value.capitalize()}s by what became of them.", values
         )
-    messages = [r for r, (kind, _text) in layout.DESCRIPTIONS.items() if kind is layout.Unit.MESSAGE and r]
+    messages = [r for r, (kind, _text) in reasons.DESCRIPTIONS.items() if kind is reasons.Unit.MESSAGE and r]
     values = [(f'reason="{reason.label}"', counts[reason.label].bytes) for reason in messages if reason.label in counts]
     lines += _metric("sockredir_message_bytes_total", "counter", "Bytes of messages by what became of them.", values)
     lines += _metric("sockredir_flows", "gauge", "Connections in the map.", [("", layout.flows_now(counts))])

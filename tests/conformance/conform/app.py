@@ -281,6 +281,15 @@ def readable(sock, seconds=SOON):
     return bool(poller.poll(seconds * 1000))
 
 
+def events(sock, mask=select.POLLIN | select.POLLOUT | select.POLLRDHUP):
+    """The names of what poll reports at once."""
+    poller = select.poll()
+    poller.register(sock, mask)
+    names = ("POLLIN", "POLLOUT", "POLLERR", "POLLHUP", "POLLRDHUP")
+    ready = dict(poller.poll(0)).get(sock.fileno(), 0)
+    return [name for name in names if ready & getattr(select, name)]
+
+
 def quiet(sock, seconds=0.15):
     """True when nothing becomes readable for a moment."""
     return not readable(sock, seconds)

@@ -55,6 +55,7 @@ class Maps:
             open_map("pressure"),
         )
         self._layout = library("datapath.layout")
+        self._value = library("datapath.settings_value")
 
     def counters(self):
         """Events by reason."""
@@ -72,16 +73,14 @@ class Maps:
     def settings(self, **changes):
         """Change some settings, as sockredirctl does it."""
         current = self._settings.lookup(_FIRST)
-        layout = self._layout
-        wanted = layout.Settings() if layout.is_unset(current) else layout.decode_settings(current)
-        for value in layout.change_steps(current, wanted._replace(**changes)):
+        wanted = self._value.Settings() if self._value.is_unset(current) else self._value.decode_settings(current)
+        for value in self._value.change_steps(current, wanted._replace(**changes)):
             self._settings.update(_FIRST, value)
 
     def force(self, mode="enforce", budget=None, **changes):
         """Write settings, with defaults for what is not named; a budget that no tool would take, if need be."""
-        layout = self._layout
-        wanted = layout.Settings(mode=layout.Mode[mode.upper()], **changes)
-        for value in layout.change_steps(self._settings.lookup(_FIRST), wanted):
+        wanted = self._value.Settings(mode=self._value.Mode[mode.upper()], **changes)
+        for value in self._value.change_steps(self._settings.lookup(_FIRST), wanted):
             if budget is not None:
                 value = value[:_BUDGET_AT] + struct.pack("=Q", budget) + value[_BUDGET_AT + 8 :]
             self._settings.update(_FIRST, value)
@@ -97,7 +96,7 @@ class Maps:
 
     def mode(self, name):
         """Switch to enforce, observe or drain."""
-        self.settings(mode=self._layout.Mode[name.upper()])
+        self.settings(mode=self._value.Mode[name.upper()])
 
     def close(self):
         """Close the maps."""

@@ -14,7 +14,7 @@ import subprocess
 import threading
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, settings_value
 from support.datapath import read_exactly
 
 
@@ -119,7 +119,7 @@ def test_a_policy_change_leaves_live_connections_as_they_are(lab):
 
 
 def test_a_connection_made_while_the_policy_changes_stays_on_tcp(lab):
-    raw = layout.encode_settings(layout.Settings(generation=3))
+    raw = settings_value.encode_settings(settings_value.Settings(generation=3))
     lab.redirection.set_raw(raw)
     talk(lab.pair())
     assert redirected(lab) == 0
@@ -127,7 +127,7 @@ def test_a_connection_made_while_the_policy_changes_stays_on_tcp(lab):
 
 
 def nonsense():
-    good = layout.encode_settings(layout.Settings())
+    good = settings_value.encode_settings(settings_value.Settings())
     yield "zeros", bytes(len(good))
     yield "ones", b"\xff" * len(good)
     yield "version", (7).to_bytes(4, "little") + good[4:]
@@ -149,7 +149,7 @@ def test_nonsense_turns_redirection_off_and_harms_nobody(lab, _name, raw):
 
 def test_impossible_counts_ranges_and_prefixes_are_harmless(lab):
     """What stands behind a valid head may be anything: too many entries, ranges that end before they begin."""
-    good = bytearray(layout.encode_settings(layout.Settings()))
+    good = bytearray(settings_value.encode_settings(settings_value.Settings()))
     body = layout.SETTINGS_HEAD.size
     for seed in range(5):
         source = random.Random(seed)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Dict
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live, settings_value
 from support.collection import ROOT
 from support.host import Corner
 from support.module import run_module
@@ -96,7 +96,7 @@ def enabled(host) -> Enabled:
         state_dir=state,
         max_entries={"peers": 1024, "flows": 512},
     )
-    live.write_settings(pins, state, layout.Settings(budget=64 << 20))
+    live.write_settings(pins, state, settings_value.Settings(budget=64 << 20))
     for name, needs in (("receive", {"needs": "one_queue"}), ("verdict", {})):
         _run("sockmap_attach", program=f"{pins}/{name}", map=f"{pins}/peers", state_dir=state, **needs)
     _run("sockmap_attach", program=f"{pins}/sockops", cgroup=str(host.cgroup), state_dir=state)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.calibration import decision, measure, record
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import settings_value
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
@@ -98,7 +98,7 @@ def test_a_host_that_cannot_be_measured_is_enabled_all_the_same(whole):
     readonly = f'mount -o remount,bind,ro {cgroup2_mount()} && exec "$@"'
     result = run_module(name, arguments, prefix=("unshare", "--mount", "sh", "-c", readonly, "sh"))
     assert not result["failed"], result
-    assert result["settings"]["demote_below"] == layout.DEFAULT_DEMOTE_BELOW
+    assert result["settings"]["demote_below"] == settings_value.DEFAULT_DEMOTE_BELOW
     assert result["calibration"]["source"] == "default"
     assert "could not be measured" in str(result.get("warnings")), result
     assert result["committed"]

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, live, settings_value
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import files, systemd
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
@@ -93,13 +93,15 @@ def attached_twice(whole):
 
 def settings_changed(whole):
     found = live.read_settings(str(whole.corner.pin_dir)).settings
-    live.write_settings(str(whole.corner.pin_dir), str(whole.corner.state_dir), found._replace(mode=layout.Mode.DRAIN))
+    live.write_settings(
+        str(whole.corner.pin_dir), str(whole.corner.state_dir), found._replace(mode=settings_value.Mode.DRAIN)
+    )
 
 
 def settings_half_written(whole):
     with live.open_map(str(whole.corner.pin_dir), "settings") as settings:
         raw = settings.lookup(bytes(4))
-        settings.update(bytes(4), layout.change_steps(raw, layout.decode_settings(raw))[0])
+        settings.update(bytes(4), settings_value.change_steps(raw, settings_value.decode_settings(raw))[0])
 
 
 def settings_nonsense(whole):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import reasons, settings_value
 from support.datapath import Redirection
 
 Settings = Dict[str, Any]
@@ -32,7 +32,7 @@ WAYS = {
         Way("observe", {"mode": "observe"}, redirects=False),
         Way("drain", _ENFORCE, (_DRAIN,)),
         Way("back", _ENFORCE, (_DRAIN, _ENFORCE)),
-        Way("budget", _ENFORCE, ({"budget": layout.MIN_BUDGET},)),
+        Way("budget", _ENFORCE, ({"budget": settings_value.MIN_BUDGET},)),
         Way("demoted", _ENFORCE, ({"demote_below": 1 << 30, "demote_after": 1},)),
     )
 }
@@ -40,8 +40,8 @@ WAYS = {
 # Whatever happens on a connection shows in one of these.
 _SIGNS = [
     reason.label
-    for reason, (unit, _text) in layout.DESCRIPTIONS.items()
-    if reason and unit in (layout.Unit.MESSAGE, layout.Unit.SOCKET)
+    for reason, (unit, _text) in reasons.DESCRIPTIONS.items()
+    if reason and unit in (reasons.Unit.MESSAGE, reasons.Unit.SOCKET)
 ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.calibration import decision
 from ansible_collections.ebpf.sockredir.plugins.module_utils.calibration.decision import NEVER, SIZES, Turn
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import settings_value
 
 KIB = 1024
 FAST = (1.2, 1.3, 1.2, 1.25, 1.3)
@@ -70,8 +70,8 @@ def test_the_smallest_size_from_which_on_all_are_won(measured, smallest):
 def test_where_none_is_won_every_message_counts_as_small():
     assert decision.demote_below(None) == NEVER
     assert decision.demote_below(64 * KIB) == 64 * KIB
-    settings = layout.Settings(demote_below=NEVER)
-    assert layout.decode_settings(layout.encode_settings(settings)) == settings
+    settings = settings_value.Settings(demote_below=NEVER)
+    assert settings_value.decode_settings(settings_value.encode_settings(settings)) == settings
 
 
 def test_the_manifest_has_medians_of_what_was_measured():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.calibration import decision, record
 from ansible_collections.ebpf.sockredir.plugins.module_utils.calibration.decision import Measured, Turn
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import settings_value
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 
 KEY = {"kernel": "6.1.0", "cpu": "EPYC", "object_sha256": "ab" * 32}
@@ -54,7 +54,7 @@ def test_a_failure_is_the_default_and_a_warning():
         raise SockredirError("no room for a map", "make room")
 
     found = record.found(fail, KEY)
-    assert found.below == layout.DEFAULT_DEMOTE_BELOW
+    assert found.below == settings_value.DEFAULT_DEMOTE_BELOW
     assert found.record == {"source": "default", **KEY, "problem": "no room for a map"}
     assert "no room for a map" in record.warning(found.record)
 

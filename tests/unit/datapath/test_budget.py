@@ -4,6 +4,7 @@
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import budget as memory
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.settings_value import MIN_BUDGET
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 
 MIB = 1024 * 1024
@@ -33,3 +34,21 @@ def test_no_sizes(text):
 
 def test_the_default_budget_of_this_host():
     assert 0 < memory.default_budget() <= 256 * MIB
+
+
+@pytest.mark.parametrize(
+    ("tcp_mem", "budget"),
+    [
+        ("287901\t383868\t575802\n", 256 << 20),
+        ("10000 13000 20000", 10000 * 4096 // 2),
+        ("1 2 3", MIN_BUDGET),
+    ],
+)
+def test_the_budget_of_a_hosts_tcp_mem(tcp_mem, budget):
+    assert memory.from_tcp_mem(tcp_mem, 4096) == budget
+
+
+@pytest.mark.parametrize("tcp_mem", ["", "many"])
+def test_tcp_mem_that_is_nonsense(tcp_mem):
+    with pytest.raises(SockredirError):
+        memory.from_tcp_mem(tcp_mem, 4096)

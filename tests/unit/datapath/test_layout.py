@@ -10,16 +10,10 @@ import struct
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.layout import (
-    Count,
-    Flow,
-    Key,
-    LayoutError,
-    Mode,
-    Reason,
-    Settings,
-)
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, reasons
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.layout import Count, Flow, Key, LayoutError
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.reasons import Reason
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.settings_value import Mode
 from support import header
 
 HEADER = Path(__file__).resolve().parents[3] / "bpf" / "sockredir.h"
@@ -104,7 +98,7 @@ def test_every_reason_of_the_header_has_a_name_and_a_description():
     body = re.search(r"enum sockredir_reason \{(.*?)\};", HEADER.read_text(), re.S).group(1)
     names = re.findall(r"^\s*SOCKREDIR_(\w+)[,\s]", re.sub(r"/\*.*?\*/", "", body, flags=re.S), re.M)
     assert [name for name in names if name != "REASONS"] == [reason.name for reason in Reason]
-    assert set(layout.DESCRIPTIONS) == set(Reason)
+    assert set(reasons.DESCRIPTIONS) == set(Reason)
 
 
 @pytest.mark.parametrize(
@@ -206,130 +200,3 @@ def event(comm: bytes = b"iperf3", family: int = 4, local: str = "127.0.0.1", re
 )
 def test_event_lines(raw, line):
     assert layout.format_event(layout.decode_event(raw)) == line
-
-
-FULL = Settings(
-    mode=Mode.OBSERVE,
-    budget=1 << 30,
-    cross_netns=True,
-    include=((80, 80), (8000, 8999)),
-    exclude=((8080, 8080),),
-    cidrs=("10.0.0.0/8", "fd00::/8", "0.0.0.0/0", "::/0", "192.0.2.7/32"),
-    demote_below=1000,
-    demote_after=5,
-    leave_after=7,
-    trace_until=9,
-    generation=4,
-)
-
-
-@pytest.mark.parametrize("settings", [Settings(), FULL, Settings(mode=Mode.DRAIN)])
-def test_settings_survive_the_map(settings):
-    raw = layout.encode_settings(settings)
-    assert len(raw) == layout.SETTINGS_SIZE
-    assert layout.decode_settings(raw) == settings
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"mode": Mode.UNSET}, "mode"),
-        ({"mode": 9}, "mode"),
-        ({"budget": 0}, "budget"),
-        ({"budget": 2**63}, "budget"),
-        ({"budget": "1"}, "budget"),
-        ({"budget": True}, "budget"),
-        ({"include": ((9, 8),)}, "ends before it begins"),
-        ({"include": ((0, 8),)}, "include port"),
-        ({"exclude": ((1, 65536),)}, "exclude port"),
-        ({"exclude": ((1, 2),) * 33}, "at most 32"),
-        ({"cidrs": ("10.0.0.1/8",)}, "host bits"),
-        ({"cidrs": ("10.0.0.0/33",)}, "10.0.0.0/33"),
-        ({"cidrs": ("here",)}, "here"),
-        ({"cidrs": ("10.0.0.0/8",) * 17}, "at most 16"),
-        ({"cross_netns": True}, "cross_netns"),
-        ({"demote_after": 0}, "demote_after"),
-        ({"demote_below": -1}, "demote_below"),
-        ({"leave_after": 65}, "leave_after"),
-    ],
-)
-def test_impossible_settings_are_refused(change, said):
-    with pytest.raises(LayoutError, match=said):
-        layout.encode_settings(Settings()._replace(**change))
-
-
-def patched(at: int, value: int, code: str = "=I") -> bytes:
-    raw = bytearray(layout.encode_settings(FULL))
-    struct.pack_into(code, raw, at, value)
-    return bytes(raw)
-
-
-@pytest.mark.parametrize(
-    ("raw", "said"),
-    [
-        (bytes(layout.SETTINGS_SIZE), "never written"),
-        (layout.encode_settings(FULL)[:-1], "bytes"),
-        (layout.encode_settings(FULL) + b"\0", "bytes"),
-        (b"\xff" * layout.SETTINGS_SIZE, "version"),
-        (patched(0, 1), "version 1"),
-        (patched(4, 8), "size 8"),
-        (patched(8, 0), "mode"),
-        (patched(12, 2), "flags"),
-        (patched(16, 0, "=Q"), "budget"),
-        (patched(44, 33), "include ranges"),
-        (patched(48, 2**32 - 1), "exclude ranges"),
-        (patched(52, 17), "CIDRs"),
-        (patched(64, 0), "include port"),
-        (patched(64 + 256 + 16, 129), "129"),
-        (patched(64 + 256 + 16, 100), "host bits"),
-    ],
-)
-def test_nonsense_in_the_map_is_named(raw, said):
-    with pytest.raises(LayoutError, match=said):
-        layout.decode_settings(raw)
-
-
-@pytest.mark.parametrize("generation", [0, 1, 6, 2**32 - 1])
-def test_a_change_is_bracketed_by_generations(generation):
-    before = layout.encode_settings(FULL._replace(generation=generation))
-    wanted = Settings(mode=Mode.DRAIN)
-    begun, written, ended = layout.change_steps(before, wanted)
-    assert layout.decode_settings(begun) == FULL._replace(generation=generation | 1)
-    assert layout.decode_settings(written).generation == generation | 1
-    assert layout.decode_settings(ended).generation % 2 == 0
-    assert layout.decode_settings(ended).generation != generation
-    assert layout.same_settings(layout.decode_settings(ended), wanted)
-
-
-def test_change_of_never_written_settings():
-    assert layout.decode_settings(layout.change_steps(bytes(layout.SETTINGS_SIZE), FULL)[-1]).generation == 2
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (FULL, FULL._replace(generation=8, trace_until=1), True),
-        (FULL, FULL._replace(budget=1 << 20), False),
-        (FULL, FULL._replace(mode=Mode.ENFORCE), False),
-    ],
-)
-def test_same_settings(one, other, same):
-    assert layout.same_settings(one, other) is same
-
-
-@pytest.mark.parametrize(
-    ("tcp_mem", "budget"),
-    [
-        ("287901\t383868\t575802\n", 256 << 20),
-        ("10000 13000 20000", 10000 * 4096 // 2),
-        ("1 2 3", layout.MIN_BUDGET),
-    ],
-)
-def test_default_budget(tcp_mem, budget):
-    assert layout.default_budget(tcp_mem, 4096) == budget
-
-
-@pytest.mark.parametrize("tcp_mem", ["", "many"])
-def test_default_budget_of_nonsense(tcp_mem):
-    with pytest.raises(LayoutError):
-        layout.default_budget(tcp_mem, 4096)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, settings
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import settings, settings_value
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 
 OPTIONS = {
@@ -86,7 +86,7 @@ def test_the_manifests_form_and_the_maps_form_are_one():
             cross_netns=True,
         )
     )
-    there_and_back = layout.decode_settings(layout.encode_settings(settings.to_layout(wanted)))
+    there_and_back = settings_value.decode_settings(settings_value.encode_settings(settings.to_layout(wanted)))
     assert settings.normal(settings.from_layout(there_and_back)) == settings.normal(wanted)
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import Step
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.layout import Mode, Settings
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.settings import Found
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.settings_value import Mode, Settings
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import install, systemd
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File, symlink
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import disable_plan as removal

@@ -13,6 +13,7 @@ GROUPS = (
     "stream",
     "changes",
     "connect",
+    "shutdown",
     "closing",
     "reuse",
     "blocking",

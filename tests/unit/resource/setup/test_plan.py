@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import settings as settings_form
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import settings_value
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.settings import Found
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File, symlink
@@ -151,5 +151,5 @@ def test_each_step_says_its_drift():
 
 
 def test_settings_layout_is_what_a_decoded_map_gives():
-    raw = layout.encode_settings(settings_form.to_layout(SETTINGS))
-    assert settings_plan.steps(SETTINGS, Found(raw, layout.decode_settings(raw), "")) == []
+    raw = settings_value.encode_settings(settings_form.to_layout(SETTINGS))
+    assert settings_plan.steps(SETTINGS, Found(raw, settings_value.decode_settings(raw), "")) == []
