@@ -8,6 +8,8 @@
  */
 #include "learn.h"
 #include "learn_kernel.h"
+#include "learn_local.h"
+#include "learn_signs.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -37,6 +39,30 @@ struct {
 	__type(value, __u8);
 } listened SEC(".maps");
 
+/* How long there was traffic between two programs of this host, by the server's port. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u16);
+	__type(value, struct learn_activity);
+} activity SEC(".maps");
+
+/* Messages sent, for whoever sees that learning does not cost too much. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} messages SEC(".maps");
+
+/* Which window of watching this is: user space looks away now and then, and counts up. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} window SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
 	__uint(max_entries, 1);
@@ -60,36 +86,6 @@ static __always_inline void lose(__u32 what)
 
 	if (count)
 		__sync_fetch_and_add(count, 1);
-}
-
-static __always_inline bool is_tcp(const struct sock *sk)
-{
-	return sk->sk_protocol == TCP_PROTOCOL &&
-	       (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6);
-}
-
-static __always_inline bool is_loopback(__be32 ip4)
-{
-	return (ip4 & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
-}
-
-static __always_inline bool same_host_v4(__be32 local, __be32 remote)
-{
-	return local == remote || (is_loopback(local) && is_loopback(remote));
-}
-
-/* As policy.h has it for pairs that nobody listed: an address to itself, or 127/8 to 127/8. */
-static __always_inline bool same_host(const struct sock_common *c)
-{
-	const __be32 *l = c->skc_v6_rcv_saddr.word, *r = c->skc_v6_daddr.word;
-
-	if (c->skc_family == AF_INET)
-		return same_host_v4(c->skc_rcv_saddr, c->skc_daddr);
-	if (l[0] != r[0] || l[1] != r[1] || l[2] != r[2])
-		return false;
-	if (!l[0] && !l[1] && l[2] == bpf_htonl(0xffff))
-		return same_host_v4(l[3], r[3]);
-	return l[3] == r[3];
 }
 
 /* Which of the two ports is the server's: the one listened on; else the smaller one. */
@@ -136,85 +132,6 @@ static __always_inline struct learn_socket *record_of(const struct sock *sk)
 	return record && record->kind == LEARN_WATCHED ? record : NULL;
 }
 
-static __always_inline void sign(struct learn_socket *record, enum learn_sign which)
-{
-	record->counts.signs[which]++;
-}
-
-static __always_inline bool has_kernel_tls(struct tcp_sock *tp)
-{
-	const struct tcp_ulp_ops *ulp = tp->inet_conn.icsk_ulp_ops;
-
-	return ulp && ulp->name[0] == 't' && ulp->name[1] == 'l' && ulp->name[2] == 's';
-}
-
-/* What has been set or used on the socket at any time shows in its state. */
-static __always_inline void look_at_state(struct learn_counts *counts, struct sock *sk)
-{
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-
-	if (sk->sk_rcvlowat > 1)
-		counts->signs[LEARN_LOW_WATER]++;
-	if (sk->sk_zckey.counter)
-		counts->signs[LEARN_ZERO_COPY]++;
-	if (!tp)
-		return;
-	if (tp->urg_data)
-		counts->signs[LEARN_URGENT]++;
-	if (has_kernel_tls(tp))
-		counts->signs[LEARN_KERNEL_TLS]++;
-}
-
-#define ALWAYS_LOOKED_AT 32
-#define SELDOM		 15
-
-/* The first messages tell; of a connection with many, now and then one, and its end (see closed). */
-static __always_inline bool is_time_to_look(const struct learn_counts *counts)
-{
-	__u64 messages = counts->sent_messages + counts->received_messages;
-
-	return messages < ALWAYS_LOOKED_AT || !(messages & SELDOM);
-}
-
-#define WAITERS_LOOKED_AT 4
-#define STACK_MOST	  (64ULL << 10)
-
-/* A thread asleep keeps its entry on its own stack; of poll and epoll that is not so. */
-static __always_inline bool is_sleeper(const struct wait_queue_entry *entry)
-{
-	struct task_struct *task = BPF_CORE_READ(entry, private);
-
-	return (__u64)entry - (__u64)BPF_CORE_READ(task, stack) < STACK_MOST;
-}
-
-/* Does another thread sleep in a call on this socket? The current one is out of the queue already. */
-static __always_inline bool has_sleeper(const struct sock *sk)
-{
-	struct socket_wq *wq = sk->sk_wq;
-	struct list_head *head = __builtin_preserve_access_index(&wq->wait.head);
-	__u64 offset = bpf_core_field_offset(struct wait_queue_entry, entry);
-	struct list_head *at;
-
-	/* Mostly nobody; entries of others' stacks are read with care. */
-	if (wq->wait.head.next == head)
-		return false;
-	at = BPF_CORE_READ(head, next);
-	for (int i = 0; i < WAITERS_LOOKED_AT && at && at != head; i++) {
-		if (is_sleeper((void *)at - offset))
-			return true;
-		at = BPF_CORE_READ(at, next);
-	}
-	return false;
-}
-
-/* Was it a signal that the program lives on after? */
-static __always_inline bool interrupted(int result)
-{
-	struct task_struct *task = (void *)bpf_get_current_task_btf();
-
-	return (result == -EINTR || result == -ERESTARTSYS) && !(task->signal->flags & SIGNAL_GROUP_EXIT);
-}
-
 static __always_inline __u32 logarithm(__u32 bytes)
 {
 	__u32 result = 0;
@@ -228,75 +145,167 @@ static __always_inline __u32 logarithm(__u32 bytes)
 	return result;
 }
 
-static __always_inline void look_at_send_flags(struct learn_socket *record)
+/* Two sockets may count the same tick once more than they should; of thousands that does no harm. */
+static __always_inline void note_activity(struct learn_socket *record)
 {
-	struct call_seen seen = current_call();
-	__u64 flags = 0;
+	__u64 now = bpf_jiffies64();
+	struct learn_activity *there, fresh = {.last = now, .ticks = 1};
 
-	if (seen.call == CALL_SENDMSG)
-		flags = seen.third;
-	else if (seen.call == CALL_SENDTO || seen.call == CALL_SENDMMSG)
-		flags = seen.fourth;
-	if (flags & MSG_OOB)
-		sign(record, LEARN_URGENT);
-	if (flags & MSG_ZEROCOPY)
-		sign(record, LEARN_ZERO_COPY);
+	if (record->tick == now || !record->key.local)
+		return;
+	record->tick = now;
+	there = bpf_map_lookup_elem(&activity, &record->key.port);
+	if (!there) {
+		bpf_map_update_elem(&activity, &record->key.port, &fresh, BPF_NOEXIST);
+	} else if (there->last != now) {
+		there->last = now;
+		__sync_fetch_and_add(&there->ticks, 1);
+	}
 }
 
-SEC("tp_btf/sock_send_length")
-int learn_sent(__u64 *ctx)
+#define ALWAYS_TIMED 16
+#define SELDOM_TIMED 31
+
+static __always_inline __u32 current_window(void)
 {
-	struct sock *sk = (void *)ctx[0];
-	int length = ctx[1];
+	__u32 zero = 0, *now = bpf_map_lookup_elem(&window, &zero);
+
+	return now ? *now : 0;
+}
+
+/* A question is asked, or an answer given: of some the time is taken until all of the reply is there. */
+static __always_inline void begin_turn(struct learn_socket *record)
+{
+	struct learn_counts *counts = &record->counts;
+
+	record->received = 0;
+	counts->answers++;
+	if (record->asked && record->heard && record->window == current_window()) {
+		counts->reply_ns += record->heard - record->asked;
+		counts->replies++;
+	}
+	record->asked = record->heard = 0;
+	if (counts->answers < ALWAYS_TIMED || !(counts->answers & SELDOM_TIMED)) {
+		record->asked = bpf_ktime_get_ns();
+		record->window = current_window();
+	}
+}
+
+static __always_inline void count_message(void)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&messages, &zero);
+
+	if (count)
+		*count += 1;
+}
+
+static __always_inline void sent(struct sock *sk, int length)
+{
 	struct learn_socket *record = record_of(sk);
 	__u32 bucket;
 
+	count_message();
 	if (!record || length <= 0)
-		return 0;
+		return;
 	bucket = logarithm(length);
 	if (bucket >= LEARN_SIZES)
 		bucket = LEARN_SIZES - 1;
 	record->counts.sizes[bucket]++;
 	record->counts.sent_messages++;
 	record->counts.sent_bytes += length;
-	record->counts.answers += record->received;
-	record->received = 0;
-	look_at_send_flags(record);
+	if (record->received)
+		begin_turn(record);
+	note_activity(record);
+	look_at_send_call(record);
 	if (is_time_to_look(&record->counts))
 		look_at_state(&record->counts, sk);
+}
+
+static __always_inline void received(struct sock *sk, int result, int flags)
+{
+	struct learn_socket *record = record_of(sk);
+
+	if (!record || flags & MSG_ERRQUEUE)
+		return;
+	if (result > 0 && !(flags & MSG_PEEK)) {
+		record->counts.received_messages++;
+		record->counts.received_bytes += result;
+		record->received = 1;
+		if (record->asked)
+			record->heard = bpf_ktime_get_ns();
+		note_activity(record);
+	}
+	look_at_receive_call(record, sk, result, flags);
+	if (is_time_to_look(&record->counts))
+		look_at_state(&record->counts, sk);
+}
+
+SEC("tp_btf/sock_send_length")
+int learn_sent(__u64 *ctx)
+{
+	sent((void *)ctx[0], ctx[1]);
 	return 0;
 }
 
 SEC("tp_btf/sock_recv_length")
 int learn_received(__u64 *ctx)
 {
-	struct sock *sk = (void *)ctx[0];
-	int result = ctx[1], flags = ctx[2];
-	struct learn_socket *record = record_of(sk);
-
-	if (!record || flags & MSG_ERRQUEUE)
-		return 0;
-	if (result > 0 && !(flags & MSG_PEEK)) {
-		record->counts.received_messages++;
-		record->counts.received_bytes += result;
-		record->received = 1;
-	}
-	if (flags & MSG_WAITALL && result > 0)
-		sign(record, LEARN_WAITALL);
-	if (flags & MSG_OOB)
-		sign(record, LEARN_URGENT);
-	if (!(flags & MSG_DONTWAIT)) {
-		if (interrupted(result))
-			sign(record, LEARN_INTERRUPTED);
-		if (has_sleeper(sk))
-			sign(record, LEARN_TWO_SLEPT);
-	}
-	if (is_time_to_look(&record->counts))
-		look_at_state(&record->counts, sk);
+	received((void *)ctx[0], ctx[1], ctx[2]);
 	return 0;
 }
 
-/* Called for every way of reading; recv is counted by its own tracepoint, so splice is what matters. */
+/*
+ * Kernels before 6.3 have no such tracepoints: there the functions that every send and recv comes
+ * through are asked as they return.
+ */
+static __always_inline int sent_by(__u64 *ctx, __u64 result)
+{
+	const struct socket *socket = (void *)ctx[0];
+
+	sent(socket->sk, result);
+	return 0;
+}
+
+static __always_inline int received_by(__u64 *ctx)
+{
+	const struct socket *socket = (void *)ctx[0];
+
+	received(socket->sk, ctx[4], ctx[3]);
+	return 0;
+}
+
+SEC("fexit/inet_sendmsg")
+int learn_sent_v4(__u64 *ctx)
+{
+	return sent_by(ctx, ctx[3]);
+}
+
+SEC("fexit/inet6_sendmsg")
+int learn_sent_v6(__u64 *ctx)
+{
+	return sent_by(ctx, ctx[3]);
+}
+
+SEC("fexit/inet_sendpage")
+int learn_sent_page(__u64 *ctx)
+{
+	return sent_by(ctx, ctx[5]);
+}
+
+SEC("fexit/inet_recvmsg")
+int learn_received_v4(__u64 *ctx)
+{
+	return received_by(ctx);
+}
+
+SEC("fexit/inet6_recvmsg")
+int learn_received_v6(__u64 *ctx)
+{
+	return received_by(ctx);
+}
+
+/* Called for every way of reading; recv is counted above, so splice is what matters. */
 SEC("tp_btf/tcp_rcv_space_adjust")
 int learn_read(__u64 *ctx)
 {
@@ -311,6 +320,32 @@ int learn_read(__u64 *ctx)
 	return 0;
 }
 
+/* The same for less, on kernels that let programs hang on functions. */
+SEC("fentry/tcp_splice_read")
+int learn_spliced(__u64 *ctx)
+{
+	const struct socket *socket = (void *)ctx[0];
+	struct learn_socket *record = record_of(socket->sk);
+
+	if (record)
+		sign(record, LEARN_SPLICED);
+	return 0;
+}
+
+/* What FIONREAD leaves out depends on the kernel; that it was asked can be seen in this way only. */
+SEC("fentry/tcp_ioctl")
+int learn_asked(__u64 *ctx)
+{
+	struct learn_socket *record;
+
+	if (ctx[1] != FIONREAD)
+		return 0;
+	record = record_of((void *)ctx[0]);
+	if (record)
+		sign(record, LEARN_FIONREAD);
+	return 0;
+}
+
 static __always_inline void add_up(struct learn_counts *total, const struct learn_counts *more)
 {
 	__sync_fetch_and_add(&total->connections, more->connections);
@@ -320,6 +355,9 @@ static __always_inline void add_up(struct learn_counts *total, const struct lear
 	__sync_fetch_and_add(&total->received_bytes, more->received_bytes);
 	__sync_fetch_and_add(&total->received_messages, more->received_messages);
 	__sync_fetch_and_add(&total->answers, more->answers);
+	__sync_fetch_and_add(&total->files, more->files);
+	__sync_fetch_and_add(&total->reply_ns, more->reply_ns);
+	__sync_fetch_and_add(&total->replies, more->replies);
 	for (int i = 0; i < LEARN_SIZES; i++)
 		if (more->sizes[i])
 			__sync_fetch_and_add(&total->sizes[i], more->sizes[i]);

@@ -20,6 +20,7 @@ enum learn_sign {
 	LEARN_KERNEL_TLS,  /* TCP_ULP "tls" */
 	LEARN_INTERRUPTED, /* a signal while recv blocked */
 	LEARN_TWO_SLEPT,   /* two threads at once in blocking calls */
+	LEARN_FIONREAD,	   /* ioctl FIONREAD */
 	LEARN_SIGNS,
 };
 
@@ -41,6 +42,9 @@ struct learn_counts {
 	__u64 received_bytes;
 	__u64 received_messages;
 	__u64 answers;		  /* messages sent next after something was received */
+	__u64 files;		  /* messages sent by sendfile */
+	__u64 reply_ns;		  /* from a message sent until the last that was received before the next */
+	__u64 replies;		  /* of how many replies that time was taken */
 	__u32 sizes[LEARN_SIZES]; /* sent messages, by the binary logarithm of their bytes */
 	__u32 signs[LEARN_SIGNS];
 };
@@ -56,6 +60,16 @@ struct learn_socket {
 	__u64 opened;
 	__u32 kind;
 	__u32 received; /* was its last message one that it received? */
+	__u64 asked;	/* when a question was sent whose time is taken, else 0 */
+	__u64 heard;	/* when something of its reply was received last */
+	__u64 tick;	/* the one in which activity was noted last */
+	__u32 window;	/* in which the question was asked */
+	__u32 zero;
+};
+
+struct learn_activity {
+	__u64 last;
+	__u64 ticks; /* of the kernel's clock, with at least one message */
 };
 
 #endif /* SOCKREDIR_LEARN_H */

@@ -27,6 +27,7 @@
 #define MSG_ERRQUEUE	  0x2000
 #define MSG_ZEROCOPY	  0x4000000
 #define SIGNAL_GROUP_EXIT 4
+#define FIONREAD	  0x541B
 #define TCP_STATE_CLOSE	  7
 #define TCP_STATE_LISTEN  10
 
@@ -72,6 +73,10 @@ struct sock {
 	} sk_zckey; /* how often MSG_ZEROCOPY was used */
 } __kernel_struct;
 
+struct socket {
+	struct sock *sk;
+} __kernel_struct;
+
 struct tcp_ulp_ops {
 	char name[16];
 } __kernel_struct;
@@ -112,6 +117,7 @@ enum call {
 	CALL_SENDTO,
 	CALL_SENDMSG,
 	CALL_SENDMMSG,
+	CALL_SENDFILE,
 };
 
 struct call_seen {
@@ -130,6 +136,8 @@ static __always_inline enum call call_x86(long number)
 		return CALL_SENDMSG;
 	case 307:
 		return CALL_SENDMMSG;
+	case 40:
+		return CALL_SENDFILE;
 	}
 	return CALL_OTHER;
 }
@@ -145,6 +153,8 @@ static __always_inline enum call call_arm64(long number)
 		return CALL_SENDMSG;
 	case 269:
 		return CALL_SENDMMSG;
+	case 71:
+		return CALL_SENDFILE;
 	}
 	return CALL_OTHER;
 }

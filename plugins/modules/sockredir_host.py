@@ -189,7 +189,9 @@ calibration:
     object_sha256: {description: The object that it was measured with., type: str}
     stream_from: {description: Bytes a message; V(null) if one-way streams are TCP's at every size., type: int}
     ratios: {description: Redirected by plain throughput one way by bytes a message; above 1 is faster., type: dict}
-    request_us: {description: Median of a request of 64 bytes and its answer by way., type: dict}
+    request_us: {description: 'Microseconds of a request of 64 bytes and its answer, by way.', type: dict}
+    many_us: {description: 'The same on many connections at once, divided by their number.', type: dict}
+    plain_us: {description: Microseconds of a message one way by plain TCP for each size., type: dict}
   sample: {source: measured, kernel: 6.12.43, cpu: EPYC, stream_from: 65536, ratios: {'65536': 1.2}}
 files:
   description: Tool, library and unit, and the SHA-256 of each; of a symlink, where it leads.

@@ -20,6 +20,17 @@ options:
     description: The C source of the programs, as P(ebpf.sockredir.c_source#lookup) reads it from C(bpf/learn.bpf.c).
     type: str
     required: true
+  redirection:
+    description:
+      - The C source of the programs that redirect, as P(ebpf.sockredir.c_source#lookup) reads it from
+        C(bpf/sockredir.bpf.c), to measure for some seconds what they gain on this host, after the watch and in cgroups
+        that nobody else is in. It is not needed on a host that has been measured when it was enabled.
+      - Without it the gains are an estimate, from another machine.
+    type: str
+  state_dir:
+    description: Where an enabled host has its manifest.
+    type: path
+    default: /var/lib/sockredir
   seconds:
     description: How long to watch.
     type: float
@@ -89,10 +100,22 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import Sockr
 from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import learning
 
 
+def written(directory, name, text):
+    """The path of a file with this text; None without text."""
+    if text is None:
+        return None
+    path = os.path.join(directory, name)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return path
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
             "source": {"type": "str", "required": True},
+            "redirection": {"type": "str"},
+            "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
             "seconds": {"type": "float", "default": 60},
             "cgroup": {"type": "str"},
             "wait": {"type": "float", "default": 60},
@@ -100,11 +123,16 @@ def main():
         supports_check_mode=True,
     )
     options = module.params
-    path = os.path.join(module.tmpdir, "learn.bpf.c")
-    with open(path, "w", encoding="utf-8") as stream:
-        stream.write(options["source"])
+    asked = learning.Asked(
+        written(module.tmpdir, "learn.bpf.c", options["source"]),
+        options["seconds"],
+        options["cgroup"],
+        options["wait"],
+        options["state_dir"],
+        written(module.tmpdir, "sockredir.bpf.c", options["redirection"]),
+    )
     try:
-        report = learning.of_host(path, options["seconds"], options["cgroup"], options["wait"], module.debug)
+        report = learning.of_host(asked, module.debug)
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
     module.exit_json(changed=False, report=report)

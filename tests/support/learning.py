@@ -81,7 +81,7 @@ class Learn:
         """Ask it to end; what it printed."""
         self.process.send_signal(signal.SIGINT)
         out, err = self.process.communicate(timeout=120)
-        assert (self.process.returncode, err) == (0, "")
+        assert (self.process.returncode, err) == (0, ""), err
         return out
 
     def kill(self) -> None:

@@ -36,11 +36,13 @@ class Measured(NamedTuple):
     """What a comparison has found.
 
     :ivar streams: bytes a message -> its turns, one way.
-    :ivar requests: kind (``plain``, ``redirected``) -> median microseconds of a request of 64 bytes and its answer.
+    :ivar requests: kind (``plain``, ``redirected``) -> microseconds of a request of 64 bytes and its answer.
+    :ivar many: the same on many connections at once: the time for all, divided by their number.
     """
 
     streams: Dict[int, List[Turn]]
     requests: Dict[str, float]
+    many: Dict[str, float]
 
 
 def wins(turns: Sequence[Turn]) -> bool:
@@ -74,6 +76,15 @@ def ratios(streams: Mapping[int, Sequence[Turn]]) -> Dict[str, float]:
     """Median of each size's ratios, as JSON keeps it."""
     return {
         str(size): round(statistics.median(turn.ratio for turn in turns), 3)
+        for size, turns in sorted(streams.items())
+        if turns
+    }
+
+
+def plain_us(streams: Mapping[int, Sequence[Turn]]) -> Dict[str, float]:
+    """Microseconds that a message of each size takes by plain TCP: median, as JSON keeps it."""
+    return {
+        str(size): round(statistics.median(size / turn.plain for turn in turns) * 1e6, 2)
         for size, turns in sorted(streams.items())
         if turns
     }

@@ -18,14 +18,15 @@ import statistics
 import struct
 import sys
 import time
-from typing import BinaryIO, Callable, Dict, NamedTuple, Tuple
+from typing import BinaryIO, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 from ..errors import SockredirError
 from ..host.proof import bytes_sent_by_tcp
 
 _OPEN, _STREAM, _REQUESTS = range(3)
-#: What, bytes a message (which names the connection too), messages.
-_ORDER = struct.Struct("=III")
+#: What, bytes a message and number of connections (which name the connections too), messages on each.
+_ORDER = struct.Struct("=IIII")
+_Name = Tuple[int, int]
 #: Nanoseconds, bytes that went by TCP, microseconds of a request.
 _ANSWER = struct.Struct("=QQd")
 _MOMENT = struct.Struct("=Q")
@@ -37,7 +38,7 @@ _READ_AT_ONCE = 256 << 10
 class Transfer(NamedTuple):
     """:ivar seconds: from the first byte written until the last one is read.
     :ivar by_tcp: bytes that the writer has handed to TCP.
-    :ivar request_us: median of what a request took; 0 for a stream.
+    :ivar request_us: median of what a request took, divided by the number of connections; 0 for a stream.
     """
 
     seconds: float
@@ -71,14 +72,14 @@ class Pair:
 
         :raises SockredirError: it failed.
         """
-        return self._tell(_STREAM, size, count)
+        return self._tell(_STREAM, size, 1, count)
 
-    def requests(self, size: int, count: int) -> Transfer:
-        """Send a message, wait for one as long, and again.
+    def requests(self, size: int, count: int, connections: int = 1) -> Transfer:
+        """Send a message on each connection, wait for one as long on each, and again.
 
         :raises SockredirError: it failed.
         """
-        return self._tell(_REQUESTS, size, count)
+        return self._tell(_REQUESTS, size, connections, count)
 
     def _tell(self, *order: int) -> Transfer:
         _say(self._pipes, _ORDER.pack(*order))
@@ -138,24 +139,25 @@ def _write(cgroup: str, pipes: _Pipes) -> None:
         listener.listen(8)
         address = listener.getsockname()
         pid, reader = _fork(lambda orders: _read(listener, pipes, orders))
-    known: Dict[int, socket.socket] = {}
+    known: Dict[_Name, List[socket.socket]] = {}
     while True:
         raw = _hear(pipes, _ORDER.size)
         if not raw:
             break
-        what, size, count = _ORDER.unpack(raw)
-        if size not in known:
-            known[size] = _connect(address, size, reader)
-        _say(pipes, _transfer(known[size], reader, what, size, count))
+        what, size, connections, count = _ORDER.unpack(raw)
+        name = size, connections
+        if name not in known:
+            known[name] = [_connect(address, name, reader) for _each in range(connections)]
+        _say(pipes, _transfer(known[name], reader, what, size, count))
     reader.close()
     os.waitpid(pid, 0)
 
 
-def _connect(address: Tuple[str, int], size: int, reader: _Pipes) -> socket.socket:
+def _connect(address: Tuple[str, int], name: _Name, reader: _Pipes) -> socket.socket:
     connection = _patient(socket.socket())
     connection.connect(address)
     # The first message decides, so that the other end has to be in the map by then.
-    _say(reader, _ORDER.pack(_OPEN, size, 0))
+    _say(reader, _ORDER.pack(_OPEN, *name, 0))
     _moment(reader)
     return connection
 
@@ -174,48 +176,92 @@ def _moment(reader: _Pipes) -> int:
     return _MOMENT.unpack(raw)[0]
 
 
-def _transfer(connection: socket.socket, reader: _Pipes, what: int, size: int, count: int) -> bytes:
-    message, before = bytes(size), bytes_sent_by_tcp(connection)
-    _say(reader, _ORDER.pack(what, size, count))
+def _transfer(own: List[socket.socket], reader: _Pipes, what: int, size: int, count: int) -> bytes:
+    message, before = bytes(size), bytes_sent_by_tcp(own[0])
+    _say(reader, _ORDER.pack(what, size, len(own), count))
     begin = time.monotonic_ns()
     request_us = 0.0
     if what == _STREAM:
         for _each in range(count):
-            connection.sendall(message)
+            own[0].sendall(message)
     else:
-        request_us = _ask(connection, message, count)
+        with _on_cpu(0):
+            request_us = _ask(own, message, count)
     took = _moment(reader) - begin
-    return _ANSWER.pack(max(took, 1), bytes_sent_by_tcp(connection) - before, request_us)
+    return _ANSWER.pack(max(took, 1), bytes_sent_by_tcp(own[0]) - before, request_us)
 
 
-def _ask(connection: socket.socket, message: bytes, count: int) -> float:
+def _ask(own: List[socket.socket], message: bytes, count: int) -> float:
+    """On each connection before any answer is read; the median of what one request of them takes, in microseconds."""
     buffer, took = bytearray(len(message)), []
     for _each in range(count):
         begin = time.monotonic_ns()
-        connection.sendall(message)
-        _receive(connection, buffer, len(message))
+        for connection in own:
+            connection.sendall(message)
+        for connection in own:
+            _receive(connection, buffer, len(message))
         took.append(time.monotonic_ns() - begin)
-    return statistics.median(took) / 1000
+    return statistics.median(took) / len(own) / 1000
 
 
 def _read(listener: socket.socket, others: _Pipes, orders: _Pipes) -> None:
     others.close()  # or the writer would not see its parent end
-    known: Dict[int, socket.socket] = {}
+    known: Dict[_Name, List[socket.socket]] = {}
     buffer = bytearray(_READ_AT_ONCE)
     while True:
         raw = _hear(orders, _ORDER.size)
         if not raw:
             return
-        what, size, count = _ORDER.unpack(raw)
+        what, size, connections, count = _ORDER.unpack(raw)
+        own = known.setdefault((size, connections), [])
         if what == _OPEN:
-            known[size] = _patient(listener.accept()[0])
+            own.append(_patient(listener.accept()[0]))
         elif what == _STREAM:
-            _receive(known[size], buffer, size * count)
+            _receive(own[0], buffer, size * count)
         else:
-            for _each in range(count):
-                _receive(known[size], buffer, size)
-                known[size].sendall(buffer[:size])
+            with _on_cpu(-1):
+                _answer(own, buffer, size, count)
         _say(orders, _MOMENT.pack(time.monotonic_ns()))
+
+
+@contextlib.contextmanager
+def _on_cpu(index: int) -> Iterator[None]:
+    """On one of the CPUs that this process may use: sharing one or not makes more difference than what is measured."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(before)[index]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _answer(own: List[socket.socket], buffer: bytearray, size: int, count: int) -> None:
+    if len(own) > 1:
+        _echo_where_asked(own, buffer, size, count)
+        return
+    for _each in range(count):
+        _echo(own[0], buffer, size)
+
+
+def _echo(connection: socket.socket, buffer: bytearray, size: int) -> None:
+    _receive(connection, buffer, size)
+    connection.sendall(buffer[:size])
+
+
+def _echo_where_asked(own: List[socket.socket], buffer: bytearray, size: int, count: int) -> None:
+    """As servers do that wait for all of their connections at once."""
+    left = count * len(own)
+    by_number = {connection.fileno(): connection for connection in own}
+    with select.epoll() as waiting:
+        for number in by_number:
+            waiting.register(number, select.EPOLLIN)
+        while left:
+            ready = waiting.poll(_PATIENCE)
+            if not ready:
+                raise SockredirError("no request came in a test transfer")
+            for number, _events in ready:
+                _echo(by_number[number], buffer, size)
+            left -= len(ready)
 
 
 def _receive(connection: socket.socket, buffer: bytearray, size: int) -> None:

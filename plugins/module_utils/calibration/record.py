@@ -5,8 +5,9 @@
 
 ``source`` is ``given`` (by the operator), ``measured`` or ``default`` (measuring failed; ``problem`` says why). Unless
 it is ``given``, ``kernel``, ``cpu`` and ``object_sha256`` say what it holds for: it is measured again if one of them is
-another. A measured one has ``ratios`` (bytes a message -> redirected by plain), ``request_us`` (median of a request of
-64 bytes by kind) and ``stream_from`` (bytes a message, or None).
+another. A measured one has ``ratios`` (bytes a message -> redirected by plain), ``plain_us`` (bytes a message ->
+microseconds of one by plain TCP), ``request_us`` (a request of 64 bytes, by kind: the lower quartile of some rounds),
+``many_us`` (the same on many connections at once) and ``stream_from`` (bytes a message, or None).
 """
 
 from __future__ import annotations
@@ -79,15 +80,19 @@ def found(measure: Callable[[], decision.Measured], key: Mapping[str, Any]) -> D
         measured = measure()
     except SockredirError as error:
         return Demotion(settings_value.DEFAULT_DEMOTE_BELOW, {"source": DEFAULT, **key, "problem": error.message})
-    smallest = decision.stream_from(measured.streams)
-    record = {
-        "source": MEASURED,
-        **key,
-        "stream_from": smallest,
+    record = {"source": MEASURED, **key, **figures(measured)}
+    return Demotion(decision.demote_below(record["stream_from"]), record)
+
+
+def figures(measured: decision.Measured) -> Record:
+    """What was measured, as the manifest keeps it."""
+    return {
+        "stream_from": decision.stream_from(measured.streams),
         "ratios": decision.ratios(measured.streams),
+        "plain_us": decision.plain_us(measured.streams),
         "request_us": measured.requests,
+        "many_us": measured.many,
     }
-    return Demotion(decision.demote_below(smallest), record)
 
 
 def warning(record: Mapping[str, Any]) -> Optional[str]:

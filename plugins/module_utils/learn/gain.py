@@ -3,51 +3,72 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How programs talk on a port, from what was counted, and what redirection does for such talk. Pure functions.
 
-The figures are ratios of speed to plain TCP: the lower quartiles of the table in docs/benchmark.md, rounded down, one
-for each pattern. They are of one machine; what a host has measured for itself takes their place.
+A gain is a ratio of speeds to plain TCP. Redirection takes some microseconds off each question and answer, or off each
+message of a stream; what the programs themselves need for it stays as it is. So the gain follows from how long they
+were seen to take, and from what was measured on this host. By the table, which is another machine's, only the ratio
+for programs that do nothing but talk is known.
 """
 
 from __future__ import annotations
 
-from typing import Iterable, Mapping, NamedTuple, Optional
+from typing import Iterable, NamedTuple, Optional
 
 from .layout import NOTHING, Counts
+from .speeds import TABLE, Cost, Speeds
 
-#: Question and answer, on few connections or on many at once; one way, by the size of a message; a connection for
-#: each question; hardly anything.
-EXCHANGE, EXCHANGE_MANY, STREAM_LARGE, STREAM_MEDIUM = "exchange", "exchange_many", "stream_large", "stream_medium"
-STREAM_SMALL, SHORT, IDLE = "stream_small", "short_connections", "idle"
-
-#: Where figures come from.
-TABLE, HOST = "table", "host"
-
-#: "request/response" 0.88 of the time; "200 connections" and redis-benchmark; "one way" from 64 KiB on; "one way"
-#: 32 KiB; smaller ones go by TCP by themselves; "connect, request, close".
-_TABLE = {EXCHANGE: 1.1, EXCHANGE_MANY: 1.3, STREAM_LARGE: 1.4, STREAM_MEDIUM: 1.1, STREAM_SMALL: 1.0, SHORT: 0.9}
+#: Question and answer, on few connections or on many at once; large answers; one way, by the size of a message or by
+#: sendfile; a connection for each question; hardly anything.
+EXCHANGE, EXCHANGE_MANY, ANSWERS = "exchange", "exchange_many", "large_answers"
+STREAM, STREAM_SMALL, FILES, SHORT, IDLE = "stream", "stream_small", "files", "short_connections", "idle"
 
 _IDLE_MESSAGES, _IDLE_BYTES = 20, 1 << 20
-_RUN_BYTES = 256 << 10
-_LARGE_MESSAGE = 60000
-#: As ``sockredir_demote_after`` and ``sockredir_demote_below``: from there on the programs leave a direction to TCP.
-_RUN_MESSAGES, _SMALL_MESSAGE = 32, 30000
+_RUN_BYTES, _ONE_WAY_BYTES = 256 << 10, 2 << 20
+#: As ``sockredir_demote_after``: from there on the programs leave small messages to TCP.
+_RUN_MESSAGES = 32
 _SHORT_EXCHANGES = 3
-_MANY = 8
+#: So many questions wait for an answer at a time, in the mean.
+_MANY = 2.0
+#: Of what a question and its answer take: no more of it is the stack's.
+_MOST_SAVED = 0.4
+#: Of what a large answer takes: who gives it reads a file or a table first, and nobody sends meanwhile.
+_ANSWERING = 0.6
+
+
+class Seen(NamedTuple):
+    """Of a port, between programs of this host.
+
+    :ivar both_ends: what both ends have sent, together.
+    :ivar clients: what the clients' ends have counted.
+    :ivar connections: int, each counted once.
+    :ivar active: float, seconds in which there was traffic.
+    :ivar seconds: float, how long it was watched.
+    """
+
+    both_ends: Counts
+    clients: Counts
+    connections: int
+    active: float
+    seconds: float
 
 
 class Pattern(NamedTuple):
     """:ivar name: str, one of the patterns above.
     :ivar message: int, mean size of a message in bytes.
     :ivar at_once: float, mean number of connections at one time.
+    :ivar took_us: float, microseconds of a question and its answer, or of a message of a stream; None if not known.
+    :ivar messages: float, in which a question and its answer are sent.
     """
 
     name: str
     message: int
     at_once: float
+    took_us: Optional[float]
+    messages: float
 
 
 class Gain(NamedTuple):
     """:ivar ratio: float, expected speed relative to plain TCP.
-    :ivar source: str, :data:`TABLE` or :data:`HOST`.
+    :ivar source: str, see :mod:`.speeds`.
     """
 
     ratio: float
@@ -62,38 +83,99 @@ def total(several: Iterable[Counts]) -> Counts:
     return result
 
 
-def pattern(both_ends: Counts, connections: int, seconds: float) -> Pattern:
+def pattern(seen: Seen, smallest: Optional[int]) -> Pattern:
     """Which pattern this is.
 
-    :param both_ends: what both ends have sent, together.
-    :param connections: int, each counted once.
-    :param seconds: float, how long it was watched.
+    :param smallest: bytes a message, from which on streams are redirected; None: they never are.
     """
-    sent, size = both_ends.sent_messages, both_ends.sent_bytes
-    mean = size // sent if sent else 0
+    both = seen.both_ends
+    mean = both.sent_bytes // both.sent_messages if both.sent_messages else 0
     # Each end's connections live as long.
-    at_once = both_ends.nanoseconds * connections / max(1, both_ends.connections) / 1e9 / max(seconds, 1e-9)
-    return Pattern(_name(both_ends, connections, mean, at_once), mean, round(at_once, 1))
+    lived = both.nanoseconds * seen.connections / max(1, both.connections) / 1e9
+    name = _name(seen, mean, smallest)
+    messages = both.sent_messages / _exchanges(seen)
+    return Pattern(name, mean, round(lived / max(seen.seconds, 1e-9), 1), _took(name, seen), messages)
 
 
-def _name(both_ends: Counts, connections: int, mean: int, at_once: float) -> str:
+def _name(seen: Seen, mean: int, smallest: Optional[int]) -> str:
+    both = seen.both_ends
     # A run is what one end sends before it hears something; who begins has one more.
-    runs = max(1, both_ends.answers + connections)
-    if both_ends.sent_messages < _IDLE_MESSAGES and both_ends.sent_bytes < _IDLE_BYTES:
+    runs = max(1, both.answers + seen.connections)
+    if both.sent_messages < _IDLE_MESSAGES and both.sent_bytes < _IDLE_BYTES:
         return IDLE
-    long_runs = both_ends.sent_messages / runs >= _RUN_MESSAGES
-    if both_ends.sent_bytes / runs >= _RUN_BYTES or long_runs:
-        return STREAM_LARGE if mean >= _LARGE_MESSAGE else STREAM_MEDIUM if mean >= _SMALL_MESSAGE else STREAM_SMALL
-    if runs < 2 * _SHORT_EXCHANGES * connections:
+    if both.sent_bytes / runs >= _RUN_BYTES or both.sent_messages / runs >= _RUN_MESSAGES:
+        if 2 * both.files > both.sent_messages:
+            return FILES
+        if smallest is None or mean < smallest:
+            return STREAM_SMALL
+        return STREAM if both.sent_bytes / runs >= _ONE_WAY_BYTES else ANSWERS
+    if runs < 2 * _SHORT_EXCHANGES * seen.connections:
         return SHORT
-    return EXCHANGE_MANY if at_once >= _MANY else EXCHANGE
+    return EXCHANGE_MANY if _waiting(seen) >= _MANY else EXCHANGE
 
 
-def expected(name: str, measured: Optional[Mapping[str, float]] = None) -> Gain:
-    """What to expect of a pattern.
+def _exchanges(seen: Seen) -> float:
+    return max(1, seen.both_ends.answers + seen.connections) / 2
 
-    :param measured: what this host has measured, by pattern.
-    """
-    if measured and name in measured:
-        return Gain(measured[name], HOST)
-    return Gain(_TABLE.get(name, 1.0), TABLE)
+
+def _reply(seen: Seen) -> Optional[float]:
+    """Seconds from a question to the end of its answer."""
+    return seen.clients.reply_ns / seen.clients.replies / 1e9 if seen.clients.replies else None
+
+
+def _waiting(seen: Seen) -> float:
+    """Questions that wait for an answer at a time, by Little's law; 1 if it is not known."""
+    reply = _reply(seen)
+    return reply * _exchanges(seen) / seen.active if reply and seen.active else 1.0
+
+
+def _took(name: str, seen: Seen) -> Optional[float]:
+    if not seen.active:
+        return None
+    if name in (STREAM, STREAM_SMALL, FILES, ANSWERS):
+        return round(seen.active / seen.both_ends.sent_messages * 1e6, 1)
+    cycle, reply = seen.active / _exchanges(seen), _reply(seen)
+    # With many waiting, each waits for the others too; with few, a cycle has pauses.
+    return round(min(cycle, reply or cycle) * 1e6, 1)
+
+
+def expected(found: Pattern, speeds: Speeds) -> Gain:
+    """What to expect of a pattern."""
+    ratio = 1.0
+    if found.name in (EXCHANGE, EXCHANGE_MANY):
+        ratio = _of_exchange(found, speeds)
+    elif found.name in (STREAM, ANSWERS):
+        ratio = _of_stream(found, speeds)
+    return Gain(round(ratio, 2), speeds.source)
+
+
+def _of_exchange(found: Pattern, speeds: Speeds) -> float:
+    cost = speeds.many if found.name == EXCHANGE_MANY else speeds.single
+    if speeds.source == TABLE or not found.took_us:
+        return cost.ratio
+    # Both were measured with two messages.
+    saved = (cost.plain - cost.redirected) * found.messages / 2
+    return found.took_us / (found.took_us - min(saved, _MOST_SAVED * found.took_us))
+
+
+def _of_stream(found: Pattern, speeds: Speeds) -> float:
+    cost = _of_size(found.message, speeds)
+    took = cost.plain if speeds.source == TABLE or not found.took_us else found.took_us
+    own_work = max(0.0, took - cost.plain)
+    if found.name == ANSWERS:
+        own_work = max(own_work, _ANSWERING * took)
+    moving = took - own_work
+    return took / (own_work + moving / cost.ratio)
+
+
+def _of_size(message: int, speeds: Speeds) -> Cost:
+    """Between two sizes that were measured, in proportion; beyond them, by the nearest."""
+    sizes = sorted(speeds.streams)
+    below = max((size for size in sizes if size <= message), default=sizes[0])
+    above = min((size for size in sizes if size >= message), default=sizes[-1])
+    low, high = speeds.streams[below], speeds.streams[above]
+    if above <= below:
+        scale = message / below
+        return Cost(low.plain * scale, low.redirected * scale)
+    part = (message - below) / (above - below)
+    return Cost(*(one + part * (other - one) for one, other in zip(low, high)))

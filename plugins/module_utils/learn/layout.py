@@ -19,12 +19,15 @@ SIGNS = (
     "kernel_tls",
     "interrupted",
     "two_slept",
+    "fionread",
 )
 WATCHED = 0
 
 _KEY = struct.Struct("=Q16sHBB4x")
-_COUNTS = struct.Struct(f"=7Q{SIZES}I{len(SIGNS)}I")
-_SOCKET_END = struct.Struct("=QII")
+_NUMBERS = 10
+_COUNTS = struct.Struct(f"={_NUMBERS}Q{SIZES}I{len(SIGNS)}I4x")
+_SOCKET_END = struct.Struct("=QII3QI4x")
+_ACTIVITY = struct.Struct("=QQ")
 
 KEY_BYTES = _KEY.size
 COUNTS_BYTES = _COUNTS.size
@@ -49,6 +52,9 @@ class Key(NamedTuple):
 class Counts(NamedTuple):
     """:ivar nanoseconds: int, the life of all these connections together, from the first message seen.
     :ivar answers: int, messages sent next after something was received.
+    :ivar files: int, messages sent by ``sendfile``.
+    :ivar reply_ns: int, time from a message sent until the last that was received before the next, for some of these.
+    :ivar replies: int, for how many.
     :ivar sizes: sent messages by the binary logarithm of their bytes.
     :ivar signs: how often each of :data:`SIGNS` was seen.
     """
@@ -60,18 +66,22 @@ class Counts(NamedTuple):
     received_bytes: int
     received_messages: int
     answers: int
+    files: int
+    reply_ns: int
+    replies: int
     sizes: Tuple[int, ...]
     signs: Tuple[int, ...]
 
     def plus(self, other: Counts) -> Counts:
         """Both together."""
-        numbers = [mine + more for mine, more in zip(self[:7], other[:7])]
+        mine_all, more_all = self._asdict(), other._asdict()
+        numbers = [mine_all[name] + more_all[name] for name in self._fields[:_NUMBERS]]
         sizes = tuple(mine + more for mine, more in zip(self.sizes, other.sizes))
         signs = tuple(mine + more for mine, more in zip(self.signs, other.signs))
         return Counts._make([*numbers, sizes, signs])
 
 
-NOTHING = Counts(0, 0, 0, 0, 0, 0, 0, (0,) * SIZES, (0,) * len(SIGNS))
+NOTHING = Counts._make([*[0] * _NUMBERS, (0,) * SIZES, (0,) * len(SIGNS)])
 
 
 class Socket(NamedTuple):
@@ -92,10 +102,16 @@ def decode_key(raw: bytes) -> Key:
 
 def decode_counts(raw: bytes) -> Counts:
     numbers = _COUNTS.unpack(raw)
-    return Counts._make([*numbers[:7], numbers[7 : 7 + SIZES], numbers[7 + SIZES :]])
+    sizes, signs = numbers[_NUMBERS : _NUMBERS + SIZES], numbers[_NUMBERS + SIZES :]
+    return Counts._make([*numbers[:_NUMBERS], sizes, signs])
 
 
 def decode_socket(raw: bytes) -> Socket:
     key, counts = decode_key(raw[:KEY_BYTES]), decode_counts(raw[KEY_BYTES : KEY_BYTES + COUNTS_BYTES])
-    opened, kind, _received = _SOCKET_END.unpack(raw[KEY_BYTES + COUNTS_BYTES : SOCKET_BYTES])
+    opened, kind, *_turns = _SOCKET_END.unpack(raw[KEY_BYTES + COUNTS_BYTES : SOCKET_BYTES])
     return Socket(key, counts, opened, kind == WATCHED)
+
+
+def decode_ticks(raw: bytes) -> int:
+    """Ticks of the kernel's clock with a message."""
+    return _ACTIVITY.unpack(raw)[1]

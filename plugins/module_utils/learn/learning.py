@@ -6,38 +6,60 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 from ..errors import SockredirError
 from ..host import cgroups, mounts
-from ..kernel import objects
-from . import connections, groups, report, verdict, watch
+from ..kernel import objects, queues
+from . import alone, connections, groups, programs, report, speeds, verdict, watch
 
 
-def of_host(
-    source: str, seconds: float, cgroup: Optional[str], wait_seconds: float, say: Callable[[str], None]
-) -> Dict[str, Any]:
+class Asked(NamedTuple):
+    """What to learn.
+
+    :ivar source: path of the C source or object of the programs that watch.
+    :ivar seconds: how long to watch.
+    :ivar cgroup: whose programs to watch, absolute or relative to the cgroup2 mount; None: all of the host.
+    :ivar wait_seconds: how long to wait for another run.
+    :ivar state_dir: where an enabled host has its manifest.
+    :ivar redirection: path of the C source or object of the programs that redirect, to measure with; None: estimate.
+    """
+
+    source: str
+    seconds: float
+    cgroup: Optional[str]
+    wait_seconds: float
+    state_dir: str
+    redirection: Optional[str]
+
+
+def of_host(asked: Asked, say: Callable[[str], None]) -> Dict[str, Any]:
     """The report on this host; one run at a time.
 
-    :param source: str, path of the C source or object.
-    :param seconds: float, how long to watch.
-    :param cgroup: str, whose programs to watch, absolute or relative to the cgroup2 mount; None: all of the host.
-    :param wait_seconds: float, how long to wait for another run.
     :param say: told what there is to wait for.
     :raises SockredirError: not root, no such cgroup, the programs cannot be had, or another run goes on for longer.
     """
     objects.need_root()
     known = mounts.read()
     root = cgroups.resolve("/", known)
-    scope = None if cgroup is None else _existing(cgroups.resolve(cgroup, known))
-    data = watch.build(source)
-    with watch.alone(root, wait_seconds, say):
-        seen = watch.watch(data, seconds, scope)
-    silent = connections.silent(seen.living, None if scope is None else groups.by_id(scope))
-    ports = verdict.ports(seen.counts, silent, seen.seconds)
-    passing = connections.passing([entry["port"] for entry in ports])
-    about = {"seconds": round(seen.seconds, 1), "cgroup": scope, "lost": seen.lost}
-    return report.make(ports, groups.by_id(root), passing, about)
+    scope = None if asked.cgroup is None else _existing(cgroups.resolve(asked.cgroup, known))
+    data = programs.build(asked.source)
+    with alone.alone(root, asked.wait_seconds, say):
+        seen = watch.watch(data, asked.seconds, scope)
+        silent = connections.silent(seen.living, None if scope is None else groups.by_id(scope))
+        found = speeds.of_host(asked.state_dir, asked.redirection) if asked.redirection else speeds.ESTIMATE
+    miscounts = queues.fionread(queues.one_queue().ok is True).ok is False
+    host = verdict.Host(seen.seconds, seen.active, found, () if miscounts else ("fionread",))
+    ports = verdict.ports(seen.counts, silent, host)
+    about = {
+        "seconds": round(seen.seconds, 1),
+        "watched": round(seen.share, 2),
+        "cgroup": scope,
+        "lost": seen.lost,
+        "unseen": ["fionread"] if miscounts and not seen.sees_fionread else [],
+        "speeds": speeds.as_json(found),
+    }
+    return report.make(ports, groups.by_id(root), connections.passing([entry["port"] for entry in ports]), about)
 
 
 def _existing(path: str) -> str:

@@ -9,13 +9,18 @@ import re
 from typing import Any, Container, Dict, List, Mapping, Sequence
 
 from ..datapath.layout import MAX_PORTS
-from . import groups
+from . import groups, speeds
 from .verdict import ACCELERATE, LEAVE
 
 SCHEMA_VERSION = 1
 
 Report = Dict[str, Any]
 _SERVICE = re.compile(r"[\w@.:\\-]+\.service$")
+_SOURCES = {
+    speeds.ENABLED: "gain: from what was measured on this host when it was enabled",
+    speeds.MEASURED: "gain: from what was measured on this host just now",
+    speeds.TABLE: "gain: an estimate, measured on another machine",
+}
 _LINE = "{:>5}  {:<10}  {:>6}  {:>11}  {:>10}  {:<24}  {}"
 
 
@@ -25,7 +30,7 @@ def make(ports: List[Report], paths: Mapping[int, str], passing: Container[int],
     :param ports: as :func:`.verdict.ports` returns them; completed here by the units that programs run in.
     :param paths: directory of each cgroup, by its id.
     :param passing: ports that are none for a configuration, see :func:`.connections.passing`.
-    :param about: ``seconds``, ``cgroup``, ``lost``.
+    :param about: what else there is to say: ``seconds``, ``watched``, ``cgroup``, ``lost``, ``unseen``, ``speeds``.
     """
     for entry in ports:
         entry["passing"] = entry["port"] in passing
@@ -86,12 +91,27 @@ def table(report: Report, size: Any) -> List[str]:
     """
     lines = [_LINE.format("port", "verdict", "gain", "connections", "bytes", "programs", "why")]
     for entry in report["ports"]:
-        ratio = f"{entry['gain']:.1f}x" if entry["gain"] else ""
+        ratio = f"{entry['gain']:.2f}x" if entry["gain"] else ""
         names = ", ".join(entry["programs"])
         numbers = entry["connections"], size(entry["bytes"])
         lines.append(_LINE.format(entry["port"], entry["verdict"], ratio, *numbers, names, entry["why"]))
     if not report["ports"]:
         lines = [f"no TCP connection was seen in {report['seconds']:.0f} s"]
+    lines += _notes(report)
+    return lines
+
+
+def _notes(report: Report) -> List[str]:
+    """What a reader of the table should know of it."""
+    lines = []
+    if any(entry["gain"] for entry in report["ports"]):
+        problem = report["speeds"]["problem"]
+        lines.append(_SOURCES[report["speeds"]["source"]] + (f", because of this: {problem}" if problem else ""))
+    if report["watched"] < 1:
+        share = f"{100 * report['watched']:.0f} %"
+        lines.append(f"messages were looked at for {share} of the time: there were too many to look at all of them")
+    if report["unseen"]:
+        lines.append(f"not seen on this kernel: {', '.join(report['unseen'])} (limits.md)")
     if report["lost"]:
         lines.append(f"{report['lost']} connections were not counted: there were too many at once")
     return lines

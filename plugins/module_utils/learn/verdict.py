@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Container, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from . import gain
 from .layout import SIGNS, Counts, Key
+from .speeds import ESTIMATE, Speeds
 
 ACCELERATE, NO_GAIN, LEAVE = "accelerate", "no-gain", "leave"
 
@@ -22,17 +23,20 @@ SECTIONS = {
     "kernel_tls": "ktls",
     "interrupted": "blocked-recv",
     "two_slept": "blocked-recv",
+    "fionread": "fionread",
 }
 
 _WHY = {
     gain.EXCHANGE: "question and answer on few connections",
     gain.EXCHANGE_MANY: "question and answer on many connections",
-    gain.STREAM_LARGE: "one way, large messages",
-    gain.STREAM_MEDIUM: "one way, medium messages",
+    gain.ANSWERS: "large answers",
+    gain.STREAM: "one way, large messages",
     gain.STREAM_SMALL: "one way, small messages: TCP is as fast",
+    gain.FILES: "files by sendfile: TCP sends them without a copy",
     gain.SHORT: "a new connection every few messages: making them costs more than is gained",
     gain.IDLE: "hardly used",
 }
+_OWN_WORK = "{}; but the programs take longer for their own work than redirection saves"
 _REMOTE = "all connections are with other hosts"
 #: What is faster by less than this is not worth a change.
 _WORTH = 1.05
@@ -50,43 +54,48 @@ class Silent(NamedTuple):
     program: str
 
 
-def ports(
-    counts: Mapping[Key, Counts],
-    silent: Mapping[int, Silent],
-    seconds: float,
-    measured: Optional[Mapping[str, float]] = None,
-) -> List[Report]:
+class Host(NamedTuple):
+    """What verdicts depend on beside the counts.
+
+    :ivar seconds: how long it was watched.
+    :ivar active: seconds with traffic between programs of this host, by port.
+    :ivar speeds: of plain TCP and redirection.
+    :ivar harmless: those of :data:`.layout.SIGNS` that this kernel answers as TCP does.
+    """
+
+    seconds: float
+    active: Mapping[int, float] = {}
+    speeds: Speeds = ESTIMATE
+    harmless: Container[str] = ()
+
+
+def ports(counts: Mapping[Key, Counts], silent: Mapping[int, Silent], host: Host) -> List[Report]:
     """A verdict for each server port, those with most bytes first.
 
     :param counts: what was counted, by whose it is.
     :param silent: connections without a message, by port.
-    :param seconds: float, how long it was watched.
-    :param measured: see :func:`.gain.expected`.
     """
+    counts = {key: _without(count, host.harmless) for key, count in counts.items()}
     own = {key.port for key in counts if key.server or key.local} | set(silent)
     found = [
-        judge(port, [pair for pair in counts.items() if pair[0].port == port], silent.get(port), seconds, measured)
-        for port in own
+        judge(port, [pair for pair in counts.items() if pair[0].port == port], silent.get(port), host) for port in own
     ]
     return sorted(found, key=lambda entry: (-entry["bytes"], entry["port"]))
 
 
-def judge(
-    port: int,
-    parts: Sequence[Tuple[Key, Counts]],
-    silent: Optional[Silent],
-    seconds: float,
-    measured: Optional[Mapping[str, float]] = None,
-) -> Report:
+def _without(counts: Counts, harmless: Container[str]) -> Counts:
+    return counts._replace(signs=tuple(0 if name in harmless else count for name, count in zip(SIGNS, counts.signs)))
+
+
+def judge(port: int, parts: Sequence[Tuple[Key, Counts]], silent: Optional[Silent], host: Host) -> Report:
     """The verdict on one port.
 
     :param parts: what each program on it did.
     """
     local = [pair for pair in parts if pair[0].local]
-    both_ends = gain.total(counts for _key, counts in local)
     connections = _connections(local)
-    found = gain.pattern(both_ends, connections, seconds)
-    expected = gain.expected(found.name, measured)
+    found = gain.pattern(_seen(local, connections, host.active.get(port, 0.0), host.seconds), host.speeds.smallest)
+    expected = gain.expected(found, host.speeds)
     reasons = _reasons(local)
     verdict = LEAVE if reasons else ACCELERATE if local and expected.ratio >= _WORTH else NO_GAIN
     everything = gain.total(counts for _key, counts in parts)
@@ -100,12 +109,19 @@ def judge(
         "gain": expected.ratio if verdict == ACCELERATE else None,
         "gain_source": expected.source if verdict == ACCELERATE else None,
         "pattern": found.name,
-        "why": _why(verdict, reasons, local, parts, found),
+        "why": _why(verdict, reasons, local, parts, found.name),
         "message_bytes": found.message,
         "connections_at_once": found.at_once,
+        "took_us": found.took_us,
         "local_share": _share(local, everything),
         "details": [_detail(key, counts) for key, counts in sorted(parts)],
     }
+
+
+def _seen(local: Sequence[Tuple[Key, Counts]], connections: int, active: float, seconds: float) -> gain.Seen:
+    both_ends = gain.total(counts for _key, counts in local)
+    clients = gain.total(counts for key, counts in local if not key.server)
+    return gain.Seen(both_ends, clients, connections, active, seconds)
 
 
 def _remote(parts: Sequence[Tuple[Key, Counts]]) -> List[Tuple[Key, Counts]]:
@@ -152,11 +168,14 @@ def _why(
     reasons: Sequence[str],
     local: Sequence[Tuple[Key, Counts]],
     parts: Sequence[Tuple[Key, Counts]],
-    found: gain.Pattern,
+    pattern: str,
 ) -> str:
     if verdict == LEAVE:
         return "; ".join(f"{section}: {', '.join(_doers(local, section))}" for section in reasons)
-    return _REMOTE if parts and not local else _WHY[found.name]
+    if parts and not local:
+        return _REMOTE
+    gaining = pattern in (gain.EXCHANGE, gain.EXCHANGE_MANY, gain.ANSWERS, gain.STREAM)
+    return _OWN_WORK.format(_WHY[pattern]) if gaining and verdict == NO_GAIN else _WHY[pattern]
 
 
 def _doers(local: Sequence[Tuple[Key, Counts]], section: str) -> List[str]:
@@ -182,6 +201,8 @@ def _detail(key: Key, counts: Counts) -> Report:
         "received_bytes": counts.received_bytes,
         "received_messages": counts.received_messages,
         "answers": counts.answers,
+        "files": counts.files,
+        "reply_us": round(counts.reply_ns / counts.replies / 1000, 1) if counts.replies else None,
         "sizes": sizes,
         "calls": {name: count for name, count in zip(SIGNS, counts.signs) if count},
     }

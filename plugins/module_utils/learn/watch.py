@@ -1,31 +1,30 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Watches TCP for a while: the programs of ``bpf/learn.bpf.c``, held by this process alone.
-
-Nothing is pinned. Programs, maps and attachments are gone when the descriptors are, so also when the process is killed.
-"""
+"""Watches TCP for a while, and looks away for parts of it if that would cost too much."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import signal
 import struct
 import time
-from typing import Callable, Dict, Iterator, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional
 
-from ..compile import compilers
 from ..errors import SockredirError
-from ..kernel import btf, libbpf
-from . import connections, layout
+from . import connections, layout, programs
 
-_NAME = "learn"
 _MACHINES = ("x86_64", "aarch64")
-_POLL_SECONDS = 0.1
-_SCOPE_ONLY = "in_scope_only"
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_CLOCK_MONOTONIC_COARSE = 6  # ticks as the kernel does
+
+#: The share of all CPUs that watching may take.
+SHARE = 0.03
+#: Nanoseconds of CPU that watching takes for a message sent and received, rather too many (docs/learn.md).
+MESSAGE_NS = 800
+#: Seconds, after which it is seen anew how much there is to watch.
+_PERIOD = 0.5
+_LEAST_SHARE = 0.02
 
 
 class Seen(NamedTuple):
@@ -33,24 +32,29 @@ class Seen(NamedTuple):
 
     :ivar counts: by whose they are.
     :ivar living: how many of the connections counted at a server's end are still there, by port.
+    :ivar active: seconds in which there was traffic between programs of this host, by server port.
     :ivar seconds: float, how long it took.
+    :ivar share: float, of this time, that in which messages were looked at.
     :ivar lost: int, sockets that there was no room for.
+    :ivar sees_fionread: bool, whether calls of FIONREAD would have been seen.
     """
 
     counts: Dict[layout.Key, layout.Counts]
     living: Dict[int, int]
+    active: Dict[int, float]
     seconds: float
+    share: float
     lost: int
+    sees_fionread: bool
 
 
-def build(source: str) -> bytes:
-    """The object: the file itself if it is one, else what clang makes of it.
-
-    :raises SockredirError: there is no such file, no clang, or it does not compile.
+class Looked(NamedTuple):
+    """:ivar seconds: float, in all.
+    :ivar looking: float, seconds in which messages were looked at.
     """
-    if source.endswith(".o"):
-        return compilers.read(source)
-    return compilers.compile_clang(source, {}).data
+
+    seconds: float
+    looking: float
 
 
 def watch(data: bytes, seconds: float, cgroup: Optional[str]) -> Seen:
@@ -64,84 +68,70 @@ def watch(data: bytes, seconds: float, cgroup: Optional[str]) -> Seen:
         raise SockredirError(
             f"learn does not know the system calls of {os.uname().machine}", f"it knows those of {', '.join(_MACHINES)}"
         )
-    with contextlib.ExitStack() as stack:
-        held = stack.enter_context(libbpf.Object(data, _NAME))
-        _load(held, cgroup)
+    with programs.held(data, cgroup) as held:
         _note_listeners(held)
-        for program in held.programs():
-            stack.enter_context(_attached(program))
-        begin = time.monotonic()
-        _wait(seconds)
-        seconds = time.monotonic() - begin
-        return _seen(held, seconds)
+        looked = _look(held, seconds)
+        return _seen(held, looked)
 
 
-def _load(held: libbpf.Object, cgroup: Optional[str]) -> None:
-    if cgroup is not None:
-        _set(held, _SCOPE_ONLY, 1)
-    try:
-        held.load()
-    except libbpf.BpfError as error:
-        raise SockredirError(
-            f"the kernel does not take the programs that learn: {error.message}",
-            error.cure or "learning needs Linux 6.3 or newer, with BTF",
-            error.detail,
-        ) from error
-    if cgroup is not None:
-        _set_scope(held, cgroup)
-
-
-def _set(held: libbpf.Object, name: str, value: int) -> None:
-    """Set a ``const volatile`` variable."""
-    rodata = next(one for one in held.maps() if one.internal and one.name.endswith(".rodata"))
-    types = btf.Btf(held.btf())
-    variable = types.variables(".rodata")[name]
-    content = bytearray(rodata.initial_value())
-    content[variable.offset : variable.offset + variable.size] = types.encode(variable.type_id, value)
-    rodata.set_initial_value(bytes(content))
-
-
-def _map(held: libbpf.Object, name: str) -> libbpf.Map:
-    found = next(one for one in held.maps() if one.name == name)
-    return libbpf.Map(libbpf.Fd(os.dup(found.fileno())))
-
-
-def _set_scope(held: libbpf.Object, cgroup: str) -> None:
-    number = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with _map(held, "scope") as scope:
-            scope.update(bytes(4), struct.pack("=I", number))
-    finally:
-        os.close(number)
-
-
-def _note_listeners(held: libbpf.Object) -> None:
-    with _map(held, "listened") as listened:
+def _note_listeners(held: programs.Held) -> None:
+    with held.map("listened") as listened:
         for port in connections.listening():
             listened.update(struct.pack("=H", port), b"\1")
 
 
-def _attached(program: libbpf.ObjectProgram) -> libbpf.Fd:
-    try:
-        return libbpf.open_tracepoint(program.fileno())
-    except libbpf.BpfError as error:
-        raise SockredirError(f"{program.section}: {error.message}", error.cure, error.detail) from error
+def share_of_time(messages_per_second: float, cpus: int) -> float:
+    """For which share of the time messages may be looked at. Pure."""
+    cost = messages_per_second * MESSAGE_NS / 1e9
+    return 1.0 if cost <= SHARE * cpus else max(SHARE * cpus / cost, _LEAST_SHARE)
 
 
-def _wait(seconds: float) -> None:
-    """Sleep, or less where a signal asks to end."""
+def _look(held: programs.Held, seconds: float) -> Looked:
+    """Look at messages, and away again; not away at all unless there are very many."""
+    begin, looking, share, windows, ended = time.monotonic(), 0.0, 1.0, 0, False
+    end = begin + seconds
+    while not ended and time.monotonic() < end:
+        windows += 1
+        _open_window(held, windows)
+        from_now, before = time.monotonic(), _messages(held)
+        ended = _wait(_PERIOD * share, end)
+        looked = time.monotonic() - from_now
+        looking += looked
+        share = share_of_time((_messages(held) - before) / looked, os.cpu_count() or 1)
+        if share < 1 and not ended:
+            held.look_away()
+            ended = _wait(_PERIOD * (1 - share), end)
+    return Looked(max(time.monotonic() - begin, 1e-9), looking)
+
+
+def _open_window(held: programs.Held, number: int) -> None:
+    if not held.looking:
+        with held.map("window") as window:
+            window.update(bytes(4), struct.pack("=I", number))
+        held.look()
+
+
+def _messages(held: programs.Held) -> int:
+    with held.map("messages") as messages:
+        value = messages.lookup(bytes(4)) or b""
+    return sum(number for (number,) in struct.iter_unpack("=Q", value))
+
+
+def _wait(seconds: float, end: float) -> bool:
+    """Sleep, at most until then; whether a signal asks to end."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     try:
-        signal.sigtimedwait(_ENDINGS, seconds)
+        return signal.sigtimedwait(_ENDINGS, max(0.0, min(seconds, end - time.monotonic()))) is not None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def _seen(held: libbpf.Object, seconds: float) -> Seen:
+def _seen(held: programs.Held, looked: Looked) -> Seen:
     """Connections that have ended, and those that live on."""
-    with _map(held, "totals") as totals, _map(held, "sockets") as sockets:
+    with held.map("totals") as totals, held.map("sockets") as sockets, held.map("activity") as activity:
         counts = {layout.decode_key(key): layout.decode_counts(raw) for key, raw in totals.items()}
         records = [layout.decode_socket(raw) for _address, raw in sockets.items()]
+        ticks = {struct.unpack("=H", port)[0]: layout.decode_ticks(raw) for port, raw in activity.items()}
     living: Dict[int, int] = {}
     now = time.monotonic_ns()
     for record in records:
@@ -149,43 +139,12 @@ def _seen(held: libbpf.Object, seconds: float) -> Seen:
             more = record.counts._replace(nanoseconds=now - record.opened_ns)
             counts[record.key] = counts.get(record.key, layout.NOTHING).plus(more)
             living[record.key.port] = living.get(record.key.port, 0) + record.key.server
-    return Seen(counts, living, seconds, _lost(held))
+    tick = time.clock_getres(_CLOCK_MONOTONIC_COARSE)
+    active = {port: count * tick for port, count in ticks.items()}
+    share = min(1.0, looked.looking / looked.seconds)
+    return Seen(counts, living, active, looked.seconds, share, _lost(held), held.sees_fionread)
 
 
-def _lost(held: libbpf.Object) -> int:
-    with _map(held, "lost") as lost:
+def _lost(held: programs.Held) -> int:
+    with held.map("lost") as lost:
         return sum(int.from_bytes(value, "little") for _key, value in lost.items())
-
-
-@contextlib.contextmanager
-def alone(directory: str, wait_seconds: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock that goes with the process and leaves nothing: ``flock`` on a directory that is there anyway.
-
-    :param directory: str, where cgroup2 is mounted.
-    :param say: told once that another one runs.
-    :raises SockredirError: it still runs after so many seconds.
-    """
-    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    deadline, told = time.monotonic() + wait_seconds, False
-    try:
-        while not _lock(number):
-            if time.monotonic() >= deadline:
-                raise SockredirError(
-                    f"another learn has run on this host for the last {wait_seconds:g} s",
-                    "wait for it to end, or end it",
-                )
-            if not told:
-                say(f"another learn runs on this host; waiting for it, at most {wait_seconds:g} s")
-            told = True
-            time.sleep(_POLL_SECONDS)
-        yield
-    finally:
-        os.close(number)
-
-
-def _lock(number: int) -> bool:
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

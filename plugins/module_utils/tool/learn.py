@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from typing import Optional
 
@@ -12,29 +13,41 @@ from ..errors import SockredirError
 from ..learn import learning, report
 from . import context
 
-#: What the role brings to the host; an object first, where one was brought.
-_SOURCES = ("learn.bpf.o", "learn.bpf.c")
 
-
-def learn(state_dir: str, seconds: float, cgroup: Optional[str], form: str, source: Optional[str], wait: float) -> int:
+def learn(state_dir: str, options: argparse.Namespace) -> int:
     """Watch, judge, show.
 
-    :param form: ``text``, ``json`` or ``vars``.
-    :param source: the C source or object of the programs; None: what the role has brought.
+    :param options: ``seconds``, ``cgroup``, ``form`` (``text``, ``json`` or ``vars``), ``source`` (the C source or
+        object of the programs that watch; None: what the role has brought), ``wait``, ``estimate``.
     """
-    found = learning.of_host(source or _brought(state_dir), seconds, cgroup, wait, context.say)
-    if form == "json":
+    source = options.source or _brought(state_dir)
+    redirection = None if options.estimate else _beside(source)
+    asked = learning.Asked(source, options.seconds, options.cgroup, options.wait, state_dir, redirection)
+    found = learning.of_host(asked, context.say)
+    if options.form == "json":
         context.show_json(found)
     else:
-        context.show(report.yaml(found["variables"]) if form == "vars" else report.table(found, context.size))
+        context.show(report.yaml(found["variables"]) if options.form == "vars" else report.table(found, context.size))
     return context.OK
 
 
 def _brought(state_dir: str) -> str:
     directory = os.path.join(state_dir, "src")
-    for name in _SOURCES:
-        if os.path.exists(os.path.join(directory, name)):
-            return os.path.join(directory, name)
-    raise SockredirError(
-        f"the programs that learn are not in {directory}", "run the role, or name learn.bpf.c with --source"
-    )
+    found = _first(directory, "learn")
+    if not found:
+        raise SockredirError(
+            f"the programs that learn are not in {directory}", "run the role, or name learn.bpf.c with --source"
+        )
+    return found
+
+
+def _beside(source: str) -> str:
+    """The programs that redirect, in the same directory."""
+    directory = os.path.dirname(source)
+    return _first(directory, "sockredir") or os.path.join(directory, "sockredir.bpf.c")
+
+
+def _first(directory: str, name: str) -> Optional[str]:
+    """An object if there is one, else the source, else None."""
+    paths = [os.path.join(directory, f"{name}.bpf.{kind}") for kind in "oc"]
+    return next((path for path in paths if os.path.exists(path)), None)

@@ -103,14 +103,13 @@ def _learning(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--seconds", type=_seconds, default=60, metavar="N", help="watch for so long (%(default)s)")
     verb.add_argument("--cgroup", metavar="PATH", help="only programs in this cgroup; without it, of the whole host")
     verb.add_argument("--source", metavar="FILE", help="learn.bpf.c or learn.bpf.o, if the role has brought none")
+    verb.add_argument("--estimate", action="store_true", help="do not measure what redirection gains on this host")
     form = verb.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", help="as JSON")
     form.add_argument("--vars", dest="form", action="store_const", const="vars", help="the role's variables, as YAML")
     _waits(verb).set_defaults(
         form="text",
-        run=lambda options: learn.learn(
-            options.state_dir, options.seconds, options.cgroup, options.form, options.source, options.wait
-        ),
+        run=lambda options: learn.learn(options.state_dir, options),
     )
 
 

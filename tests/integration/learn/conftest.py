@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import watch
+from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import programs
+from support import datapath
 from support.learning import SOURCE
 
 
@@ -14,5 +17,12 @@ from support.learning import SOURCE
 def learn_object(tmp_path_factory) -> str:
     """The compiled programs, so that a run begins at once."""
     path = tmp_path_factory.mktemp("learn") / "learn.bpf.o"
-    path.write_bytes(watch.build(str(SOURCE)))
+    path.write_bytes(programs.build(str(SOURCE)))
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def redirection_beside(learn_object) -> str:
+    """The same, with the programs that redirect beside it."""
+    Path(learn_object).with_name("sockredir.bpf.o").write_bytes(programs.build(str(datapath.SOURCE)))
+    return learn_object

@@ -14,10 +14,22 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf
-from support.host import corner
+from support.host import cgroup2_mount, corner
 from support.learning import ATTACHED, SOURCE, Learn, by_port, learning, tool
 
 BEHAVE = Path(__file__).parent / "behave.py"
+#: Questions and answers until its standard input ends.
+TALKER = """
+import select, socket, sys
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(listener.getsockname())
+server = listener.accept()[0]
+while not select.select([sys.stdin], [], [], 0)[0]:
+    client.sendall(b"question")
+    server.recv(100)
+    server.sendall(b"answer")
+    client.recv(100)
+"""
 JOIN = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 
 VERDICTS = {
@@ -58,7 +70,7 @@ def behaving(cgroup):
 def learned(learn_object, tmp_path_factory):
     """What was learned of a process that behaves in every way, by way; and all of the report."""
     with corner(tmp_path_factory.mktemp("behave")) as own:
-        options = ("--cgroup", str(own.cgroup), "--source", learn_object, "--seconds", "300", "--json")
+        options = ("--cgroup", str(own.cgroup), "--source", learn_object, "--seconds", "300", "--estimate", "--json")
         with learning(*options) as run:
             process, ports = behaving(own.cgroup)
             try:
@@ -93,6 +105,33 @@ def test_counts_are_exact(learned):
     assert (client["sent_messages"], client["received_messages"], client["answers"]) == (30, 30, 29)
     assert (server["sizes"], client["sizes"]) == ({"4": 30}, {"8": 30})
     assert entry["local_share"] == 1.0
+
+
+def test_the_gain_is_measured_on_this_host(host, redirection_beside):
+    talker = subprocess.Popen(["sh", "-c", JOIN, str(host.cgroup), sys.executable, "-c", TALKER], stdin=subprocess.PIPE)
+    try:
+        with learning("--cgroup", str(host.cgroup), "--source", redirection_beside, "--seconds", "1", "--json") as run:
+            out, err = run.process.communicate(timeout=120)
+    finally:
+        talker.communicate()
+    assert (run.process.returncode, err) == (0, "")
+    speeds = json.loads(out)["speeds"]
+    assert (speeds["source"], speeds["problem"]) == ("measured", "")
+    assert all(cost > 0 for cost in (*speeds["request_us"].values(), *speeds["many_us"].values()))
+    assert {entry["gain_source"] for entry in json.loads(out)["ports"]} <= {"measured", None}
+    assert list(cgroup2_mount().glob("sockredir-calibration-*")) == []
+
+
+def test_what_cannot_be_measured_is_an_estimate_and_said_so(learned):
+    assert learned[1]["speeds"]["source"] == "table"
+    assert {entry["gain_source"] for entry in learned[1]["ports"]} == {"table", None}
+
+
+def test_the_time_of_an_answer_is_seen_at_the_clients_end(learned):
+    _server, client = sorted(learned[0]["ordinary"]["details"], key=lambda detail: detail["end"] == "client")
+    assert client["reply_us"] > 0
+    assert learned[0]["ordinary"]["took_us"] <= client["reply_us"]
+    assert learned[1]["watched"] > 0.9
 
 
 def test_only_programs_of_the_cgroup_are_watched(learned):

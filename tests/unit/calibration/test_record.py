@@ -12,7 +12,11 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import set
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 
 KEY = {"kernel": "6.1.0", "cpu": "EPYC", "object_sha256": "ab" * 32}
-FAST = Measured({size: [Turn(1e9, 2e9)] * 5 for size in decision.SIZES}, {"plain": 20.0, "redirected": 10.0})
+FAST = Measured(
+    {size: [Turn(1e9, 2e9)] * 5 for size in decision.SIZES},
+    {"plain": 20.0, "redirected": 10.0},
+    {"plain": 12.0, "redirected": 9.0},
+)
 
 
 def document(below=65536, **changes):
@@ -45,6 +49,8 @@ def test_what_is_measured_is_kept_with_what_it_holds_for():
     assert found.below == 4096
     assert {**KEY, "source": "measured", "stream_from": 4096}.items() <= found.record.items()
     assert found.record["request_us"] == {"plain": 20.0, "redirected": 10.0}
+    assert found.record["many_us"] == {"plain": 12.0, "redirected": 9.0}
+    assert (found.record["ratios"]["65536"], found.record["plain_us"]["65536"]) == (2.0, 65.54)
     assert record.known({"settings": {"demote_below": found.below}, "calibration": found.record}, KEY) == found
     assert record.warning(found.record) is None
 

@@ -16,16 +16,17 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import layout
 
 HEADER = Path(__file__).resolve().parents[3] / "bpf" / "learn.h"
 KEY = "cgroup program port server local"
-COUNTS = "connections nanoseconds sent_bytes sent_messages received_bytes received_messages answers sizes signs"
-SOCKET = "key counts opened kind received"
-LAYOUTS = (("key", KEY, "=Q16sHBB"), ("counts", COUNTS, "=7Q96s32s"), ("socket", SOCKET, "=32s184sQII"))
+COUNTS = "connections nanoseconds sent_bytes sent_messages received_bytes received_messages answers"
+COUNTS += " files reply_ns replies sizes signs"
+SOCKET = "key counts opened kind received asked heard tick window"
+LAYOUTS = (("key", KEY, "=Q16sHBB"), ("counts", COUNTS, "=10Q96s36s"), ("socket", SOCKET, "=32s216sQIIQQQI"))
 
 
 def wanted():
     """What C has to say for the formats of Python to be right: offsets and sizes."""
     values = {"LEARN_SIZES": layout.SIZES, "LEARN_SIGNS": len(layout.SIGNS), "LEARN_WATCHED": layout.WATCHED}
     for name, members, packed in LAYOUTS:
-        codes = re.findall(r"\d*s|[A-Z]", packed.replace("7Q", "Q" * 7))
+        codes = re.findall(r"\d*s|[A-Z]", packed.replace("10Q", "Q" * 10))
         for index, member in enumerate(members.split()):
             values[f"offsetof(struct learn_{name}, {member})"] = struct.calcsize("=" + "".join(codes[:index]))
     values["sizeof(struct learn_key)"] = layout.KEY_BYTES
@@ -55,18 +56,18 @@ def test_signs_are_those_of_the_header():
 
 
 def raw_counts(first):
-    return struct.pack("=7Q24I8I", *range(first, first + 7), *[0] * 9, 3, *[0] * 14, 1, *[0] * 7)
+    return struct.pack("=10Q24I9I4x", *range(first, first + 10), *[0] * 9, 3, *[0] * 14, 1, *[0] * 8)
 
 
 def test_decoding():
     key = struct.pack("=Q16sHBB4x", 77, b"redis-server\0\0\0\0", 6379, 1, 0)
-    found = layout.decode_socket(key + raw_counts(1) + struct.pack("=QII", 99, 0, 1))
+    found = layout.decode_socket(key + raw_counts(1) + struct.pack("=QII3QI4x", 99, 0, 1, 0, 0, 0, 0))
     assert found.key == layout.Key(77, "redis-server", 6379, True, False)
     assert (found.opened_ns, found.watched) == (99, True)
     assert (found.counts.connections, found.counts.answers) == (1, 7)
     assert (found.counts.sizes[9], sum(found.counts.sizes)) == (3, 3)
     assert found.counts.signs[0] == 1
-    assert not layout.decode_socket(key + raw_counts(1) + struct.pack("=QII", 99, 1, 1)).watched
+    assert not layout.decode_socket(key + raw_counts(1) + struct.pack("=QII3QI4x", 99, 1, 1, 0, 0, 0, 0)).watched
 
 
 def test_counts_add_up():
@@ -74,3 +75,7 @@ def test_counts_add_up():
     assert one.plus(layout.NOTHING) == one
     both = one.plus(layout.decode_counts(raw_counts(10)))
     assert (both.connections, both.answers, both.sizes[9], both.signs[0]) == (11, 23, 6, 2)
+
+
+def test_ticks_are_the_second_number_of_activity():
+    assert layout.decode_ticks(struct.pack("=QQ", 7, 42)) == 42

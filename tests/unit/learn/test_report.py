@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.layout import MAX_PORTS
-from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import groups, report
+from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import groups, report, speeds
 
 HEX = "0123456789abcdef" * 4
 
@@ -74,8 +74,10 @@ def test_yaml_is_what_was_meant():
     assert yaml.safe_load("\n".join(report.yaml(wanted))) == wanted
 
 
-def made(ports, lost=0):
-    return report.make(ports, {7: "/sys/fs/cgroup/a.service"}, {81}, {"seconds": 1.0, "cgroup": None, "lost": lost})
+def made(ports, **more):
+    about = {"seconds": 1.0, "watched": 1.0, "cgroup": None, "lost": 0, "unseen": []}
+    about["speeds"] = speeds.as_json(speeds.ESTIMATE)
+    return report.make(ports, {7: "/sys/fs/cgroup/a.service"}, {81}, {**about, **more})
 
 
 def test_programs_get_the_unit_that_they_run_in():
@@ -90,10 +92,32 @@ def test_programs_get_the_unit_that_they_run_in():
     assert found["variables"]["sockredir_services"] == ["a.service"]
 
 
+SHOWN = {"port": 80, "verdict": "accelerate", "gain": 1.3, "connections": 5, "bytes": 7, "programs": ["a", "b"]}
+SHOWN = {**SHOWN, "why": "because", "details": []}
+
+
+def table(found):
+    return report.table(found, lambda count: f"{count} B")
+
+
 def test_table():
-    shown = {"port": 80, "verdict": "accelerate", "gain": 1.3, "connections": 5, "bytes": 7, "programs": ["a", "b"]}
-    lines = report.table(made([{**shown, "why": "because", "details": []}], lost=3), lambda count: f"{count} B")
+    lines = table(made([dict(SHOWN)]))
     assert lines[0].split() == ["port", "verdict", "gain", "connections", "bytes", "programs", "why"]
-    assert lines[1].split() == ["80", "accelerate", "1.3x", "5", "7", "B", "a,", "b", "because"]
-    assert lines[2] == "3 connections were not counted: there were too many at once"
-    assert report.table(made([]), str) == ["no TCP connection was seen in 1 s"]
+    assert lines[1].split() == ["80", "accelerate", "1.30x", "5", "7", "B", "a,", "b", "because"]
+    assert lines[2:] == ["gain: an estimate, measured on another machine"]
+    assert table(made([])) == ["no TCP connection was seen in 1 s"]
+
+
+def test_the_table_says_where_gains_come_from_and_what_was_not_seen():
+    failed = speeds.as_json(speeds.ESTIMATE._replace(problem="no clang"))
+    here = speeds.as_json(speeds.ESTIMATE._replace(source=speeds.MEASURED))
+    assert table(made([dict(SHOWN)], speeds=failed))[2:] == [
+        "gain: an estimate, measured on another machine, because of this: no clang"
+    ]
+    lines = table(made([dict(SHOWN)], speeds=here, lost=3, watched=0.62, unseen=["fionread"]))
+    assert lines[2:] == [
+        "gain: from what was measured on this host just now",
+        "messages were looked at for 62 % of the time: there were too many to look at all of them",
+        "not seen on this kernel: fionread (limits.md)",
+        "3 connections were not counted: there were too many at once",
+    ]

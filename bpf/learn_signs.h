@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Signs of calls that a socket in a map answers otherwise than TCP does: in the state of the socket, in
+ * the arguments of the call that the thread is in, in who sleeps on the socket.
+ */
+#ifndef SOCKREDIR_LEARN_SIGNS_H
+#define SOCKREDIR_LEARN_SIGNS_H
+
+#include "learn.h"
+#include "learn_kernel.h"
+
+static __always_inline void sign(struct learn_socket *record, enum learn_sign which)
+{
+	record->counts.signs[which]++;
+}
+
+static __always_inline bool has_kernel_tls(struct tcp_sock *tp)
+{
+	const struct tcp_ulp_ops *ulp = tp->inet_conn.icsk_ulp_ops;
+
+	return ulp && ulp->name[0] == 't' && ulp->name[1] == 'l' && ulp->name[2] == 's';
+}
+
+/* What has been set or used on the socket at any time shows in its state. */
+static __always_inline void look_at_state(struct learn_counts *counts, struct sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	if (sk->sk_rcvlowat > 1)
+		counts->signs[LEARN_LOW_WATER]++;
+	if (sk->sk_zckey.counter)
+		counts->signs[LEARN_ZERO_COPY]++;
+	if (!tp)
+		return;
+	if (tp->urg_data)
+		counts->signs[LEARN_URGENT]++;
+	if (has_kernel_tls(tp))
+		counts->signs[LEARN_KERNEL_TLS]++;
+}
+
+#define ALWAYS_LOOKED_AT 32
+#define SELDOM		 15
+
+/* The first messages tell; of a connection with many, now and then one, and its end (see closed). */
+static __always_inline bool is_time_to_look(const struct learn_counts *counts)
+{
+	__u64 messages = counts->sent_messages + counts->received_messages;
+
+	return messages < ALWAYS_LOOKED_AT || !(messages & SELDOM);
+}
+
+#define WAITERS_LOOKED_AT 4
+#define STACK_MOST	  (64ULL << 10)
+
+/* A thread asleep keeps its entry on its own stack; of poll and epoll that is not so. */
+static __always_inline bool is_sleeper(const struct wait_queue_entry *entry)
+{
+	struct task_struct *task = BPF_CORE_READ(entry, private);
+
+	return (__u64)entry - (__u64)BPF_CORE_READ(task, stack) < STACK_MOST;
+}
+
+/* Does another thread sleep in a call on this socket? The current one is out of the queue already. */
+static __always_inline bool has_sleeper(const struct sock *sk)
+{
+	struct socket_wq *wq = sk->sk_wq;
+	struct list_head *head = __builtin_preserve_access_index(&wq->wait.head);
+	__u64 offset = bpf_core_field_offset(struct wait_queue_entry, entry);
+	struct list_head *at;
+
+	/* Mostly nobody; entries of others' stacks are read with care. */
+	if (wq->wait.head.next == head)
+		return false;
+	at = BPF_CORE_READ(head, next);
+	for (int i = 0; i < WAITERS_LOOKED_AT && at && at != head; i++) {
+		if (is_sleeper((void *)at - offset))
+			return true;
+		at = BPF_CORE_READ(at, next);
+	}
+	return false;
+}
+
+/* Was it a signal that the program lives on after? */
+static __always_inline bool interrupted(int result)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+
+	return (result == -EINTR || result == -ERESTARTSYS) && !(task->signal->flags & SIGNAL_GROUP_EXIT);
+}
+
+static __always_inline void look_at_receive_call(struct learn_socket *record, const struct sock *sk,
+						 int result, int flags)
+{
+	if (flags & MSG_WAITALL && result > 0)
+		sign(record, LEARN_WAITALL);
+	if (flags & MSG_OOB)
+		sign(record, LEARN_URGENT);
+	if (flags & MSG_DONTWAIT)
+		return;
+	if (interrupted(result))
+		sign(record, LEARN_INTERRUPTED);
+	if (has_sleeper(sk))
+		sign(record, LEARN_TWO_SLEPT);
+}
+
+static __always_inline void look_at_send_call(struct learn_socket *record)
+{
+	struct call_seen seen = current_call();
+	__u64 flags = 0;
+
+	if (seen.call == CALL_SENDMSG)
+		flags = seen.third;
+	else if (seen.call == CALL_SENDTO || seen.call == CALL_SENDMMSG)
+		flags = seen.fourth;
+	else if (seen.call == CALL_SENDFILE)
+		record->counts.files++;
+	if (flags & MSG_OOB)
+		sign(record, LEARN_URGENT);
+	if (flags & MSG_ZEROCOPY)
+		sign(record, LEARN_ZERO_COPY);
+}
+
+#endif /* SOCKREDIR_LEARN_SIGNS_H */
