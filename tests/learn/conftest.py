@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 import pytest
@@ -25,7 +24,20 @@ def pytest_runtest_setup(item):
 
 
 @pytest.fixture(scope="module")
-def own_place(tmp_path_factory):
+def shared(tmp_path_factory):
+    """What takes long to make, for both places."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def plain(shared):
     """Plain TCP, in a cgroup and a network namespace of its own."""
-    with contextlib.ExitStack() as stack:
-        yield stack.enter_context(place(False, tmp_path_factory.mktemp("shared")))
+    with place(False, shared) as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def redirected(shared):
+    """The same with the programs attached."""
+    with place(True, shared) as own:
+        yield own

@@ -14,11 +14,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Set
+from typing import Any, Callable, Dict, Iterator, List, Set
 
 from support.collection import ROOT
 
-#: The tracepoints that it hangs on.
+#: To so many tracepoints and functions it is attached, at least: how many of which depends on the kernel.
 ATTACHED = 4
 SOURCE = ROOT / "bpf" / "learn.bpf.c"
 _LINK = re.compile(r"anon_inode:\[?bpf[-_](link|raw-tracepoint)")
@@ -69,10 +69,17 @@ class Learn:
                     targets[number] = os.readlink(f"/proc/{self.process.pid}/fd/{number}")
         return targets
 
-    def wait_for_links(self, count: int = ATTACHED) -> None:
-        """Until it holds so many attachments; with all of them it watches."""
+    def wait_for_links(self, count: int) -> None:
+        """Until it holds so many attachments."""
+        self._wait_until(lambda: self.links() >= count)
+
+    def wait_until_it_watches(self) -> None:
+        """Until all programs that it has loaded are attached."""
+        self._wait_until(lambda: 0 < len(self.ids()["program"]) == self.links())
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 120
-        while self.links() < count:
+        while not condition():
             assert self.process.poll() is None, self.process.stderr.read()
             assert time.monotonic() < deadline, "learn does not begin"
             time.sleep(0.01)
@@ -96,7 +103,7 @@ def learning(*words: str) -> Iterator[Learn]:
     """A run that watches when the block begins, and is over after it in any case."""
     run = Learn(*words)
     try:
-        run.wait_for_links()
+        run.wait_until_it_watches()
         yield run
     finally:
         run.kill()

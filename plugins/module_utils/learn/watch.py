@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
 import time
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, Iterator, NamedTuple, Optional
 
 from ..errors import SockredirError
 from . import connections, layout, programs
@@ -68,7 +69,7 @@ def watch(data: bytes, seconds: float, cgroup: Optional[str]) -> Seen:
         raise SockredirError(
             f"learn does not know the system calls of {os.uname().machine}", f"it knows those of {', '.join(_MACHINES)}"
         )
-    with programs.held(data, cgroup) as held:
+    with _endings_kept(), programs.held(data, cgroup) as held:
         _note_listeners(held)
         looked = _look(held, seconds)
         return _seen(held, looked)
@@ -117,13 +118,19 @@ def _messages(held: programs.Held) -> int:
     return sum(number for (number,) in struct.iter_unpack("=Q", value))
 
 
-def _wait(seconds: float, end: float) -> bool:
-    """Sleep, at most until then; whether a signal asks to end."""
+@contextlib.contextmanager
+def _endings_kept() -> Iterator[None]:
+    """Signals that ask to end wait until somebody asks for them."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     try:
-        return signal.sigtimedwait(_ENDINGS, max(0.0, min(seconds, end - time.monotonic()))) is not None
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _wait(seconds: float, end: float) -> bool:
+    """Sleep, at most until then; whether a signal asks to end."""
+    return signal.sigtimedwait(_ENDINGS, max(0.0, min(seconds, end - time.monotonic()))) is not None
 
 
 def _seen(held: programs.Held, looked: Looked) -> Seen:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,14 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import progra
 from support import datapath
 from support.learning import SOURCE
 
+_COMPILED = "SOCKREDIR_COMPILED"
+
 
 @pytest.fixture(scope="session")
 def learn_object(tmp_path_factory) -> str:
-    """The compiled programs, so that a run begins at once."""
+    """The compiled programs, so that a run begins at once; those in a directory that is given, on hosts without clang."""
+    if os.environ.get(_COMPILED):
+        return str(Path(os.environ[_COMPILED], "learn.bpf.o"))
     path = tmp_path_factory.mktemp("learn") / "learn.bpf.o"
     path.write_bytes(programs.build(str(SOURCE)))
     return str(path)
@@ -24,5 +29,7 @@ def learn_object(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def redirection_beside(learn_object) -> str:
     """The same, with the programs that redirect beside it."""
-    Path(learn_object).with_name("sockredir.bpf.o").write_bytes(programs.build(str(datapath.SOURCE)))
+    beside = Path(learn_object).with_name("sockredir.bpf.o")
+    if not beside.exists():
+        beside.write_bytes(programs.build(str(datapath.SOURCE)))
     return learn_object
