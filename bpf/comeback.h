@@ -53,7 +53,7 @@ static __always_inline void spare_uring(struct sockredir_side *own)
  */
 static __always_inline bool wakes_a_reader(const struct tcp_sock *tp)
 {
-	struct sock *sk = (struct sock *)&tp->inet_conn.icsk_inet.sk;
+	struct sock *sk = as_sock(tp);
 
 	return has_sleeper(sk) && !(BPF_CORE_READ(sk, sk_socket, flags) & 1UL << SOCK_NOSPACE);
 }

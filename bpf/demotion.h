@@ -84,7 +84,7 @@ static __always_inline bool overrun(const struct sockredir_settings *s, struct s
  */
 static __always_inline bool may_demote(const struct tcp_sock *tp, struct sockredir_side *own)
 {
-	if (look_at(own).look == LOOK_EMPTY && !has_sleeper((struct sock *)&tp->inet_conn.icsk_inet.sk))
+	if (look_at(own).look == LOOK_EMPTY && !has_sleeper(as_sock(tp)))
 		return true;
 	own->run = 0; /* ask again after as many messages */
 	return false;

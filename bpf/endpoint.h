@@ -17,7 +17,7 @@ struct names {
 /* Fills both at once. */
 static __always_inline void name_ends(struct names *n, const struct tcp_sock *tp, __u64 netns)
 {
-	const struct sock_common *sk = &tp->inet_conn.icsk_inet.sk.__sk_common;
+	const struct sock_common *sk = &as_sock(tp)->__sk_common;
 	struct sockredir_addr local, remote;
 
 	if (sk->skc_family == AF_INET) {

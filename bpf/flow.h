@@ -100,17 +100,32 @@ static __always_inline void flow_exit(struct sockredir_flow *flow, const struct 
 	flow_discard(flow, id, p);
 }
 
-/* The record of this socket's flow, if it is its own; the names become those it has there. */
-static __always_inline struct sockredir_flow *own_flow(struct names *names, int index, __u64 cookie)
+/* The record of this socket's flow, if it is its own; the names and the side are those it has there. */
+static __always_inline struct sockredir_flow *flow_of(const struct tcp_sock *tp, __u64 netns, __u64 cookie,
+						      struct names *names, int *index)
 {
-	const struct sockredir_key *id = flow_key(names, index == 1);
-	struct sockredir_flow *flow = flow_find(id);
+	const struct sockredir_key *id;
+	struct sockredir_flow *flow;
 
+	name_ends(names, tp, netns);
+	*index = side_index(&names->self);
+	id = flow_key(names, *index == 1);
+	flow = flow_find(id);
 	if (unlikely(!flow)) {
 		names->self.netns = names->peer.netns = 0;
 		flow = flow_find(id);
 	}
-	return flow && flow->side[index & 1].cookie == cookie ? flow : NULL;
+	return flow && flow->side[*index & 1].cookie == cookie ? flow : NULL;
+}
+
+/* The same for a socket of the map: it has a cookie. bpf_get_netns_cookie() would take three times as long.
+ */
+static __always_inline struct sockredir_flow *flow_of_mapped(const struct tcp_sock *tp, struct names *names,
+							     int *index)
+{
+	const struct sock_common *sk = &as_sock(tp)->__sk_common;
+
+	return flow_of(tp, sk->skc_net.net->net_cookie, sk->skc_cookie.counter, names, index);
 }
 
 #endif /* SOCKREDIR_FLOW_H */

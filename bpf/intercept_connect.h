@@ -95,13 +95,8 @@ static __always_inline int connecting(struct bpf_sock_addr *ctx, struct question
 	struct intercept_end to;
 
 	*rewritten = false;
-	ask(q);
-	r = q->loop < 0 ? NULL : rule_at(q->loop);
-	if (r) {
-		tally(r->slot, INTERCEPT_LOOPED);
+	if (!ask(q, &r))
 		return REFUSE;
-	}
-	r = q->rule < 0 ? NULL : rule_at(q->rule);
 	if (!r)
 		return as_asked(ctx, 0, INTERCEPT_PASSED);
 	if (ctx->sk->bound_dev_if)

@@ -37,13 +37,8 @@ static __always_inline int sending(struct bpf_sock_addr *ctx, struct question *q
 	const struct intercept_rule *r;
 
 	*rewritten = false;
-	ask(q);
-	r = q->loop < 0 ? NULL : rule_at(q->loop);
-	if (r) {
-		tally(r->slot, INTERCEPT_LOOPED);
+	if (!ask(q, &r))
 		return REFUSE;
-	}
-	r = q->rule < 0 ? NULL : rule_at(q->rule);
 	if (!r || ctx->sk->bound_dev_if)
 		return PROCEED;
 	kept = bpf_sk_storage_get(&servers, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);

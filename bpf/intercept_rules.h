@@ -172,13 +172,25 @@ static long consider(__u32 i, struct question *q)
 	return 0;
 }
 
-/* Asks all rules: the first that is for it counts, and every proxy's guard. */
-static __always_inline void ask(struct question *q)
+/*
+ * Asks all rules: the first that is for it counts (NULL: none), and every proxy's guard. False: a
+ * proxy would come back to itself.
+ */
+static __always_inline bool ask(struct question *q, const struct intercept_rule **rule)
 {
+	const struct intercept_rule *loop;
+
 	q->first = first_rule();
 	q->rule = q->loop = -1;
 	if (q->first >= 0)
 		repeat(INTERCEPT_MAX_RULES, consider, q);
+	loop = q->loop < 0 ? NULL : rule_at(q->loop);
+	if (loop) {
+		tally(loop->slot, INTERCEPT_LOOPED);
+		return false;
+	}
+	*rule = q->rule < 0 ? NULL : rule_at(q->rule);
+	return true;
 }
 
 #endif /* SOCKREDIR_INTERCEPT_RULES_H */

@@ -6,16 +6,8 @@
 #ifndef SOCKREDIR_LEARN_KERNEL_H
 #define SOCKREDIR_LEARN_KERNEL_H
 
-#include <stdbool.h>
-#include <linux/types.h>
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_core_read.h>
+#include "dialect/core.h"
 
-#define __kernel_struct __attribute__((preserve_access_index))
-
-#define AF_INET		  2
 #define AF_INET6	  10
 #define TCP_PROTOCOL	  6
 #define EINTR		  4
@@ -44,23 +36,6 @@ struct sock_common {
 	struct learn_address skc_v6_rcv_saddr;
 	struct learn_address skc_v6_daddr;
 	volatile unsigned char skc_state;
-} __kernel_struct;
-
-struct list_head {
-	struct list_head *next;
-} __kernel_struct;
-
-struct wait_queue_head {
-	struct list_head head;
-} __kernel_struct;
-
-struct wait_queue_entry {
-	void *private; /* whoever waits: for a thread asleep its task_struct */
-	struct list_head entry;
-} __kernel_struct;
-
-struct socket_wq {
-	struct wait_queue_head wait;
 } __kernel_struct;
 
 struct sock {

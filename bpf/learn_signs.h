@@ -8,6 +8,7 @@
 
 #include "learn.h"
 #include "learn_kernel.h"
+#include "sleeper.h"
 
 static __always_inline void sign(struct learn_socket *record, enum learn_sign which)
 {
@@ -49,35 +50,13 @@ static __always_inline bool is_time_to_look(const struct learn_counts *counts)
 	return messages < ALWAYS_LOOKED_AT || !(messages & SELDOM);
 }
 
-#define WAITERS_LOOKED_AT 4
-#define STACK_MOST	  (64ULL << 10)
-
-/* A thread asleep keeps its entry on its own stack; of poll and epoll that is not so. */
-static __always_inline bool is_sleeper(const struct wait_queue_entry *entry)
-{
-	struct task_struct *task = BPF_CORE_READ(entry, private);
-
-	return (__u64)entry - (__u64)BPF_CORE_READ(task, stack) < STACK_MOST;
-}
-
 /* Does another thread sleep in a call on this socket? The current one is out of the queue already. */
 static __always_inline bool has_sleeper(const struct sock *sk)
 {
 	struct socket_wq *wq = sk->sk_wq;
-	struct list_head *head = __builtin_preserve_access_index(&wq->wait.head);
-	__u64 offset = bpf_core_field_offset(struct wait_queue_entry, entry);
-	struct list_head *at;
 
 	/* Mostly nobody; entries of others' stacks are read with care. */
-	if (wq->wait.head.next == head)
-		return false;
-	at = BPF_CORE_READ(head, next);
-	for (int i = 0; i < WAITERS_LOOKED_AT && at && at != head; i++) {
-		if (is_sleeper((void *)at - offset))
-			return true;
-		at = BPF_CORE_READ(at, next);
-	}
-	return false;
+	return wq->wait.head.next != &wq->wait.head && queue_has_sleeper(wq);
 }
 
 /* Was it a signal that the program lives on after? */

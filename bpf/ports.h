@@ -37,31 +37,37 @@ static __always_inline __u16 server_port(const struct sockredir_flow *flow, cons
 	return flow->side[1].flags & SOCKREDIR_SIDE_SERVER ? id->remote_port : 0;
 }
 
+/* What a connection that has ended says of its port. */
+static __always_inline __s64 worth_of(struct sockredir_port *port, const struct sockredir_flow *flow,
+				      __u64 messages)
+{
+	if (messages <= BRIEF_MESSAGES) {
+		__sync_fetch_and_add(&port->brief, 1);
+		return WORTH_BRIEF;
+	}
+	if (flow->side[0].state == SOCKREDIR_DEMOTED || flow->side[1].state == SOCKREDIR_DEMOTED) {
+		__sync_fetch_and_add(&port->demoted, 1);
+		return WORTH_DEMOTED;
+	}
+	messages /= WORTH_EARNED;
+	return messages < WORTH_EARNED ? messages : WORTH_EARNED;
+}
+
 /* A connection has ended. */
 static __always_inline void account(const struct sockredir_flow *flow, const struct sockredir_key *id)
 {
 	const struct sockredir_side *a = &flow->side[0], *b = &flow->side[1];
 	struct sockredir_port *port;
 	__u16 number = server_port(flow, id);
-	__u32 messages;
+	__u64 messages = (__u64)a->messages + b->messages;
 
 	port = number ? port_make(number) : NULL;
 	if (!port)
 		return;
 	__sync_fetch_and_add(&port->connections, 1);
-	__sync_fetch_and_add(&port->messages, (__u64)a->messages + b->messages);
+	__sync_fetch_and_add(&port->messages, messages);
 	__sync_fetch_and_add(&port->bytes, a->bytes + b->bytes);
-	messages = a->messages + b->messages;
-	if (messages <= BRIEF_MESSAGES) {
-		__sync_fetch_and_add(&port->brief, 1);
-		change_worth(port, WORTH_BRIEF);
-	} else if (a->state == SOCKREDIR_DEMOTED || b->state == SOCKREDIR_DEMOTED) {
-		__sync_fetch_and_add(&port->demoted, 1);
-		change_worth(port, WORTH_DEMOTED);
-	} else {
-		change_worth(port,
-			     messages / WORTH_EARNED < WORTH_EARNED ? messages / WORTH_EARNED : WORTH_EARNED);
-	}
+	change_worth(port, worth_of(port, flow, messages));
 }
 
 /* A message has been redirected. */

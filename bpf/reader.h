@@ -12,6 +12,7 @@
 #define SOCKREDIR_READER_H
 
 #include "dialect/dialect.h"
+#include "sleeper.h"
 
 enum look {
 	LOOK_GONE,  /* the socket is not there any more, or cannot be read */
@@ -112,31 +113,10 @@ static __always_inline __u32 not_yet_queued(const struct sockredir_side *side)
 	return BPF_CORE_READ(sk, sk_receive_queue.qlen) + BPF_CORE_READ(psock, ingress_skb.qlen);
 }
 
-#define WAITERS_LOOKED_AT 4
-#define STACK_MOST	  (64ULL << 10)
-
-/* Is this a thread asleep, not a poll or epoll? Such a one keeps its entry on its own stack. */
-static __always_inline bool is_sleeper(const struct wait_queue_entry *entry)
-{
-	struct task_struct *task = BPF_CORE_READ(entry, private);
-
-	return (__u64)entry - (__u64)BPF_CORE_READ(task, stack) < STACK_MOST;
-}
-
 /* Does a thread sleep in a call on this socket, such as recv? `sk` is only probed. */
 static __always_inline bool has_sleeper(struct sock *sk)
 {
-	struct socket_wq *wq = BPF_CORE_READ(sk, sk_wq);
-	struct list_head *head = __builtin_preserve_access_index(&wq->wait.head);
-	struct list_head *at = BPF_CORE_READ(head, next);
-	__u64 offset = bpf_core_field_offset(struct wait_queue_entry, entry);
-
-	for (int i = 0; i < WAITERS_LOOKED_AT && at && at != head; i++) {
-		if (is_sleeper((void *)at - offset))
-			return true;
-		at = BPF_CORE_READ(at, next);
-	}
-	return false;
+	return queue_has_sleeper(BPF_CORE_READ(sk, sk_wq));
 }
 
 #endif /* SOCKREDIR_READER_H */

@@ -48,9 +48,7 @@ static __always_inline struct sockredir_side *side_of(const struct tcp_sock *tp)
 	struct names names;
 	int index;
 
-	name_ends(&names, tp, tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->net_cookie);
-	index = side_index(&names.self);
-	flow = own_flow(&names, index, tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter);
+	flow = flow_of_mapped(tp, &names, &index);
 	return flow ? &flow->side[index & 1] : NULL;
 }
 

@@ -67,7 +67,7 @@ static __always_inline void begins(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 	if (likely(!tp->rcv_nxt))
 		return;
 	bpf_setsockopt(ctx, SOL_TCP, TCP_BPF_SNDCWND_CLAMP, &mark, sizeof(mark));
-	take_out((struct sock *)&tp->inet_conn.icsk_inet.sk);
+	take_out(as_sock(tp));
 }
 
 #endif /* SOCKREDIR_REUSE_H */

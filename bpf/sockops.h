@@ -20,8 +20,7 @@ static __always_inline bool odd_kind(const struct tcp_sock *tp)
 	 * With VRFs one namespace can have the same addresses and ports twice. MPTCP subflows
 	 * and kTLS sockets bring a protocol of their own. See reuse.h for the used ones.
 	 */
-	return tp->inet_conn.icsk_inet.sk.__sk_common.skc_bound_dev_if || tp->inet_conn.icsk_ulp_ops ||
-	       is_used(tp);
+	return as_sock(tp)->__sk_common.skc_bound_dev_if || tp->inet_conn.icsk_ulp_ops || is_used(tp);
 }
 
 /*
@@ -160,11 +159,9 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 	struct names names;
 	int index;
 
-	name_ends(&names, tp, bpf_get_netns_cookie(ctx));
-	index = side_index(&names.self);
+	flow = flow_of(tp, bpf_get_netns_cookie(ctx), bpf_get_socket_cookie(ctx), &names, &index);
 	if (index < 0)
 		return;
-	flow = own_flow(&names, index, bpf_get_socket_cookie(ctx));
 	if (!flow) {
 		if (occasion >= OCCASION_CLOSED)
 			observed(tp, &names);
@@ -173,7 +170,7 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 	own = &flow->side[index & 1];
 	peer = &flow->side[!(index & 1)];
 	if (occasion >= OCCASION_CLOSED) {
-		if (occasion == OCCASION_DISSOLVED && tp->inet_conn.icsk_inet.sk.sk_user_data)
+		if (occasion == OCCASION_DISSOLVED && as_sock(tp)->sk_user_data)
 			peers_delete(&names.self);
 		closed(flow, flow_key(&names, index), index);
 		return;
@@ -206,7 +203,7 @@ static __always_inline void open_window(struct bpf_sock_ops *ctx, const struct s
 
 static __always_inline void state_changed(struct bpf_sock_ops *ctx, struct tcp_sock *tp)
 {
-	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	const struct sock *sk = as_sock(tp);
 	__u32 before = ctx->args[0], state = ctx->args[1];
 
 	if (state == BPF_TCP_CLOSE)

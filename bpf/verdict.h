@@ -57,7 +57,7 @@ static __always_inline __u64 unread_with(struct sockredir_side *own, const struc
  */
 static __always_inline bool shows_turning(const struct tcp_sock *tp)
 {
-	return has_sleeper((struct sock *)&tp->inet_conn.icsk_inet.sk) || uses_uring();
+	return has_sleeper(as_sock(tp)) || uses_uring();
 }
 
 /* Then the budget alone is the limit, unless TCP would have to drop what comes to a full buffer. */
@@ -77,7 +77,7 @@ static __always_inline __u64 window_for(const struct tcp_sock *tp, const struct 
  */
 static __always_inline bool host_is_short(const struct tcp_sock *tp)
 {
-	unsigned long *flag = tp->inet_conn.icsk_inet.sk.__sk_common.skc_prot->memory_pressure;
+	unsigned long *flag = as_sock(tp)->__sk_common.skc_prot->memory_pressure;
 	unsigned long pressure = 0;
 
 	bpf_probe_read_kernel(&pressure, sizeof(pressure), flag);
@@ -151,10 +151,7 @@ static __always_inline __u32 handle(struct sk_msg_md *msg, const struct tcp_sock
 	struct names names;
 	int index;
 
-	/* What bpf_get_netns_cookie() returns, for a third of the time. */
-	name_ends(&names, tp, tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->net_cookie);
-	index = side_index(&names.self);
-	flow = own_flow(&names, index, tp->inet_conn.icsk_inet.sk.__sk_common.skc_cookie.counter);
+	flow = flow_of_mapped(tp, &names, &index);
 	if (!flow || !s)
 		return SOCKREDIR_NO_FLOW;
 	flow->side[index & 1].messages++;

@@ -21,6 +21,11 @@
 #include "maps.h"
 #endif
 
+static __always_inline struct sock *as_sock(const struct tcp_sock *tp)
+{
+	return (struct sock *)&tp->inet_conn.icsk_inet.sk;
+}
+
 static __always_inline void count(__u32 reason, __u64 bytes)
 {
 	struct sockredir_count *c = counter_find(reason);

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The few kernel structs that the programs look into, each with only the members used.
- * CO-RE finds the real offsets at load time, so one object serves all kernels and the target
- * needs no vmlinux.h.
+ * The few kernel structs that the programs look into, each with only the members used; see core.h.
  */
 #ifndef SOCKREDIR_KERNEL_H
 #define SOCKREDIR_KERNEL_H
 
-#define __kernel_struct __attribute__((preserve_access_index))
+#include "core.h"
 
 struct net {
 	__u64 net_cookie;
@@ -36,23 +34,6 @@ struct sock_common {
 		struct net *net;
 	} skc_net;
 	struct proto *skc_prot;
-} __kernel_struct;
-
-struct list_head {
-	struct list_head *next;
-} __kernel_struct;
-
-struct wait_queue_head {
-	struct list_head head;
-} __kernel_struct;
-
-struct wait_queue_entry {
-	void *private; /* whoever waits: for a thread asleep its task_struct */
-	struct list_head entry;
-} __kernel_struct;
-
-struct socket_wq {
-	struct wait_queue_head wait;
 } __kernel_struct;
 
 struct socket {

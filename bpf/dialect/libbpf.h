@@ -5,15 +5,9 @@
 #ifndef SOCKREDIR_LIBBPF_H
 #define SOCKREDIR_LIBBPF_H
 
-#include <stdbool.h>
-#include <linux/types.h>
-#include <linux/bpf.h>
+#include "core.h"
 #include <linux/tcp.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_core_read.h>
 
-#define AF_INET 2
 #define E2BIG	7
 #define SOL_TCP 6
 
