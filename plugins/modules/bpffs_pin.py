@@ -144,7 +144,7 @@ ARGUMENTS = {
 }
 
 
-def wanted(options, pretend):
+def wanted(options, check):
     """The mount, directory or pin that a task asks for."""
     from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.pin import change as pin
@@ -157,7 +157,7 @@ def wanted(options, pretend):
     if source is not None and not source.isdigit():
         source = os.path.abspath(source)
     access = Access(pin.user_id(options["owner"]), pin.group_id(options["group"]), pin.permissions(options["mode"]))
-    return Wanted(pin_observe.real_path(options["path"]), options["state"], options["kind"], source, access, pretend)
+    return Wanted(pin_observe.real_path(options["path"]), options["state"], options["kind"], source, access, check)
 
 
 def main():
@@ -176,14 +176,14 @@ def main():
         module.fail_json(msg=str(error), details=error.detail)
     for note in result.notes:
         module.warn(note)
-    here = result.seen.here
+    here = result.observed.here
     module.exit_json(
         changed=bool(result.steps),
         diff=diff(result.steps),
         path=asked.path,
         kind=here.kind if here else None,
         id=here.number if here else None,
-        mount_point=result.seen.mount_point,
+        mount_point=result.observed.mount_point,
         notes=result.notes,
     )
 

@@ -198,7 +198,7 @@ ARGUMENTS = {
 }
 
 
-def wanted(options, pretend):
+def wanted(options, check):
     """The attachment that a task asks for."""
     from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.hooks import CGROUP, MAP
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import (
@@ -214,7 +214,7 @@ def wanted(options, pretend):
         method=options["method"],
         present=options["state"] == "present",
         create_cgroup=options["create_cgroup"],
-        pretend=pretend,
+        check=check,
         needs=options["needs"],
     )
 

@@ -80,7 +80,7 @@ import hashlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ebpf.sockredir.plugins.module_utils import atomic_file as files
+from ansible_collections.ebpf.sockredir.plugins.module_utils import atomic_file
 from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 
@@ -96,10 +96,10 @@ def differs(path, data):
 
 def write(path, data):
     try:
-        files.make_directory(os.path.dirname(path), 0o777)
+        atomic_file.make_directory(os.path.dirname(path), 0o777)
     except SockredirError as error:
         raise SockredirError(f"dest: {error.message}", error.cure) from error
-    files.write(path, data)
+    atomic_file.write(path, data)
 
 
 def main():

@@ -200,14 +200,14 @@ ARGUMENTS = {
 }
 
 
-def ensure(options, pretend):
+def ensure(options, check):
     """What the task asks for, done or pretended."""
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 
     if options["state"] == "absent":
         places = options["pin_dir"], options["state_dir"]
-        return program.absent(options["name"], *places, pretend, wait_seconds=options["lock_timeout"])
+        return program.absent(options["name"], *places, check, wait_seconds=options["lock_timeout"])
     request = program_source.Request(
         name=options["name"],
         pin_dir=options["pin_dir"],
@@ -220,7 +220,7 @@ def ensure(options, pretend):
         checksum=options["checksum"] or "",
         recreate=options["on_incompatible_map"] == "recreate",
     )
-    return program.present(request, pretend, wait_seconds=options["lock_timeout"])
+    return program.present(request, check, wait_seconds=options["lock_timeout"])
 
 
 def main():

@@ -257,19 +257,19 @@ def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     installed_bytecode.install(module.params["state_dir"])
     from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-    from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states
 
     # What is installed on the host is what travels with this module, and that is what it imports.
     from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import main as _tool  # noqa: F401
 
-    states = {"present": hosting.present, "absent": hosting.absent, "rolled_back": hosting.rolled_back}
+    change_to = {"present": states.present, "absent": states.absent, "rolled_back": states.rolled_back}
     try:
-        outcome = states[module.params["state"]](module.params, module.check_mode)
+        outcome = change_to[module.params["state"]](module.params, module.check_mode)
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
     for warning in outcome.warnings:
         module.warn(warning)
-    module.exit_json(**hosting.returned(outcome))
+    module.exit_json(**states.returned(outcome))
 
 
 if __name__ == "__main__":

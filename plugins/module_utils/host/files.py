@@ -10,7 +10,7 @@ import os
 import stat
 from typing import Callable, NamedTuple, Optional
 
-from .. import atomic_file as atomic
+from .. import atomic_file
 from ..errors import SockredirError
 
 
@@ -67,11 +67,11 @@ def replace(path: str, wanted: File) -> None:
 
     :raises SockredirError: the disk is full, read-only ...; the old file is still in place.
     """
-    atomic.make_directory(os.path.dirname(path), 0o755)
+    atomic_file.make_directory(os.path.dirname(path), 0o755)
     if wanted.link:
-        atomic.link(path, wanted.text)
+        atomic_file.link(path, wanted.text)
     else:
-        atomic.write(path, wanted.text.encode("utf-8", "surrogateescape"), wanted.mode)
+        atomic_file.write(path, wanted.text.encode("utf-8", "surrogateescape"), wanted.mode)
 
 
 def remove(path: str, keep: str) -> None:
@@ -80,7 +80,7 @@ def remove(path: str, keep: str) -> None:
     :raises SockredirError: it cannot be removed.
     """
     if read(path):
-        atomic.remove(path)
+        atomic_file.remove(path)
     prune(os.path.dirname(path), keep)
 
 

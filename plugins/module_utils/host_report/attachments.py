@@ -30,11 +30,11 @@ def report(read: Read, host: Snapshot, document: Optional[manifest.Manifest]) ->
     links = read("links", lambda: host.links) if recorded else []
     for entry in recorded if links is not None else []:
         wanted = _wanted(entry)
-        seen = read(f"attachment on {wanted.target}", partial(attachment_observe.observe, wanted, host))
-        if seen is None:
+        observed = read(f"attachment on {wanted.target}", partial(attachment_observe.observe, wanted, host))
+        if observed is None:
             continue
-        found.append({**_shown(wanted, seen), "withheld": bool(entry.get("needs") and not entry.get("met"))})
-        for each in planning.foreign(wanted, seen):
+        found.append({**_shown(wanted, observed), "withheld": bool(entry.get("needs") and not entry.get("met"))})
+        for each in planning.foreign(wanted, observed):
             key = (wanted.target, *each)
             foreign[key] = {**_target(wanted), **_named(each)}
     # What one of our attachments takes for foreign may be another one of our own.
@@ -47,27 +47,27 @@ def report(read: Read, host: Snapshot, document: Optional[manifest.Manifest]) ->
 
 def _wanted(entry: planning.Record) -> planning.Wanted:
     kind = CGROUP if entry["cgroup"] is not None else MAP
-    return planning.Wanted(entry["program"], kind, entry[kind], pretend=True, hook=hooks.recorded(entry))
+    return planning.Wanted(entry["program"], kind, entry[kind], check=True, hook=hooks.recorded(entry))
 
 
 def _target(wanted: planning.Wanted) -> Dict[str, Optional[str]]:
     return {kind: wanted.target if wanted.kind == kind else None for kind in (CGROUP, MAP)}
 
 
-def _shown(wanted: planning.Wanted, seen: planning.Observed) -> Dict[str, Any]:
-    mine = planning.ours(wanted, seen)
+def _shown(wanted: planning.Wanted, observed: planning.Observed) -> Dict[str, Any]:
+    mine = planning.ours(wanted, observed)
     first = mine[0] if mine else None
     return {
         "program": wanted.program,
         **_target(wanted),
-        "attach_type": seen.hook.name if seen.hook else None,
-        "target_id": seen.target_id,
+        "attach_type": observed.hook.name if observed.hook else None,
+        "target_id": observed.target_id,
         "times": len(mine),
         "program_id": first.program_id if first else None,
         "method": first.method if first else None,
         "link_id": first.link_id if first else None,
-        "link_pin": wanted.link_pin if seen.pinned else None,
-        "pinned_program_id": seen.program_id,
+        "link_pin": wanted.link_pin if observed.pinned else None,
+        "pinned_program_id": observed.program_id,
     }
 
 

@@ -16,11 +16,11 @@ from ..resource.snapshot import Snapshot
 from ..state import manifest
 
 
-def about(seen: Snapshot) -> Dict[str, Any]:
+def about(snapshot: Snapshot) -> Dict[str, Any]:
     """Kernel, distribution, boot, and where the filesystems that matter are mounted."""
     system = os.uname()
     release = distribution.read()
-    mounted = _mounts(seen)
+    mounted = _mounts(snapshot)
     cgroup2 = mounts.cgroup2(mounted)
     return {
         "kernel": system.release,
@@ -38,9 +38,9 @@ def about(seen: Snapshot) -> Dict[str, Any]:
     }
 
 
-def _mounts(seen: Snapshot) -> List[mounts.Mount]:
+def _mounts(snapshot: Snapshot) -> List[mounts.Mount]:
     try:
-        return seen.mounts
+        return snapshot.mounts
     except OSError:
         return []
 

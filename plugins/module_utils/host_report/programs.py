@@ -17,14 +17,14 @@ from ..state import manifest
 NOTHING: Dict[str, Any] = {"programs": [], "maps": [], "links": []}
 
 
-def pinned(pin_dir: str, seen: Snapshot) -> Dict[str, List[Dict[str, Any]]]:
+def pinned(pin_dir: str, snapshot: Snapshot) -> Dict[str, List[Dict[str, Any]]]:
     """Programs, maps and links pinned in a directory; nothing if there is no such directory on a bpffs.
 
     :raises OSError: it may not be read.
     :raises SockredirError: a pin may not be opened.
     """
     found: Dict[str, List[Dict[str, Any]]] = {"programs": [], "maps": [], "links": []}
-    if not mounts.bpffs_holding(pin_dir, seen.mounts):
+    if not mounts.bpffs_holding(pin_dir, snapshot.mounts):
         return found
     try:
         names = sorted(os.listdir(pin_dir))

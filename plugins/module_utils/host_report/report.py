@@ -44,47 +44,47 @@ def gather(parts: Sequence[str], pin_dir: Optional[str], state_dir: str, max_flo
     :param max_flows: int, how many connections to list at most.
     """
     unreadable = Unreadable()
-    seen = Snapshot(state_dir)
-    document = unreadable.read("manifest", lambda: seen.document)
+    snapshot = Snapshot(state_dir)
+    document = unreadable.read("manifest", lambda: snapshot.document)
     pins = pin_dir or (document or {}).get("pin_dir") or PIN_DIR
     report: Report = {"schema_version": SCHEMA_VERSION, "pin_dir": pins, "state_dir": state_dir}
-    report.update(_about(unreadable, document, seen, pins))
+    report.update(_about(unreadable, document, snapshot, pins))
     if "prerequisites" in parts:
-        report.update(_prerequisites(pins, seen))
+        report.update(_prerequisites(pins, snapshot))
     if "programs" in parts:
-        report.update(_programs(unreadable, pins, document, seen))
+        report.update(_programs(unreadable, pins, document, snapshot))
     if "attachments" in parts:
-        report.update(_attachments(unreadable, seen, document))
+        report.update(_attachments(unreadable, snapshot, document))
     if "counters" in parts:
         report.update(_counters(unreadable, pins))
     if "flows" in parts:
         report["flows"] = _flows(unreadable, pins, max_flows)
     if "drift" in parts:
-        report["drift"] = unreadable.read("drift", lambda: _drift(seen))
+        report["drift"] = unreadable.read("drift", lambda: _drift(snapshot))
     report["unreadable"] = unreadable.found
     return report
 
 
-def _about(unreadable: Unreadable, document: Optional[manifest.Manifest], seen: Snapshot, pins: str) -> Report:
+def _about(unreadable: Unreadable, document: Optional[manifest.Manifest], snapshot: Snapshot, pins: str) -> Report:
     from . import host
 
-    damaged = unreadable.read("manifest", lambda: seen.damage) if not unreadable.found else None
+    damaged = unreadable.read("manifest", lambda: snapshot.damage) if not unreadable.found else None
     unknown = bool(unreadable.found) and document is None
     return {
-        "host": host.about(seen),
+        "host": host.about(snapshot),
         "enabled": None if unknown else document is not None,
         "manifest": host.manifest_summary(document, damaged),
         "cgroup": host.accelerated(document),
-        "sources": unreadable.read(f"sources in {seen.state_dir}", lambda: host.sources(seen.state_dir)),
+        "sources": unreadable.read(f"sources in {snapshot.state_dir}", lambda: host.sources(snapshot.state_dir)),
         "pin_directory": unreadable.read(f"directory {pins}", lambda: host.directory(pins)),
         "version": (document or {}).get("wanted", {}).get("version"),
     }
 
 
-def _prerequisites(pin_dir: str, seen: Snapshot) -> Report:
+def _prerequisites(pin_dir: str, snapshot: Snapshot) -> Report:
     from ..host import advice, facts, prerequisites
 
-    found = facts.observe(pin_dir, lambda: seen.mounts)
+    found = facts.observe(pin_dir, lambda: snapshot.mounts)
     return {
         "prerequisites": prerequisites.judge(found),
         "compilers": prerequisites.compilers(found),
@@ -92,18 +92,20 @@ def _prerequisites(pin_dir: str, seen: Snapshot) -> Report:
     }
 
 
-def _programs(unreadable: Unreadable, pin_dir: str, document: Optional[manifest.Manifest], seen: Snapshot) -> Report:
+def _programs(
+    unreadable: Unreadable, pin_dir: str, document: Optional[manifest.Manifest], snapshot: Snapshot
+) -> Report:
     from . import programs
 
-    found = unreadable.read(f"pins in {pin_dir}", lambda: programs.pinned(pin_dir, seen))
+    found = unreadable.read(f"pins in {pin_dir}", lambda: programs.pinned(pin_dir, snapshot))
     draining = unreadable.read("draining programs", lambda: programs.draining(document))
     return {**(found or programs.NOTHING), "draining": draining or []}
 
 
-def _attachments(unreadable: Unreadable, seen: Snapshot, document: Optional[manifest.Manifest]) -> Report:
+def _attachments(unreadable: Unreadable, snapshot: Snapshot, document: Optional[manifest.Manifest]) -> Report:
     from . import attachments
 
-    return attachments.report(unreadable.read, seen, document)
+    return attachments.report(unreadable.read, snapshot, document)
 
 
 def _counters(unreadable: Unreadable, pin_dir: str) -> Report:
@@ -119,8 +121,8 @@ def _flows(unreadable: Unreadable, pin_dir: str, most: int) -> Optional[Dict[str
     return unreadable.read(f"flows in {pin_dir}", lambda: flows.report(pin_dir, most))
 
 
-def _drift(seen: Snapshot) -> List[Dict[str, Any]]:
-    from ..operation import drift as compare
-    from ..operation.drift_kinds import drift
+def _drift(snapshot: Snapshot) -> List[Dict[str, Any]]:
+    from ..operation import drift
+    from ..operation.drift_kinds import reported
 
-    return drift(compare.with_manifest(seen).steps)
+    return reported(drift.with_manifest(snapshot).steps)

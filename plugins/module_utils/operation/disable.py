@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
 
-from .. import atomic_file as state_files
+from .. import atomic_file
 from ..change.step import Plan, Step
 from ..change.transaction import Handler, Undo, Watch, apply
 from ..datapath import live
@@ -40,8 +40,8 @@ from ..resource.settings import apply as settings_apply
 from ..resource.setup import apply as setup_apply
 from ..resource.snapshot import Snapshot
 from ..state import lock, manifest, store
-from . import disable_plan as planning
-from . import found as discovery
+from . import disable_plan
+from .found import document as found_document
 
 #: The kernel frees a program a moment after its last user has gone.
 _SETTLE_SECONDS = 0.5
@@ -99,8 +99,8 @@ def ensure(places: Places, wait_seconds: float, watch: Optional[Watch] = None) -
 class _Work:
     """Steps that are planned while they are done.
 
-    No book is kept: the manifest goes as a whole, last. So a full disk is not an obstacle, and a run after one that was
-    killed knows all that there was.
+    The manifest is not amended on the way: it goes as a whole, last. So a full disk is not an obstacle, and a run
+    after one that was killed knows all that there was.
     """
 
     def __init__(self, places: Places) -> None:
@@ -108,7 +108,7 @@ class _Work:
         self.host = Snapshot(places.state_dir)
         known = self.host.document
         if known is None or self.host.damage is not None:
-            known = discovery.document(places.pin_dir, known, self.host)
+            known = found_document(places.pin_dir, known, self.host)
         self.document = known
         self.handlers: Dict[str, Handler] = {}
         self.done: Plan = []
@@ -120,7 +120,7 @@ class _Work:
         self.seen_services = services_observe.observe(self.services, self.host)
 
     def steps(self) -> Iterator[Step]:
-        yield from self._part("settings", planning.drain(self._settings()), {"drain": self._drain})
+        yield from self._part("settings", disable_plan.drain(self._settings()), {"drain": self._drain})
         # No connection may go to a proxy that is no longer told where it wanted to go.
         told = {"settings": intercept_apply.write(self.places.pin_dir)}
         yield from self._part("intercepts", self._intercept_steps(), told)
@@ -146,7 +146,7 @@ class _Work:
     def _part(self, name: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
         self.handlers.update({f"{name} {verb}": handler for verb, handler in handlers.items()})
         for step in steps:
-            told = replace(planning.named(step), verb=f"{name} {step.verb}")
+            told = replace(disable_plan.named(step), verb=f"{name} {step.verb}")
             self.done.append(told)
             yield told
         if steps:
@@ -194,7 +194,7 @@ class _Work:
         paths = {places.launcher, os.path.join(unit_dir, systemd.UNIT), systemd.wants_link(unit_dir)}
         paths |= {systemd.drop_in_path(unit_dir, service) for service in systemd.drop_ins(unit_dir)}
         recorded = [path for path in self.document["files"] if not path.startswith(places.package + "/")]
-        return planning.remove_files({path: files.read(path) for path in paths | set(recorded)}, recorded)
+        return disable_plan.remove_files({path: files.read(path) for path in paths | set(recorded)}, recorded)
 
     def _package_steps(self) -> Plan:
         places = install.Places(self.places.prefix)
@@ -208,17 +208,17 @@ class _Work:
         idle = services_observe.idle_slice(self.places.cgroup, self.host)
         if idle is None or idle[1] in {step.subject for step in self.done}:
             return []
-        return [Step("stop_slice", idle[1], "cgroup", None, planning.Slice(idle[0]))]
+        return [Step("stop_slice", idle[1], "cgroup", None, disable_plan.Slice(idle[0]))]
 
     def waiting(self) -> List[str]:
         """The services that are still in the slice."""
-        seen = services_observe.observe(self.services, self.host) if self.done else self.seen_services
-        return services_plan.waiting(self.services, seen._replace(drop_ins=self.seen_services.drop_ins))
+        observed = services_observe.observe(self.services, self.host) if self.done else self.seen_services
+        return services_plan.waiting(self.services, observed._replace(drop_ins=self.seen_services.drop_ins))
 
     def _directory_steps(self) -> Plan:
         """It also goes where an earlier run has made it and then failed."""
         pin_dir = self.places.pin_dir
-        return planning.remove_directory(pin_dir, _listing(pin_dir), self.done) if os.path.isdir(pin_dir) else []
+        return disable_plan.remove_directory(pin_dir, _listing(pin_dir), self.done) if os.path.isdir(pin_dir) else []
 
     def _state_steps(self) -> Plan:
         there = [name for name in _STATE_FILES + _STATE_DIRECTORIES if os.path.lexists(self._state(name))]
@@ -231,11 +231,11 @@ class _Work:
 
     def _drain(self, step: Step) -> Undo:
         return settings_apply.write_settings(
-            self.places.pin_dir, self.places.state_dir, step.need(planning.Told).settings
+            self.places.pin_dir, self.places.state_dir, step.need(disable_plan.Told).settings
         )
 
     def _stop_slice(self, step: Step) -> Undo:
-        name = step.need(planning.Slice).name
+        name = step.need(disable_plan.Slice).name
         systemd.stop_slice(name)
         return lambda: systemd.start_slice(name)
 
@@ -266,7 +266,7 @@ class _Work:
         for name in _STATE_DIRECTORIES:
             shutil.rmtree(self._state(name), ignore_errors=True)
         for name in _STATE_FILES:
-            state_files.remove(self._state(name))
+            atomic_file.remove(self._state(name))
         with contextlib.suppress(OSError):
             os.rmdir(self.places.state_dir)
         return None

@@ -25,7 +25,7 @@ from ..resource.program import change as program
 from ..resource.settings import plan as settings_plan
 from ..resource.snapshot import Snapshot
 from ..state import manifest, store
-from . import drift_kinds as planning
+from . import drift_kinds
 
 Document = manifest.Manifest
 
@@ -51,7 +51,7 @@ def with_manifest(host: Snapshot) -> Comparison:
     document, damage = host.document, host.damage
     steps: Plan = []
     if damage:
-        steps.append(planning.refused("manifest", damage, "manifest_changed"))
+        steps.append(drift_kinds.refused("manifest", damage, "manifest_changed"))
     foreign: Dict[str, List[Attached]] = {}
     if document is not None:
         steps += _manifest_drift(host, document)
@@ -70,15 +70,15 @@ def _manifest_drift(host: Snapshot, document: Document) -> Plan:
     steps: Plan = []
     state_dir = host.state_dir
     if not document["committed"] and not host.damage:
-        steps.append(planning.refused("manifest", "a change was not finished", "unfinished"))
+        steps.append(drift_kinds.refused("manifest", "a change was not finished", "unfinished"))
     problem = host.previous_damage
     if problem:
-        steps.append(planning.refused("manifest: previous", problem, "object_changed"))
+        steps.append(drift_kinds.refused("manifest: previous", problem, "object_changed"))
     for digest in manifest.objects(document):
         try:
             store.get(state_dir, digest)
         except SockredirError as error:
-            steps.append(planning.refused(store.path(state_dir, digest), error.message, "object_changed"))
+            steps.append(drift_kinds.refused(store.path(state_dir, digest), error.message, "object_changed"))
     return steps
 
 
@@ -88,27 +88,27 @@ def _program_drift(host: Snapshot, document: Document, name: str) -> Plan:
         with program.planned(name, document, host) as (steps, _handlers):
             pass
     except SockredirError as error:
-        return [planning.refused(f"program {name}", error.message, "pin_replaced")]
+        return [drift_kinds.refused(f"program {name}", error.message, "pin_replaced")]
     # What is wrong with an object is said above, for each.
-    return planning.name_drift(planning.PROGRAM, [step for step in steps if step.verb != "store"], same_boot)
+    return drift_kinds.name_drift(drift_kinds.PROGRAM, [step for step in steps if step.verb != "store"], same_boot)
 
 
 def _attachment_drift(host: Snapshot, document: Document, entry: Dict[str, Any]) -> Any:
     try:
-        wanted = attachment_observe.wish(entry)._replace(pretend=True)
-        seen = attachment_observe.observe(wanted, host)
-        steps = attachment_plan.plan(wanted, seen)
+        wanted = attachment_observe.wish(entry)._replace(check=True)
+        observed = attachment_observe.observe(wanted, host)
+        steps = attachment_plan.plan(wanted, observed)
     except SockredirError as error:
-        return [planning.refused(entry["cgroup"] or entry["map"], error.message, "program_replaced")], []
-    others = attachment_plan.foreign(wanted, seen) if wanted.kind == CGROUP else []
-    return planning.name_drift(hooks.recorded(entry).name, steps, manifest.ids_valid(document)), others
+        return [drift_kinds.refused(entry["cgroup"] or entry["map"], error.message, "program_replaced")], []
+    others = attachment_plan.foreign(wanted, observed) if wanted.kind == CGROUP else []
+    return drift_kinds.name_drift(hooks.recorded(entry).name, steps, manifest.ids_valid(document)), others
 
 
 def _settings_drift(document: Document) -> Plan:
     try:
         found = live.read_settings(document["pin_dir"])
     except SockredirError as error:
-        return [planning.refused("settings", error.message, "settings_changed")]
+        return [drift_kinds.refused("settings", error.message, "settings_changed")]
     # Without the map that is missing, not what it would say.
     return settings_plan.steps(document["settings"], found) if found and document["settings"] else []
 
@@ -116,10 +116,14 @@ def _settings_drift(document: Document) -> Plan:
 def _intercept_drift(document: Document) -> Plan:
     try:
         wanted = intercept_observe.recorded(document)
-        seen = intercept_observe.observe(document["pin_dir"], document)
-        return intercept_plan.steps(wanted, intercept_observe.to_layout(wanted), seen) if seen.rules is not None else []
+        observed = intercept_observe.observe(document["pin_dir"], document)
+        return (
+            intercept_plan.steps(wanted, intercept_observe.to_layout(wanted), observed)
+            if observed.rules is not None
+            else []
+        )
     except SockredirError as error:
-        return [planning.refused("intercepts", error.message, "settings_changed")]
+        return [drift_kinds.refused("intercepts", error.message, "settings_changed")]
 
 
 def _file_drift(document: Document) -> Plan:
@@ -129,4 +133,4 @@ def _file_drift(document: Document) -> Plan:
     if prefix:
         places = install.Places(prefix)
         found.update({f"{places.package}/{name}": files.File(text) for name, text in install.installed(places).items()})
-    return planning.file_drift(recorded, found, document["unit"])
+    return drift_kinds.file_drift(recorded, found, document["unit"])

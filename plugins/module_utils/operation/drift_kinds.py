@@ -95,7 +95,7 @@ def file_drift(recorded: Mapping[str, str], found: Mapping[str, Optional[File]],
     return steps
 
 
-def drift(steps: Iterable[Step]) -> List[Dict[str, Any]]:
+def reported(steps: Iterable[Step]) -> List[Dict[str, Any]]:
     """Named steps as reports show them: ``before`` is what was found, ``after`` what enable would make of it."""
     keys = ("subject", "before", "after")
     return [{"kind": step.kind, **{key: getattr(step, key) for key in keys}} for step in steps]

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole host after its manifest: restore, roll back, steer. No compiler, no Ansible.
+"""The whole host after its manifest: restore, roll back. No compiler, no Ansible.
 
 :mod:`.drift_kinds` says how the parts make one plan. Here the parts are done: programs first, then settings, then what
 is attached to the map, then the cgroups, so that no socket enters the map before it has all that it needs.
@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..change.step import UNKNOWN, Plan, Step
-from ..change.transaction import Handler, Undo, Watch, apply
+from ..change.transaction import Handler, Watch, apply
 from ..datapath import live
 from ..errors import SockredirError
 from ..host import mounts
@@ -34,7 +34,7 @@ from ..resource.settings import apply as settings_apply
 from ..resource.settings import plan as settings_plan
 from ..resource.snapshot import Snapshot
 from ..state import lock, manifest
-from . import drift_kinds as planning
+from . import drift_kinds
 
 Document = manifest.Manifest
 _BPFFS = "/sys/fs/bpf"
@@ -57,7 +57,7 @@ class _Restoration:
         self.host = host
         self.handlers: Dict[str, Handler] = {}
         self.done: Plan = []
-        self.pretend = False
+        self.check = False
         #: In a plan alone, what would have been pinned by now, by path.
         self.pinned: Dict[str, program_plan.Pinned] = {}
 
@@ -68,7 +68,7 @@ class _Restoration:
 
     def preview(self) -> Plan:
         """:returns: what :meth:`run` would do."""
-        self.pretend = True
+        self.check = True
         for _step in self._steps():
             pass
         return self.done
@@ -79,12 +79,12 @@ class _Restoration:
         for name in programs:
             if not programs[name].get(manifest.LEAVING):
                 with program.planned(name, self.document, self.host) as (steps, handlers):
-                    yield from self._part(f"program {name}", planning.PROGRAM, steps, handlers)
+                    yield from self._part(f"program {name}", drift_kinds.PROGRAM, steps, handlers)
         yield from self._settings()
         for entry in self._attachments():
             wanted = attachment_observe.wish(entry)
-            seen = attachment_plan.foresee(wanted, attachment_observe.observe(wanted, self.host), self.pinned)
-            steps = attachment_plan.plan(wanted, seen)
+            observed = attachment_plan.foresee(wanted, attachment_observe.observe(wanted, self.host), self.pinned)
+            steps = attachment_plan.plan(wanted, observed)
             handlers = attachment_apply.handlers(wanted, self.state_dir)
             yield from self._part(
                 f"attachment {wanted.program} {wanted.target}", hooks.recorded(entry).name, steps, handlers
@@ -93,7 +93,7 @@ class _Restoration:
         for name in programs:
             if programs[name].get(manifest.LEAVING):
                 steps, handlers = program.removal(name, self.document, self.state_dir)
-                yield from self._part(f"program {name}", planning.PROGRAM, steps, handlers)
+                yield from self._part(f"program {name}", drift_kinds.PROGRAM, steps, handlers)
 
     def _bpffs(self) -> Iterator[Step]:
         pin_dir = self.document["pin_dir"]
@@ -103,7 +103,7 @@ class _Restoration:
             raise SockredirError(f"{pin_dir} is not on a bpffs", "mount one there, as it was when the role ran")
         wanted = pin_plan.Wanted(_BPFFS, pin_plan.MOUNTED)
         steps = pin_plan.plan(wanted, pin_observe.observe(wanted))
-        yield from self._part("bpffs", planning.BPFFS, steps, pin_apply.handlers())
+        yield from self._part("bpffs", drift_kinds.BPFFS, steps, pin_apply.handlers())
 
     def _attachments(self) -> List[Dict[str, Any]]:
         """Those to have, maps' first; then those to take off, maps' last."""
@@ -118,21 +118,21 @@ class _Restoration:
             if program_plan.pin_path(pin_dir, "settings") in self.pinned:
                 steps = [settings_plan.step(UNKNOWN, wanted)]
             handlers = {"settings": lambda _step: settings_apply.write_settings(pin_dir, self.state_dir, wanted)}
-            yield from self._part("settings", planning.SETTINGS, steps, handlers)
+            yield from self._part("settings", drift_kinds.SETTINGS, steps, handlers)
 
     def _intercepts(self) -> Iterator[Step]:
         """Last of what is to be there: rules name cgroups that are made for the attachments."""
         pin_dir, wanted = self.document["pin_dir"], intercept_observe.recorded(self.document)
-        rules = intercept_observe.to_layout(wanted, self.pretend)
+        rules = intercept_observe.to_layout(wanted, self.check)
         steps = intercept_plan.steps(wanted, rules, intercept_observe.observe(pin_dir, self.document))
         handlers = {"settings": intercept_apply.write(pin_dir)}
-        yield from self._part("intercepts", planning.SETTINGS, steps, handlers)
+        yield from self._part("intercepts", drift_kinds.SETTINGS, steps, handlers)
 
     def _part(self, name: str, kind: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:
-        self.done += planning.name_drift(kind, steps, manifest.ids_valid(self.document))
+        self.done += drift_kinds.name_drift(kind, steps, manifest.ids_valid(self.document))
         self.handlers.update({f"{name} {verb}": handler for verb, handler in handlers.items()})
         for step in steps:
-            if self.pretend and isinstance(step.detail, program_plan.Pinned):
+            if self.check and isinstance(step.detail, program_plan.Pinned):
                 self.pinned[step.subject] = step.detail
             yield replace(step, verb=f"{name} {step.verb}")
         if steps:
@@ -147,7 +147,7 @@ def restore(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float =
     :raises NotEnabled: there is no manifest.
     :raises SockredirError: the manifest or an object is damaged, or the kernel refuses; the host is as it was.
     """
-    _need_manifest(state_dir)
+    need_manifest(state_dir)
     with lock.hold(state_dir, wait_seconds):
         document = manifest.current(state_dir)
         if document is None:
@@ -164,7 +164,7 @@ def rollback(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float 
     :raises NotEnabled: there is no manifest.
     :raises SockredirError: there is nothing to go back to, it is damaged, or the kernel refuses; the host is as it was.
     """
-    _need_manifest(state_dir)
+    need_manifest(state_dir)
     with lock.hold(state_dir, wait_seconds):
         return _go_back(state_dir, watch)
 
@@ -182,40 +182,13 @@ def preview_rollback(state_dir: str) -> Tuple[Plan, Document]:
 
     :raises SockredirError: as :func:`rollback`.
     """
-    _need_manifest(state_dir)
+    need_manifest(state_dir)
     document = manifest.rollback_target(state_dir)
     return _Restoration(document, Snapshot(state_dir, document)).preview(), document
 
 
-def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS) -> Plan:
-    """Enforce, observe or drain, from now on and after a reboot; a rollback does not lead back over it.
-
-    :raises NotEnabled: there is no manifest.
-    :raises SockredirError: there is no settings map, or the manifest is damaged; the host is as it was.
-    """
-    _need_manifest(state_dir)
-    with lock.hold(state_dir, wait_seconds):
-        document = manifest.current(state_dir)
-        if document is None or not document["settings"]:
-            raise not_enabled(state_dir)
-        wanted = {**document["settings"], "mode": mode}
-        pin_dir = document["pin_dir"]
-        steps = settings_plan.steps(wanted, live.read_settings(pin_dir))
-        if document["settings"] != wanted:
-            steps.append(Step("record", "manifest: mode", document["settings"]["mode"], mode))
-
-        def record(_step: Step) -> Undo:
-            manifest.amend(state_dir, lambda changed: changed["settings"].update(mode=mode))
-            return None
-
-        def tell(_step: Step) -> Undo:
-            return settings_apply.write_settings(pin_dir, state_dir, wanted)
-
-        apply(steps, {"settings": tell, "record": record}, watch)
-        return steps
-
-
-def _need_manifest(state_dir: str) -> None:
+def need_manifest(state_dir: str) -> None:
+    """:raises NotEnabled: there is none."""
     # Asking for what is not there must not make a state directory for the lock.
     if not os.path.lexists(os.path.join(state_dir, manifest.CURRENT)):
         raise not_enabled(state_dir)

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 from ..calibration import record
 from ..change.step import Plan, Step, diff
 from ..change.transaction import Watch
-from ..datapath import budget as memory
+from ..datapath import budget
 from ..datapath import settings as settings_form
 from ..host import cgroups, install, systemd
 from ..resource.program import observe as program_observe
@@ -23,8 +23,7 @@ from ..resource.setup import plan as setup_plan
 from ..resource.setup.plan import Wanted
 from ..resource.snapshot import Snapshot
 from ..state import manifest
-from . import disable as removal
-from . import restore as lifecycle
+from . import disable, restore
 
 Options = Dict[str, Any]
 
@@ -55,16 +54,16 @@ def returned(outcome: Outcome) -> Dict[str, Any]:
     return {"changed": bool(shown), "diff": diff(outcome.steps), "steps": shown, **outcome.result}
 
 
-def present(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Outcome:
+def present(options: Options, check: bool, watch: Optional[Watch] = None) -> Outcome:
     """Settings, library, tool, unit, drop-ins, manifest.
 
     :raises SockredirError: it cannot be had; the host is as it was.
     """
-    wanted = wish(options, pretend)
+    wanted = wish(options, check)
     steps, waiting, wanted = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
     document = manifest.known(options["state_dir"])
     result = {
-        "committed": bool(document and document["committed"]) if not pretend else wanted.commit,
+        "committed": bool(document and document["committed"]) if not check else wanted.commit,
         "settings": wanted.settings,
         "calibration": wanted.calibration,
         "files": _short(setup_plan.recorded(wanted), wanted),
@@ -76,7 +75,7 @@ def present(options: Options, pretend: bool, watch: Optional[Watch] = None) -> O
     return Outcome(steps, result, _warnings(options, waiting) + ([unmeasured] if unmeasured else []))
 
 
-def wish(options: Options, pretend: bool) -> Wanted:
+def wish(options: Options, check: bool) -> Wanted:
     """The options as the plan takes them.
 
     :raises SockredirError: one of them makes no sense on this host.
@@ -102,16 +101,16 @@ def wish(options: Options, pretend: bool) -> Wanted:
         unit=unit,
         wanted=options["wanted"],
         commit=options["commit"],
-        pretend=pretend,
+        check=check,
         services=services_plan.Wanted(
-            options["cgroup"], options["unit_dir"], names, options["restart_services"], pretend=pretend
+            options["cgroup"], options["unit_dir"], names, options["restart_services"], check=check
         ),
     )
 
 
 def _budget(options: Options) -> int:
     text = options["memory_budget"]
-    return memory.size(text, "memory_budget") if text else memory.default_budget()
+    return budget.size(text, "memory_budget") if text else budget.default_budget()
 
 
 def _paths(options: Options) -> setup_observe.Paths:
@@ -134,21 +133,21 @@ def _warnings(options: Options, waiting: Sequence[str]) -> List[str]:
     return warnings
 
 
-def absent(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Outcome:
+def absent(options: Options, check: bool, watch: Optional[Watch] = None) -> Outcome:
     """Nothing of this collection on the host; live connections go on.
 
     :raises SockredirError: something cannot be removed; the host is as it was.
     """
     names = ("pin_dir", "state_dir", "unit_dir", "prefix", "cgroup", "restart_services")
-    places = removal.Places(**{name: options[name] for name in names})
-    if pretend:
-        return Outcome(removal.preview(places), {"draining": [], "waiting_services": [], "remaining": []}, [])
-    done = removal.ensure(places, options["lock_timeout"], watch)
+    places = disable.Places(**{name: options[name] for name in names})
+    if check:
+        return Outcome(disable.preview(places), {"draining": [], "waiting_services": [], "remaining": []}, [])
+    done = disable.ensure(places, options["lock_timeout"], watch)
     result = {"draining": done.draining, "waiting_services": done.waiting, "remaining": done.remaining}
     return Outcome(done.steps, result, [])
 
 
-def rolled_back(options: Options, pretend: bool, watch: Optional[Watch] = None) -> Outcome:
+def rolled_back(options: Options, check: bool, watch: Optional[Watch] = None) -> Outcome:
     """What the host was before the last change; where there was nothing before it, nothing.
 
     :raises SockredirError: there is nothing to go back to, it is damaged, or the kernel refuses; all is as it was.
@@ -157,11 +156,11 @@ def rolled_back(options: Options, pretend: bool, watch: Optional[Watch] = None) 
     document = manifest.known(state_dir)
     first = document is not None and not document["committed"] and not document.get(manifest.ROLLING_BACK)
     if first and not os.path.lexists(os.path.join(state_dir, manifest.PREVIOUS)):
-        return absent(options, pretend, watch)
-    if pretend:
-        steps, document = lifecycle.preview_rollback(state_dir)
+        return absent(options, check, watch)
+    if check:
+        steps, document = restore.preview_rollback(state_dir)
     else:
-        steps = lifecycle.rollback(state_dir, watch, options["lock_timeout"])
+        steps = restore.rollback(state_dir, watch, options["lock_timeout"])
         document = manifest.current(state_dir) or manifest.empty()
     result = {
         "committed": True,

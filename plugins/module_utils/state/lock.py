@@ -14,7 +14,7 @@ import os
 import time
 from typing import Iterator
 
-from .. import atomic_file as files
+from .. import atomic_file
 from ..errors import SockredirError
 
 NAME = "lock"
@@ -75,7 +75,7 @@ def _open(state_dir: str, path: str) -> int:
     """The file's descriptor. Its directory may go in between, with the run that removes it, and is made again."""
     try:
         for _attempt in range(_ATTEMPTS):
-            files.make_directory(state_dir)
+            atomic_file.make_directory(state_dir)
             with contextlib.suppress(FileNotFoundError):
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:

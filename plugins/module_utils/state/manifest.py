@@ -21,7 +21,7 @@ import functools
 import os
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from .. import atomic_file as files
+from .. import atomic_file
 from ..errors import SockredirError
 from .manifest_file import (
     CURRENT,
@@ -164,7 +164,7 @@ def edit(state_dir: str, change: Callable[[Manifest], None]) -> Manifest:
         return document
     if before is None or _wants(document) != _wants(before):
         if before is not None and before["committed"]:
-            files.link(at(state_dir, PREVIOUS), os.readlink(at(state_dir, CURRENT)))
+            atomic_file.link(at(state_dir, PREVIOUS), os.readlink(at(state_dir, CURRENT)))
         document["committed"] = False
     write(state_dir, document)
     return document
@@ -266,11 +266,11 @@ def begin_rollback(state_dir: str) -> Manifest:
     if now and now.get(ROLLING_BACK):
         return document
     here = os.readlink(at(state_dir, CURRENT)) if now and now["committed"] else None
-    files.link(at(state_dir, CURRENT), write_file(state_dir, document))
+    atomic_file.link(at(state_dir, CURRENT), write_file(state_dir, document))
     if here:
-        files.link(at(state_dir, PREVIOUS), here)
+        atomic_file.link(at(state_dir, PREVIOUS), here)
     else:
-        files.remove(at(state_dir, PREVIOUS))
+        atomic_file.remove(at(state_dir, PREVIOUS))
     drop_unused(state_dir)
     return document
 
@@ -284,7 +284,7 @@ def forget_previous(state_dir: str) -> None:
 
     :raises SockredirError: it cannot be removed.
     """
-    files.remove(at(state_dir, PREVIOUS))
+    atomic_file.remove(at(state_dir, PREVIOUS))
     drop_unused(state_dir)
 
 
@@ -303,11 +303,11 @@ def put_back(state_dir: str, saved: Snapshot) -> None:
         if found == _raw(path):
             continue
         if found is None:
-            files.remove(path)
+            atomic_file.remove(path)
         else:
             target, raw = found
-            files.write(at(state_dir, target), raw)
-            files.link(path, target)
+            atomic_file.write(at(state_dir, target), raw)
+            atomic_file.link(path, target)
     drop_unused(state_dir)
 
 

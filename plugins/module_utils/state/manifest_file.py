@@ -11,7 +11,7 @@ import os
 import re
 from typing import Any, Dict, List, Optional
 
-from .. import atomic_file as files
+from .. import atomic_file
 from ..errors import SockredirError
 
 SCHEMA = 1
@@ -100,19 +100,19 @@ def _damaged(path: str, reason: str) -> Damaged:
 
 
 def write(state_dir: str, document: Manifest) -> None:
-    files.link(at(state_dir, CURRENT), write_file(state_dir, document))
+    atomic_file.link(at(state_dir, CURRENT), write_file(state_dir, document))
     drop_unused(state_dir)
 
 
 def write_file(state_dir: str, document: Manifest) -> str:
     """Write a manifest that no link names yet; returns what the link is to say."""
     directory = at(state_dir, DIRECTORY)
-    files.make_directory(state_dir)
-    files.make_directory(directory)
+    atomic_file.make_directory(state_dir)
+    atomic_file.make_directory(directory)
     name = _next_name(directory)
     whole = dict(document, checksum=_checksum(document))
     text = json.dumps(whole, indent=1, sort_keys=True) + "\n"
-    files.write(os.path.join(directory, name), text.encode("utf-8"))
+    atomic_file.write(os.path.join(directory, name), text.encode("utf-8"))
     return os.path.join(DIRECTORY, name)
 
 
@@ -126,7 +126,7 @@ def drop_unused(state_dir: str) -> None:
     directory = at(state_dir, DIRECTORY)
     for name in os.listdir(directory):
         if name not in used:
-            files.remove(os.path.join(directory, name))
+            atomic_file.remove(os.path.join(directory, name))
 
 
 def _links(state_dir: str) -> List[str]:

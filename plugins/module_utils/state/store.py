@@ -10,7 +10,7 @@ import os
 import re
 from typing import Iterable, List, Optional
 
-from .. import atomic_file as files
+from .. import atomic_file
 from ..errors import SockredirError
 from . import manifest
 
@@ -41,9 +41,9 @@ def put(state_dir: str, data: bytes) -> str:
     """
     digest = sha256(data)
     if not _intact(state_dir, digest):
-        files.make_directory(state_dir)
-        files.make_directory(os.path.join(state_dir, DIRECTORY))
-        files.write(path(state_dir, digest), data)
+        atomic_file.make_directory(state_dir)
+        atomic_file.make_directory(os.path.join(state_dir, DIRECTORY))
+        atomic_file.write(path(state_dir, digest), data)
     return digest
 
 
@@ -76,7 +76,7 @@ def keep_only(state_dir: str, digests: Iterable[str]) -> List[str]:
     """Remove the objects that nothing refers to any more, and return their sha256; the caller holds the lock."""
     gone = [digest for digest in stored(state_dir) if digest not in set(digests)]
     for digest in gone:
-        files.remove(path(state_dir, digest))
+        atomic_file.remove(path(state_dir, digest))
     return gone
 
 

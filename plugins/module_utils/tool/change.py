@@ -6,21 +6,23 @@
 from __future__ import annotations
 
 from ..change.step import Plan, describe
-from ..operation import restore as lifecycle
+from ..operation.mode import set_mode
+from ..operation.restore import restore as restore_host
+from ..operation.restore import rollback as roll_back_host
 from . import context
 
 
 def mode(state_dir: str, wanted: str, wait_seconds: float) -> int:
-    steps = lifecycle.set_mode(state_dir, wanted, wait_seconds=wait_seconds)
+    steps = set_mode(state_dir, wanted, wait_seconds=wait_seconds)
     return _told(steps, f"the mode is {wanted} already")
 
 
 def restore(state_dir: str, wait_seconds: float) -> int:
-    return _told(lifecycle.restore(state_dir, wait_seconds=wait_seconds), "the host is as its manifest says")
+    return _told(restore_host(state_dir, wait_seconds=wait_seconds), "the host is as its manifest says")
 
 
 def rollback(state_dir: str, wait_seconds: float) -> int:
-    steps = lifecycle.rollback(state_dir, wait_seconds=wait_seconds)
+    steps = roll_back_host(state_dir, wait_seconds=wait_seconds)
     return _told(steps, "the host was as its previous manifest says")
 
 

@@ -10,7 +10,7 @@ import sys
 from typing import Any, Iterable
 
 from ..errors import SockredirError
-from ..operation import restore as lifecycle
+from ..operation.restore import not_enabled
 from ..state import manifest
 
 OK, DIFFERS, USAGE, FAILED, NOT_ENABLED = 0, 1, 2, 3, 4
@@ -24,7 +24,7 @@ def enabled(state_dir: str) -> manifest.Manifest:
     document = manifest.known(state_dir)
     if document is None:
         damage = manifest.damage(state_dir)
-        raise SockredirError(damage) if damage else lifecycle.not_enabled(state_dir)
+        raise SockredirError(damage) if damage else not_enabled(state_dir)
     return document
 
 

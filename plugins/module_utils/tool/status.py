@@ -11,8 +11,8 @@ from typing import Any, Dict, List, Optional
 from ..calibration import record
 from ..datapath import live
 from ..errors import SockredirError
-from ..operation import drift as compare
-from ..operation.drift_kinds import drift
+from ..operation import drift
+from ..operation.drift_kinds import reported
 from ..resource.program import observe as program_observe
 from ..resource.snapshot import Snapshot
 from ..state import manifest
@@ -38,12 +38,12 @@ def report(state_dir: str) -> Dict[str, Any]:
 
     :raises SockredirError: the kernel does not let us look.
     """
-    compared = compare.with_manifest(Snapshot(state_dir))
+    compared = drift.with_manifest(Snapshot(state_dir))
     document = compared.document
     found: Dict[str, Any] = {
         "enabled": document is not None,
         "as_manifest": document is not None and not compared.steps,
-        "drift": drift(compared.steps),
+        "drift": reported(compared.steps),
     }
     if document is not None:
         found.update(_document(document))

@@ -18,9 +18,8 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import Plan
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objects
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.model import Pin
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import drift as compare
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation.drift_kinds import drift
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import drift, states
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation.drift_kinds import reported
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
@@ -133,7 +132,7 @@ class Whole:
         usual = {"memory_budget": "16 MiB", "persist": False, "demote_below": 30000}
         return {**defaults, "cgroup": str(self.corner.cgroup), **usual, **options, "state": state, **self.host_places}
 
-    def enable_here(self, version: str = "v1", pretend: bool = False, watch: Any = None, **options: Any) -> List[Plan]:
+    def enable_here(self, version: str = "v1", check: bool = False, watch: Any = None, **options: Any) -> List[Plan]:
         """The role's tasks; the plan of each."""
         pins, cgroup = str(self.corner.pin_dir), str(self.corner.cgroup)
         state_dir, entries = str(self.corner.state_dir), {"flows": 1024, "peers": 2048}
@@ -141,19 +140,19 @@ class Whole:
             "sockredir", pins, state_dir, str(self.objects_of[version]), max_entries=entries
         )
         on_map = [
-            Wanted(f"{pins}/{name}", "map", f"{pins}/peers", pretend=pretend, **NEEDS.get(name, {}))
+            Wanted(f"{pins}/{name}", "map", f"{pins}/peers", check=check, **NEEDS.get(name, {}))
             for name in self.on_map(version)
         ]
-        sockops = Wanted(f"{pins}/sockops", "cgroup", cgroup, create_cgroup=True, pretend=pretend)
-        plans = [program.present(request, pretend, watch).plan]
+        sockops = Wanted(f"{pins}/sockops", "cgroup", cgroup, create_cgroup=True, check=check)
+        plans = [program.present(request, check, watch).plan]
         plans += [attachment.ensure(wanted, state_dir, watch).steps for wanted in (*on_map, sockops)]
-        return [*plans, hosting.present(self.here(**options), pretend, watch).steps]
+        return [*plans, states.present(self.here(**options), check, watch).steps]
 
-    def disable_here(self, watch: Any = None) -> hosting.Outcome:
-        return hosting.absent(self.here("absent"), False, watch)
+    def disable_here(self, watch: Any = None) -> states.Outcome:
+        return states.absent(self.here("absent"), False, watch)
 
     def drift_here(self) -> List[Dict[str, Any]]:
-        return drift(compare.with_manifest(Snapshot(str(self.corner.state_dir))).steps)
+        return reported(drift.with_manifest(Snapshot(str(self.corner.state_dir))).steps)
 
     @staticmethod
     def wait_for(condition: Callable[[], bool]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, live, settings_value
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import files, systemd
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
 from support.host import remove_cgroup, wait_until_detached
@@ -225,7 +225,7 @@ def test_drift_is_named_and_repaired(whole, damage, kinds):
         found = whole.drift_here()
         assert {each["kind"] for each in found} >= kinds, found
 
-        pretended = whole.enable_here(pretend=True)
+        pretended = whole.enable_here(check=True)
         assert any(pretended)
         assert whole.drift_here() == found, "check mode changes nothing"
 
@@ -275,19 +275,19 @@ def test_the_unit_disabled_is_named_and_enabled_again(whole, monkeypatch):
     def drift():
         return {(each["kind"], os.path.basename(each["subject"])) for each in whole.drift_here()}
 
-    hosting.present(options, False)
+    states.present(options, False)
     unit_dir = str(whole.unit_dir)
     assert drift() == set()
     os.unlink(systemd.wants_link(unit_dir))
     assert drift() == {("unit_disabled", "sockredir.service")}
-    outcome = hosting.present(options, False)
+    outcome = states.present(options, False)
     assert [step.kind or step.verb for step in outcome.steps] == ["unit_disabled", "reload"]
     assert drift() == set()
     files.replace(os.path.join(unit_dir, "sockredir.service"), files.symlink("/dev/null"))  # masked
     assert drift() == {("unit_disabled", "sockredir.service")}
-    hosting.present(options, False)
+    states.present(options, False)
     assert drift() == set()
-    assert not hosting.present(options, False).steps
+    assert not states.present(options, False).steps
 
 
 def test_foreign_programs_are_shown_and_left_alone(whole):

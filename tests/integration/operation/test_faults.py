@@ -17,8 +17,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import lay
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import install
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore as lifecycle
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore, states
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock, manifest
 from support.connection import connection
 from support.host import wait_until_detached
@@ -267,15 +266,15 @@ def test_the_cgroup_moves(whole):
 
     assert run_module("sockmap_attach", wanted)["changed"]
     options = whole.here(cgroup=str(new))
-    assert [step.verb.split()[-1] for step in hosting.present(options, True).steps][0] == "detach_link"
-    hosting.present(options, False)
-    assert not hosting.present(options, False).steps
+    assert [step.verb.split()[-1] for step in states.present(options, True).steps][0] == "detach_link"
+    states.present(options, False)
+    assert not states.present(options, False).steps
     kind = libbpf.ATTACH_CGROUP_SOCK_OPS
     for path, number in ((old, []), (new, [whole.id("sockops")])):
         with attachments.opened("cgroup", str(path)) as target:
             assert libbpf.query(target, kind).program_ids == number
     assert whole.drift_here() == []
-    assert lifecycle.rollback(state_dir)
+    assert restore.rollback(state_dir)
     for path, number in ((old, [whole.id("sockops")]), (new, [])):
         if path.exists():
             with attachments.opened("cgroup", str(path)) as target:

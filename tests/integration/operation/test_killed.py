@@ -15,7 +15,7 @@ import time
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore as lifecycle
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
 
@@ -60,7 +60,7 @@ def _child(work, die_at, writer) -> None:
 
 
 def rollback_of(whole):
-    return lambda watch: lifecycle.rollback(str(whole.corner.state_dir), watch)
+    return lambda watch: restore.rollback(str(whole.corner.state_dir), watch)
 
 
 @contextlib.contextmanager
@@ -216,7 +216,7 @@ def test_restore(whole, digests):
         assert settled(lambda: not ours(whole, set(digests.values())))
 
     def restore(watch) -> None:
-        lifecycle.restore(str(whole.corner.state_dir), watch)
+        restore.restore(str(whole.corner.state_dir), watch)
 
     for _step in each_step(prepared, restore):
         with traffic(whole) as works:
@@ -229,7 +229,7 @@ def test_mode(whole, digests):
     run(lambda watch: whole.enable_here("v1", watch=watch))
 
     def change(mode):
-        return lambda watch: lifecycle.set_mode(str(whole.corner.state_dir), mode, watch)
+        return lambda watch: restore.set_mode(str(whole.corner.state_dir), mode, watch)
 
     with traffic(whole) as works:
         for die_at in (1, 2):

@@ -9,7 +9,7 @@ import copy
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import UNKNOWN
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
@@ -43,14 +43,14 @@ def new_map(whole):
     for name in whole.on_map("v2"):
         attachment.ensure(Wanted(f"{pins}/{name}", "map", f"{pins}/peers"), state_dir)
     attachment.ensure(Wanted(f"{pins}/sockops", "cgroup", str(whole.corner.cgroup)), state_dir)
-    hosting.present(whole.here(), False)
+    states.present(whole.here(), False)
 
 
 def another_cgroup(whole):
     pins, state_dir = str(whole.corner.pin_dir), str(whole.corner.state_dir)
     inner = str(whole.corner.cgroup / "inner")
     attachment.ensure(Wanted(f"{pins}/sockops", "cgroup", inner, create_cgroup=True), state_dir)
-    hosting.present({**whole.here(), "cgroup": inner}, False)
+    states.present({**whole.here(), "cgroup": inner}, False)
 
 
 def lost_pins(whole):
@@ -66,13 +66,13 @@ def test_check_mode_shows_the_plan_of_the_run(whole, change):
     with connection(whole.corner.cgroup):
         change(whole)
         options = whole.here("rolled_back")
-        foretold = hosting.rolled_back(options, True)
+        foretold = states.rolled_back(options, True)
         assert foretold.steps
-        said, before = hosting.show(foretold.steps), copy.deepcopy(whole.drift_here())
-        assert hosting.show(hosting.rolled_back(options, True).steps) == said
+        said, before = states.show(foretold.steps), copy.deepcopy(whole.drift_here())
+        assert states.show(states.rolled_back(options, True).steps) == said
         assert whole.drift_here() == before, "it has changed nothing"
-        done = hosting.rolled_back(options, False)
-        shown = hosting.show(done.steps)
+        done = states.rolled_back(options, False)
+        shown = states.show(done.steps)
         assert [(each["kind"], each["subject"]) for each in said] == [(each["kind"], each["subject"]) for each in shown]
         for foreseen, seen in zip(said, shown):
             for side in ("before", "after"):
@@ -84,7 +84,7 @@ def test_check_mode_shows_the_plan_of_the_run(whole, change):
 def test_nothing_but_ids_is_unknown(whole):
     whole.enable_here("v1")
     whole.enable_here("v2")
-    said = hosting.show(hosting.rolled_back(whole.here("rolled_back"), True).steps)
+    said = states.show(states.rolled_back(whole.here("rolled_back"), True).steps)
     replaced = [each for each in said if each["kind"] == "program_replaced"]
     assert replaced
     assert all(each["after"]["program_id"] == UNKNOWN for each in replaced)

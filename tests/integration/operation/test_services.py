@@ -14,7 +14,7 @@ import uuid
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import systemd
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states as hosting
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
@@ -41,10 +41,10 @@ class InSlice:
         self.whole.enable_here()
         sockops = Wanted(str(self.whole.corner.pin_dir / "sockops"), "cgroup", str(self.cgroup), create_cgroup=True)
         attachment.ensure(sockops, self.state_dir)
-        hosting.present(self.options(), False)
+        states.present(self.options(), False)
 
-    def move(self, pretend=False):
-        return hosting.present(self.options(services=SERVICES, restart_services=True), pretend)
+    def move(self, check=False):
+        return states.present(self.options(services=SERVICES, restart_services=True), check)
 
     def everything(self):
         """All that a change may change."""
@@ -62,12 +62,12 @@ def placed(whole, tmp_path, monkeypatch):
     made.attach()
     init.calls()
     yield made
-    hosting.absent(made.options("absent"), False)
+    states.absent(made.options("absent"), False)
     remove_cgroup(made.cgroup)
 
 
 def shown(outcome):
-    return [(step["kind"], step["subject"], step["before"], step["after"]) for step in hosting.show(outcome.steps)]
+    return [(step["kind"], step["subject"], step["before"], step["after"]) for step in states.show(outcome.steps)]
 
 
 def kept(outcome):
@@ -76,7 +76,7 @@ def kept(outcome):
 
 
 def test_services_move_with_the_change_and_back(placed):
-    foretold = placed.move(pretend=True)
+    foretold = placed.move(check=True)
     assert placed.init.calls() == []
     done = placed.move()
     assert shown(done) == shown(foretold)
@@ -103,7 +103,7 @@ def test_services_move_with_the_change_and_back(placed):
 
 
 def test_who_may_not_be_restarted_waits(placed):
-    done = hosting.present(placed.options(services=SERVICES), False)
+    done = states.present(placed.options(services=SERVICES), False)
     assert done.result["waiting_services"] == SERVICES
     assert [step.verb for step in done.steps] == ["file", "file", "reload", "start_slice", "manifest"]
     assert placed.init.state["runs_in"] == dict.fromkeys(SERVICES, "system.slice")
@@ -137,9 +137,9 @@ def test_disabling_takes_the_services_out(placed):
     placed.move()
     placed.init.calls()
     options = placed.options("absent", restart_services=True)
-    foretold = hosting.absent(options, True)
+    foretold = states.absent(options, True)
     assert placed.init.calls() == []
-    done = hosting.absent(options, False)
+    done = states.absent(options, False)
     assert kept(done) == kept(foretold)
     assert [call[0] for call in placed.init.calls()] == ["daemon-reload", "restart", "restart", "stop"]
     assert done.result["waiting_services"] == []
@@ -153,7 +153,7 @@ def test_a_restart_that_fails_while_disabling_leaves_the_host_as_it_was(placed):
     before = placed.everything()
     placed.init.break_in("system.slice", "b.service")
     with pytest.raises(SockredirError, match="b.service cannot be restarted"):
-        hosting.absent(placed.options("absent", restart_services=True), False)
+        states.absent(placed.options("absent", restart_services=True), False)
     assert placed.everything() == before
     assert placed.whole.drift_here() == []
     placed.init.break_in("", "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore as lifecycle
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
 
@@ -43,7 +43,7 @@ def test_the_upgrade_adds_the_third_program_and_the_roll_back_takes_it_away(whol
     state_dir = str(whole.corner.state_dir)
     with connection(whole.corner.cgroup) as old:
         goes_on(old)
-        pretended = whole.enable_here("v1", pretend=True)
+        pretended = whole.enable_here("v1", check=True)
         assert any(pretended)
         assert whole.drift_here() == []
         whole.enable_here("v1")
@@ -52,7 +52,7 @@ def test_the_upgrade_adds_the_third_program_and_the_roll_back_takes_it_away(whol
         goes_on(old)
         with connection(whole.corner.cgroup) as new:
             goes_on(new)
-            lifecycle.rollback(state_dir)
+            restore.rollback(state_dir)
             assert received_by(whole) == []
             assert whole.pin("receive") is None
             assert len(manifest.current(state_dir)["attachments"]) == 2
@@ -60,7 +60,7 @@ def test_the_upgrade_adds_the_third_program_and_the_roll_back_takes_it_away(whol
             assert not any(whole.enable_here("v0"))
             goes_on(new)
         goes_on(old)
-        lifecycle.rollback(state_dir)
+        restore.rollback(state_dir)
         assert received_by(whole) == [whole.id("receive")]
         assert whole.drift_here() == []
         goes_on(old)
@@ -78,6 +78,6 @@ def test_restore_attaches_it_again(whole, method):
         attachments.detach_legacy(str(whole.corner.pin_dir / "peers"), received_by(whole)[0])
     whole.wait_for(lambda: received_by(whole) == [])
     assert {each["kind"] for each in whole.drift_here()} >= {"pin_missing", "receive_lost"}
-    lifecycle.restore(str(whole.corner.state_dir))
+    restore.restore(str(whole.corner.state_dir))
     assert received_by(whole) == [whole.id("receive")]
     assert whole.drift_here() == []

@@ -54,15 +54,15 @@ def reboot(whole):
 @pytest.mark.parametrize("answer", [False, None])
 def test_it_is_not_attached_and_all_else_is(whole, kernel, answer):
     kernel.answer = answer
-    foretold = whole.enable_here(pretend=True)
+    foretold = whole.enable_here(check=True)
     done = whole.enable_here()
     assert [[step.verb for step in plan] for plan in foretold] == [[step.verb for step in plan] for plan in done]
     assert on_map(whole, hooks.SK_SKB) == []
     assert on_map(whole, hooks.SK_MSG) == [whole.id("verdict")]
     assert entry(whole) == (True, "one_queue", False)
     assert whole.drift_here() == []
-    for pretend in (True, False):
-        assert not any(whole.enable_here(pretend=pretend))
+    for check in (True, False):
+        assert not any(whole.enable_here(check=check))
     said = status.lines(status.report(str(whole.corner.state_dir)))
     assert said[-1] == "as its manifest says"
     assert any(line.startswith("not attached: ") and "/receive to " in line for line in said)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import budget as memory
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import budget
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.settings_value import MIN_BUDGET
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 
@@ -23,32 +23,32 @@ MIB = 1024 * 1024
     ],
 )
 def test_sizes(text, size):
-    assert memory.size(text, "memory_budget") == size
+    assert budget.size(text, "memory_budget") == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "MiB", "1.5M", "1 XB", "1 MiB x"])
 def test_no_sizes(text):
     with pytest.raises(SockredirError, match="memory_budget"):
-        memory.size(text, "memory_budget")
+        budget.size(text, "memory_budget")
 
 
 def test_the_default_budget_of_this_host():
-    assert 0 < memory.default_budget() <= 256 * MIB
+    assert 0 < budget.default_budget() <= 256 * MIB
 
 
 @pytest.mark.parametrize(
-    ("tcp_mem", "budget"),
+    ("tcp_mem", "bytes_of_it"),
     [
         ("287901\t383868\t575802\n", 256 << 20),
         ("10000 13000 20000", 10000 * 4096 // 2),
         ("1 2 3", MIN_BUDGET),
     ],
 )
-def test_the_budget_of_a_hosts_tcp_mem(tcp_mem, budget):
-    assert memory.from_tcp_mem(tcp_mem, 4096) == budget
+def test_the_budget_of_a_hosts_tcp_mem(tcp_mem, bytes_of_it):
+    assert budget.from_tcp_mem(tcp_mem, 4096) == bytes_of_it
 
 
 @pytest.mark.parametrize("tcp_mem", ["", "many"])
 def test_tcp_mem_that_is_nonsense(tcp_mem):
     with pytest.raises(SockredirError):
-        memory.from_tcp_mem(tcp_mem, 4096)
+        budget.from_tcp_mem(tcp_mem, 4096)

@@ -11,7 +11,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.settings i
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.settings_value import Mode, Settings
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import install, systemd
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File, symlink
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import disable_plan as removal
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import disable_plan
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Change
 
 
@@ -26,9 +26,9 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment
     ],
 )
 def test_drain(found, drains):
-    steps = removal.drain(found)
+    steps = disable_plan.drain(found)
     assert bool(steps) == drains
-    assert all(step.need(removal.Told).settings["mode"] == "drain" for step in steps)
+    assert all(step.need(disable_plan.Told).settings["mode"] == "drain" for step in steps)
 
 
 UNIT = systemd.unit_files("/u", "/p/sbin/sockredirctl", "/s", None)
@@ -37,19 +37,19 @@ OURS[systemd.drop_in_path("/u", "a.service")] = systemd.drop_in("my.slice")
 
 
 def test_all_of_ours_go_and_the_unit_is_disabled_first():
-    steps = removal.remove_files({**OURS, "/u/none": None}, [])
+    steps = disable_plan.remove_files({**OURS, "/u/none": None}, [])
     assert {step.subject for step in steps} == set(OURS)
     assert steps[0].subject == systemd.wants_link("/u")
 
 
 def test_files_of_others_at_our_places_stay():
     others = {"/p/sbin/sockredirctl": File("#!/bin/sh\n"), "/u/sockredir.service": symlink("/dev/null")}
-    assert removal.remove_files(others, []) == []
+    assert disable_plan.remove_files(others, []) == []
 
 
 def test_what_the_manifest_names_goes_whatever_it_says_now():
     changed = {"/p/sbin/sockredirctl": File("#!/bin/sh\n")}
-    assert [step.subject for step in removal.remove_files(changed, changed)] == list(changed)
+    assert [step.subject for step in disable_plan.remove_files(changed, changed)] == list(changed)
 
 
 UNPINS = [Step("unpin", "/b/a", "x", None), Step("detach_link", "/cg", "x", None, Change(7, 8, 9, "/b/link"))]
@@ -65,4 +65,4 @@ UNPINS = [Step("unpin", "/b/a", "x", None), Step("detach_link", "/cg", "x", None
     ],
 )
 def test_the_pins_directory(names, steps, goes):
-    assert bool(removal.remove_directory("/b", names, steps)) == goes
+    assert bool(disable_plan.remove_directory("/b", names, steps)) == goes

@@ -9,15 +9,15 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import Step
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File, digest, symlink
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import hooks
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import drift_kinds as host
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import drift_kinds
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import apply as attachment_apply
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import apply as program_apply
 
 
 def kinds(part, verbs, same_boot=True):
-    named = host.name_drift(part, [Step(verb, verb, "old", "new") for verb in verbs], same_boot)
-    return [each["kind"] for each in host.drift(named)]
+    named = drift_kinds.name_drift(part, [Step(verb, verb, "old", "new") for verb in verbs], same_boot)
+    return [each["kind"] for each in drift_kinds.reported(named)]
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,10 @@ def test_after_a_reboot_what_is_missing_was_lost_with_it(part, verbs, expected):
 def test_every_verb_of_the_parts_has_a_kind():
     verbs = set(attachment_apply.handlers(Wanted("/b/p", "cgroup", "/cg"), "/s")) - {"remove_cgroup"}
     for hook in hooks.HOOKS:
-        assert set(host._KINDS[hook.name]) == verbs - ({"create_cgroup"} if hook.kind == "map" else set())
-    assert set(program_apply.Handlers("/s").handlers()) - {"forget", "remove_directory"} == set(host._KINDS["program"])
+        assert set(drift_kinds._KINDS[hook.name]) == verbs - ({"create_cgroup"} if hook.kind == "map" else set())
+    assert set(program_apply.Handlers("/s").handlers()) - {"forget", "remove_directory"} == set(
+        drift_kinds._KINDS["program"]
+    )
 
 
 UNIT = {"path": "/u/s.service", "link": "/u/w/s.service"}
@@ -104,5 +106,5 @@ RECORDED = {"/sbin/tool": digest("tool\n"), "/u/w/s.service": "-> /u/s.service"}
     ],
 )
 def test_files(found, expected):
-    drift = host.drift(host.file_drift(RECORDED, found, UNIT))
+    drift = drift_kinds.reported(drift_kinds.file_drift(RECORDED, found, UNIT))
     assert [(each["kind"], each["subject"], each["before"]) for each in drift] == expected

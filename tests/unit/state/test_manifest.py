@@ -9,7 +9,7 @@ import json
 import os
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils import atomic_file as files
+from ansible_collections.ebpf.sockredir.plugins.module_utils import atomic_file
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 
@@ -192,7 +192,7 @@ def test_a_failed_write_leaves_the_old_manifest(state, monkeypatch, failing):
         raise SockredirError("cannot write: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, failing, full)
+        patch.setattr(atomic_file, failing, full)
         with pytest.raises(SockredirError, match="No space left"):
             manifest.edit(state, want("v2"))
     assert digests(state)[0] == "v1"

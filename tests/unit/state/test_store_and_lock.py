@@ -14,7 +14,7 @@ import textwrap
 import threading
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils import atomic_file as files
+from ansible_collections.ebpf.sockredir.plugins.module_utils import atomic_file
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock, store
 
@@ -62,7 +62,7 @@ def test_keep_only(state):
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = str(tmp_path / "file")
-    files.write(path, b"old")
+    atomic_file.write(path, b"old")
 
     def full(_number):
         raise OSError(28, "No space left on device")
@@ -70,7 +70,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(SockredirError, match=r"cannot write .*file: No space left on device"):
-            files.write(path, b"new")
+            atomic_file.write(path, b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -78,8 +78,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 def test_what_a_killed_writer_left_is_written_over(tmp_path):
     (tmp_path / ".file.new").write_bytes(b"half a fi")
     (tmp_path / ".link.new").write_bytes(b"")
-    files.write(str(tmp_path / "file"), b"whole")
-    files.link(str(tmp_path / "link"), "file")
+    atomic_file.write(str(tmp_path / "file"), b"whole")
+    atomic_file.link(str(tmp_path / "link"), "file")
     assert (tmp_path / "link").read_bytes() == b"whole"
     assert sorted(os.listdir(tmp_path)) == ["file", "link"]
 
@@ -87,7 +87,7 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path):
 def test_the_mode_is_as_asked_whatever_the_umask(tmp_path):
     old = os.umask(0o077)
     try:
-        files.write(str(tmp_path / "file"), b"", 0o644)
+        atomic_file.write(str(tmp_path / "file"), b"", 0o644)
     finally:
         os.umask(old)
     assert os.stat(tmp_path / "file").st_mode & 0o777 == 0o644
@@ -109,7 +109,7 @@ def test_a_directory_may_go_while_it_is_made(tmp_path, monkeypatch):
             raise
 
     monkeypatch.setattr(os, "mkdir", contended)
-    files.make_directory(str(path))
+    atomic_file.make_directory(str(path))
     assert rounds == [str(path)]
     assert path.is_dir()
 
@@ -117,13 +117,13 @@ def test_a_directory_may_go_while_it_is_made(tmp_path, monkeypatch):
 def test_what_is_no_directory_is_not_taken_for_one(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SockredirError, match=r"cannot write .*file: File exists"):
-        files.make_directory(str(tmp_path / "file"))
+        atomic_file.make_directory(str(tmp_path / "file"))
     with pytest.raises(SockredirError, match=r"cannot write .*below: Not a directory"):
-        files.make_directory(str(tmp_path / "file" / "below"))
+        atomic_file.make_directory(str(tmp_path / "file" / "below"))
 
 
 def test_removing_what_is_not_there(tmp_path):
-    files.remove(str(tmp_path / "nothing"))
+    atomic_file.remove(str(tmp_path / "nothing"))
 
 
 def test_one_holder_at_a_time(state):
@@ -173,7 +173,7 @@ def test_the_state_directory_may_go_before_the_lock_is_opened(state, monkeypatch
         if len(made) == 1:
             os.rmdir(path)
 
-    monkeypatch.setattr(lock.files, "make_directory", make)
+    monkeypatch.setattr(lock.atomic_file, "make_directory", make)
     with lock.hold(state, 0):
         assert len(made) == 2
 

@@ -34,34 +34,34 @@ class Result(NamedTuple):
 def ensure(
     wanted: Wanted, state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS
 ) -> Result:
-    """Make it so, or with ``wanted.pretend`` say what that takes.
+    """Make it so, or with ``wanted.check`` say what that takes.
 
     :param wait_seconds: float, how long to wait for another run on this host.
     :raises SockredirError: it cannot be had; the host is as it was.
     """
-    if wanted.pretend:
+    if wanted.check:
         return _result(wanted, observe(wanted, Snapshot(state_dir)), None)
     with lock.hold(state_dir, wait_seconds):
-        seen = observe(wanted, Snapshot(state_dir))
-        steps = planning.plan(wanted, seen)
+        observed = observe(wanted, Snapshot(state_dir))
+        steps = planning.plan(wanted, observed)
         apply(steps, handlers(wanted, state_dir), watch)
-        after = observe(wanted, Snapshot(state_dir)) if steps else seen
+        after = observe(wanted, Snapshot(state_dir)) if steps else observed
     return _result(wanted, after, steps)
 
 
-def _result(wanted: Wanted, seen: Observed, steps: Optional[Plan]) -> Result:
-    notes = _notes(wanted, seen) if wanted.pretend else []
-    if planning.withheld(wanted, seen):
+def _result(wanted: Wanted, observed: Observed, steps: Optional[Plan]) -> Result:
+    notes = _notes(wanted, observed) if wanted.check else []
+    if planning.withheld(wanted, observed):
         notes.append(f"{wanted.program} is not attached: this kernel does not meet {wanted.needs}, see sockmap_info")
-    steps = planning.plan(wanted, seen) if steps is None else steps
-    entry = planning.record(wanted, seen) if wanted.present else None
-    return Result(steps, entry, planning.foreign(wanted, seen), notes)
+    steps = planning.plan(wanted, observed) if steps is None else steps
+    entry = planning.record(wanted, observed) if wanted.present else None
+    return Result(steps, entry, planning.foreign(wanted, observed), notes)
 
 
-def _notes(wanted: Wanted, seen: Observed) -> List[str]:
+def _notes(wanted: Wanted, observed: Observed) -> List[str]:
     notes = []
-    if wanted.present and seen.program_id is None:
+    if wanted.present and observed.program_id is None:
         notes.append(f"nothing is pinned at {wanted.program} yet; its type cannot be known")
-    if wanted.present and seen.target_id is None and not (wanted.kind == CGROUP and wanted.create_cgroup):
+    if wanted.present and observed.target_id is None and not (wanted.kind == CGROUP and wanted.create_cgroup):
         notes.append(f"{wanted.target} does not exist yet; an earlier task has to make it")
     return notes

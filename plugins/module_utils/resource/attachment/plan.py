@@ -32,7 +32,7 @@ RECORD_KEYS = RECORD_IDS + ("program", "cgroup", "map", "attach_type", "method",
 class Wanted(NamedTuple):
     """:ivar kind: ``cgroup`` or ``map``, what ``target`` is: the cgroup's directory, or the map's pin.
     :ivar method: ``auto``, ``link`` or ``legacy``.
-    :ivar pretend: only show what would happen; what an earlier task would have made may be missing.
+    :ivar check: only show what would happen; what an earlier task would have made may be missing.
     :ivar hook: where the program belongs, as the manifest has it; None: as its type says.
     :ivar needs: what the kernel has to do right for it; on one that does not, the program is withheld.
     :ivar gone: other attachments that the same run takes off before this one: their program and cgroup.
@@ -44,7 +44,7 @@ class Wanted(NamedTuple):
     method: str = "auto"
     present: bool = True
     create_cgroup: bool = False
-    pretend: bool = False
+    check: bool = False
     hook: Optional[Hook] = None
     needs: Optional[str] = None
     gone: FrozenSet[Tuple[str, str]] = frozenset()
@@ -118,23 +118,23 @@ class Change(NamedTuple):
         return self.program_id
 
 
-def plan(wanted: Wanted, seen: Observed) -> Plan:
+def plan(wanted: Wanted, observed: Observed) -> Plan:
     """The steps from what is there to what is wanted; empty if that is the same.
 
     :raises SockredirError: it cannot be had: what it needs is missing, or belongs to somebody else.
     """
-    steps = _present(wanted, seen) if wanted.present else _absent(wanted, seen)
-    entry = record(wanted, seen) if wanted.present else None
-    if steps or entry != seen.record:
+    steps = _present(wanted, observed) if wanted.present else _absent(wanted, observed)
+    entry = record(wanted, observed) if wanted.present else None
+    if steps or entry != observed.record:
         steps.insert(
-            _record_place(steps), Step("record", f"manifest: {wanted.target}", _short(seen.record), _short(entry))
+            _record_place(steps), Step("record", f"manifest: {wanted.target}", _short(observed.record), _short(entry))
         )
     return steps
 
 
-def withheld(wanted: Wanted, seen: Observed) -> bool:
+def withheld(wanted: Wanted, observed: Observed) -> bool:
     """Whether the program is not to be attached although it is wanted: this kernel is not known to be fit for it."""
-    return bool(wanted.present and wanted.needs and not seen.met)
+    return bool(wanted.present and wanted.needs and not observed.met)
 
 
 def _record_place(steps: Plan) -> int:
@@ -142,74 +142,74 @@ def _record_place(steps: Plan) -> int:
     return next((place for place, step in enumerate(steps) if step.verb == "remove_cgroup"), len(steps))
 
 
-def foresee(wanted: Wanted, seen: Observed, pinned: Mapping[str, Pinned]) -> Observed:
+def foresee(wanted: Wanted, observed: Observed, pinned: Mapping[str, Pinned]) -> Observed:
     """What will be there when a plan before this one has been carried out.
 
     :param pinned: what that plan pins, by path.
     """
     if wanted.program in pinned:
-        seen = seen._replace(program_id=NOT_LOADED)
+        observed = observed._replace(program_id=NOT_LOADED)
     target = pinned.get(wanted.target)
     if target and target.id is None:
-        return seen._replace(target_id=NOT_LOADED, attached=())
-    return seen._replace(target_id=target.id) if target else seen
+        return observed._replace(target_id=NOT_LOADED, attached=())
+    return observed._replace(target_id=target.id) if target else observed
 
 
-def ours(wanted: Wanted, seen: Observed) -> List[Attached]:
+def ours(wanted: Wanted, observed: Observed) -> List[Attached]:
     """Those of the attached programs that are ours, the pinned link's first."""
-    pinned_id = seen.pinned.link_id if seen.pinned else None
-    found = [each for each in seen.attached if _is_pinned(each, pinned_id) or each.program_id in seen.ours]
+    pinned_id = observed.pinned.link_id if observed.pinned else None
+    found = [each for each in observed.attached if _is_pinned(each, pinned_id) or each.program_id in observed.ours]
     return sorted(found, key=lambda each: not _is_pinned(each, pinned_id))
 
 
-def foreign(wanted: Wanted, seen: Observed) -> List[Attached]:
+def foreign(wanted: Wanted, observed: Observed) -> List[Attached]:
     """Those that are not ours."""
-    known = ours(wanted, seen)
-    return [each for each in seen.attached if each not in known]
+    known = ours(wanted, observed)
+    return [each for each in observed.attached if each not in known]
 
 
 def _is_pinned(each: Attached, pinned_id: Optional[int]) -> bool:
     return each.method == LINK and each.link_id == pinned_id
 
 
-def method(wanted: Wanted, seen: Observed) -> str:
+def method(wanted: Wanted, observed: Observed) -> str:
     """``link`` or ``legacy``: as asked for, else as it is, else what the kernel has.
 
     A map's program needs no link to be replaced in place and to live as long as the map's pin.
     """
     if wanted.method != "auto":
         return wanted.method
-    known = [each.method for each in ours(wanted, seen)]
+    known = [each.method for each in ours(wanted, observed)]
     if known:
-        return LEGACY if LEGACY in known and not _pinned_here(seen) else LINK
-    if seen.record:
-        return seen.record["method"]
-    return LINK if wanted.kind == CGROUP and seen.links else LEGACY
+        return LEGACY if LEGACY in known and not _pinned_here(observed) else LINK
+    if observed.record:
+        return observed.record["method"]
+    return LINK if wanted.kind == CGROUP and observed.links else LEGACY
 
 
-def _pinned_here(seen: Observed) -> Optional[Attached]:
+def _pinned_here(observed: Observed) -> Optional[Attached]:
     """The attachment that our link's pin keeps; None if the pin is missing or its link is dead."""
-    pinned_id = seen.pinned.link_id if seen.pinned else None
-    return next((each for each in seen.attached if _is_pinned(each, pinned_id)), None)
+    pinned_id = observed.pinned.link_id if observed.pinned else None
+    return next((each for each in observed.attached if _is_pinned(each, pinned_id)), None)
 
 
-def record(wanted: Wanted, seen: Observed) -> Record:
+def record(wanted: Wanted, observed: Observed) -> Record:
     """What the manifest says of the attachment, from what is there."""
-    how = method(wanted, seen)
-    kept = _kept(wanted, seen, how)
+    how = method(wanted, observed)
+    kept = _kept(wanted, observed, how)
     return {
         "program": wanted.program,
-        "program_id": seen.program_id,
+        "program_id": observed.program_id,
         "cgroup": wanted.target if wanted.kind == CGROUP else None,
-        "cgroup_id": seen.target_id if wanted.kind == CGROUP else None,
+        "cgroup_id": observed.target_id if wanted.kind == CGROUP else None,
         "map": wanted.target if wanted.kind == MAP else None,
-        "map_id": seen.target_id if wanted.kind == MAP else None,
-        "attach_type": seen.hook.name if seen.hook else None,
+        "map_id": observed.target_id if wanted.kind == MAP else None,
+        "attach_type": observed.hook.name if observed.hook else None,
         "method": how,
-        "link_pin": wanted.link_pin if how == LINK and not withheld(wanted, seen) else None,
+        "link_pin": wanted.link_pin if how == LINK and not withheld(wanted, observed) else None,
         "link_id": kept.link_id if kept else None,
         "needs": wanted.needs,
-        "met": bool(seen.met) if wanted.needs else None,
+        "met": bool(observed.met) if wanted.needs else None,
     }
 
 
@@ -222,66 +222,66 @@ def _short(entry: Optional[Record]) -> Optional[Dict[str, Any]]:
     return {**shown, "program_id": UNKNOWN} if entry.get("program_id") == NOT_LOADED else shown
 
 
-def _kept(wanted: Wanted, seen: Observed, how: str) -> Optional[Attached]:
+def _kept(wanted: Wanted, observed: Observed, how: str) -> Optional[Attached]:
     """The attachment that stays, or whose program is replaced in place."""
     if how == LINK:
-        return _pinned_here(seen)
-    candidates = [each for each in ours(wanted, seen) if each.method == LEGACY]
-    same = [each for each in candidates if each.program_id == seen.program_id]
+        return _pinned_here(observed)
+    candidates = [each for each in ours(wanted, observed) if each.method == LEGACY]
+    same = [each for each in candidates if each.program_id == observed.program_id]
     return next(iter(same + candidates), None)
 
 
-def _intruder(wanted: Wanted, seen: Observed) -> Optional[Attached]:
+def _intruder(wanted: Wanted, observed: Observed) -> Optional[Attached]:
     """A foreign program in the one place of a map where ours was: somebody has overwritten it without telling us."""
-    entry = None if withheld(wanted, seen) else seen.record
-    had = wanted.kind == MAP and entry and entry["program_id"] and entry["map_id"] == seen.target_id
-    others = foreign(wanted, seen) if had else []
+    entry = None if withheld(wanted, observed) else observed.record
+    had = wanted.kind == MAP and entry and entry["program_id"] and entry["map_id"] == observed.target_id
+    others = foreign(wanted, observed) if had else []
     return others[0] if others and others[0].method == LEGACY else None
 
 
-def _present(wanted: Wanted, seen: Observed) -> Plan:
-    _refuse(wanted, seen)
-    if withheld(wanted, seen):
-        return _absent(wanted, seen)
-    how = method(wanted, seen)
-    kept = _kept(wanted, seen, how) or _intruder(wanted, seen)
-    steps = [Step("create_cgroup", path, None, "directory") for path in seen.missing]
-    surplus = [_detach(wanted, seen, each) for each in ours(wanted, seen) if each != kept]
-    steps += _attach_steps(wanted, seen, how, kept, surplus)
-    return steps + (_drop_stale_pin(wanted, seen) if how == LEGACY else [])
+def _present(wanted: Wanted, observed: Observed) -> Plan:
+    _refuse(wanted, observed)
+    if withheld(wanted, observed):
+        return _absent(wanted, observed)
+    how = method(wanted, observed)
+    kept = _kept(wanted, observed, how) or _intruder(wanted, observed)
+    steps = [Step("create_cgroup", path, None, "directory") for path in observed.missing]
+    surplus = [_detach(wanted, observed, each) for each in ours(wanted, observed) if each != kept]
+    steps += _attach_steps(wanted, observed, how, kept, surplus)
+    return steps + (_drop_stale_pin(wanted, observed) if how == LEGACY else [])
 
 
-def _attach_steps(wanted: Wanted, seen: Observed, how: str, kept: Optional[Attached], surplus: Plan) -> Plan:
-    after = _shown(wanted.program, seen.program_id, how)
+def _attach_steps(wanted: Wanted, observed: Observed, how: str, kept: Optional[Attached], surplus: Plan) -> Plan:
+    after = _shown(wanted.program, observed.program_id, how)
     if kept is None:
-        attach = Step(f"attach_{how}", wanted.target, None, after, Change(seen.program_id))
+        attach = Step(f"attach_{how}", wanted.target, None, after, Change(observed.program_id))
         # On a map a new program takes the old one's place, unless a link holds it.
         if wanted.kind == MAP:
             return [step for step in surplus if step.verb == "detach_link"] + [attach]
         return [attach] + surplus
-    if kept.program_id == seen.program_id:
+    if kept.program_id == observed.program_id:
         return surplus
-    change = Change(seen.program_id, replaced_id=kept.program_id)
+    change = Change(observed.program_id, replaced_id=kept.program_id)
     return [Step(f"replace_{how}", wanted.target, _shown(None, kept.program_id, how), after, change)] + surplus
 
 
-def _absent(wanted: Wanted, seen: Observed) -> Plan:
-    steps = [_detach(wanted, seen, each) for each in ours(wanted, seen)] + _drop_stale_pin(wanted, seen)
-    if not foreign(wanted, seen):
-        steps += [Step("remove_cgroup", path, "directory", None) for path in seen.removable]
+def _absent(wanted: Wanted, observed: Observed) -> Plan:
+    steps = [_detach(wanted, observed, each) for each in ours(wanted, observed)] + _drop_stale_pin(wanted, observed)
+    if not foreign(wanted, observed):
+        steps += [Step("remove_cgroup", path, "directory", None) for path in observed.removable]
     return steps
 
 
-def _drop_stale_pin(wanted: Wanted, seen: Observed) -> Plan:
+def _drop_stale_pin(wanted: Wanted, observed: Observed) -> Plan:
     """Our pin, where its link is dead (the cgroup was removed) or is on something else."""
-    if seen.pinned is None or _pinned_here(seen):
+    if observed.pinned is None or _pinned_here(observed):
         return []
-    return [Step("unpin_link", wanted.link_pin, _shown(None, seen.pinned.program_id, LINK), None)]
+    return [Step("unpin_link", wanted.link_pin, _shown(None, observed.pinned.program_id, LINK), None)]
 
 
-def _detach(wanted: Wanted, seen: Observed, each: Attached) -> Step:
+def _detach(wanted: Wanted, observed: Observed, each: Attached) -> Step:
     before = _shown(None, each.program_id, each.method)
-    pinned = wanted.link_pin if each == _pinned_here(seen) else None
+    pinned = wanted.link_pin if each == _pinned_here(observed) else None
     change = Change(each.program_id, link_id=each.link_id, link_pin=pinned)
     return Step(f"detach_{each.method}", wanted.target, before, None, change)
 
@@ -291,24 +291,24 @@ def _shown(program: Optional[str], program_id: Optional[int], how: str) -> Dict[
     return {"program": program, **shown} if program else shown
 
 
-def _refuse(wanted: Wanted, seen: Observed) -> None:
-    if seen.program_id is None and not wanted.pretend:
+def _refuse(wanted: Wanted, observed: Observed) -> None:
+    if observed.program_id is None and not wanted.check:
         raise SockredirError(f"program: nothing is pinned at {wanted.program}", "load it first, with sockmap_program")
-    if seen.target_id is None and not wanted.pretend:
+    if observed.target_id is None and not wanted.check:
         _refuse_missing_target(wanted)
-    if wanted.method == LINK and not seen.links:
+    if wanted.method == LINK and not observed.links:
         since = "5.7" if wanted.kind == CGROUP else "6.10"
         raise SockredirError(
             f"method: this kernel has no links to a {wanted.kind} (they came with Linux {since})", "use method: auto"
         )
-    if seen.exclusive and not _kept(wanted, seen, method(wanted, seen)):
+    if observed.exclusive and not _kept(wanted, observed, method(wanted, observed)):
         raise SockredirError(
-            f"cgroup {wanted.target}: {seen.exclusive} holds a program that was attached exclusively, so the kernel"
+            f"cgroup {wanted.target}: {observed.exclusive} holds a program that was attached exclusively, so the kernel"
             " takes no other beside or below it",
             "have its owner attach it with ALLOW_MULTI, or choose another cgroup",
         )
-    others = foreign(wanted, seen)
-    if wanted.kind == MAP and others and not _intruder(wanted, seen):
+    others = foreign(wanted, observed)
+    if wanted.kind == MAP and others and not _intruder(wanted, observed):
         raise SockredirError(
             f"map {wanted.target}: program {others[0].program_id} is attached to it ({others[0].method}), and it is not"
             " ours",

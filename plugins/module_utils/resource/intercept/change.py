@@ -48,8 +48,8 @@ def ensure(
 
 
 def _planned(
-    rules: Sequence[Dict[str, Any]], pin_dir: str, document: Optional[manifest.Manifest], pretend: bool
+    rules: Sequence[Dict[str, Any]], pin_dir: str, document: Optional[manifest.Manifest], check: bool
 ) -> Result:
     wanted = intercept_rules.normal([relative(rule) for rule in rules], recorded(document))
-    steps = planning.plan(wanted, to_layout(wanted, pretend), observe(pin_dir, document), pretend)
+    steps = planning.plan(wanted, to_layout(wanted, check), observe(pin_dir, document), check)
     return Result(steps, wanted)

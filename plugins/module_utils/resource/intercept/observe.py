@@ -53,16 +53,16 @@ def relative(rule: Dict[str, Any]) -> Dict[str, Any]:
     return {**rule, **{key: path.lstrip("/") or "/" for key, path in places.items()}}
 
 
-def to_layout(rules: Sequence[Dict[str, Any]], pretend: bool = False) -> List[intercept.Rule]:
+def to_layout(rules: Sequence[Dict[str, Any]], check: bool = False) -> List[intercept.Rule]:
     """What the map has to hold.
 
-    :param pretend: whether cgroups may be missing, because earlier tasks only pretended to make them.
+    :param check: whether cgroups may be missing, because earlier tasks only pretended to make them.
     :raises SockredirError: a cgroup or a user is unknown on this host; all of them are named.
     """
     found, wrong = [], []
     for rule in rules:
         try:
-            found.append(intercept_rules.to_layout(rule, lambda path: _place(path, pretend), _user))
+            found.append(intercept_rules.to_layout(rule, lambda path: _place(path, check), _user))
         except SockredirError as error:
             wrong.append(f"rule {rule['name']}: {error}")
     if wrong:
@@ -70,11 +70,11 @@ def to_layout(rules: Sequence[Dict[str, Any]], pretend: bool = False) -> List[in
     return found
 
 
-def _place(cgroup: str, pretend: bool) -> intercept_rules.Place:
+def _place(cgroup: str, check: bool) -> intercept_rules.Place:
     known = mounts.read()
     path = cgroups.resolve(cgroup, known)
     number = cgroups.cgroup_id(path)
-    if number is None and not pretend:
+    if number is None and not check:
         raise SockredirError(f"cgroup {cgroup} does not exist", "make it, or start its slice")
     return number or 0, intercept_live.level_of(path, cgroups.resolve("/", known))
 

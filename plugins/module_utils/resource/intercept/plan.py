@@ -35,42 +35,42 @@ class Told(NamedTuple):
     fresh: List[int]
 
 
-def steps(wanted: Sequence[Dict[str, Any]], rules: List[intercept.Rule], seen: Observed) -> Plan:
+def steps(wanted: Sequence[Dict[str, Any]], rules: List[intercept.Rule], observed: Observed) -> Plan:
     """Tell the programs these rules, if they are told something else.
 
     :param rules: ``wanted`` as the map has to hold them.
     """
-    if seen.rules == rules or (seen.rules is None and not wanted):
+    if observed.rules == rules or (observed.rules is None and not wanted):
         return []
-    known = {rule["slot"] for rule in seen.recorded}
-    before = _shown(seen.recorded) if seen.rules else None
+    known = {rule["slot"] for rule in observed.recorded}
+    before = _shown(observed.recorded) if observed.rules else None
     told = Told(rules, [rule.slot for rule in rules if rule.slot not in known])
     return [Step("settings", SUBJECT, before, _shown(wanted), told, "settings_changed")]
 
 
-def plan(wanted: List[Dict[str, Any]], rules: List[intercept.Rule], seen: Observed, pretend: bool = False) -> Plan:
+def plan(wanted: List[Dict[str, Any]], rules: List[intercept.Rule], observed: Observed, check: bool = False) -> Plan:
     """The steps from what is there to what is wanted; empty if that is the same.
 
-    :param pretend: whether what earlier tasks would have loaded and attached may be missing.
+    :param check: whether what earlier tasks would have loaded and attached may be missing.
     :raises SockredirError: a rule could not work; all of them are named.
     """
-    if not pretend:
-        _refuse(wanted, seen)
-    found = steps(wanted, rules, seen)
-    if wanted != seen.recorded:
-        found.append(Step("record", f"manifest: {SUBJECT}", _shown(seen.recorded), _shown(wanted)))
-    elif wanted and not seen.committed:
+    if not check:
+        _refuse(wanted, observed)
+    found = steps(wanted, rules, observed)
+    if wanted != observed.recorded:
+        found.append(Step("record", f"manifest: {SUBJECT}", _shown(observed.recorded), _shown(wanted)))
+    elif wanted and not observed.committed:
         found.append(Step("record", "manifest: committed", False, True))
     return found
 
 
-def _refuse(wanted: List[Dict[str, Any]], seen: Observed) -> None:
-    if seen.rules is None and wanted:
+def _refuse(wanted: List[Dict[str, Any]], observed: Observed) -> None:
+    if observed.rules is None and wanted:
         raise SockredirError(
             "there is no map for rules of interception",
             "load intercept.bpf.c with sockmap_program into the same pin_dir",
         )
-    wrong = [found for found in (intercept_rules.missing(rule, seen.attached) for rule in wanted) if found]
+    wrong = [found for found in (intercept_rules.missing(rule, observed.attached) for rule in wanted) if found]
     if wrong:
         raise SockredirError("; ".join(wrong))
 

@@ -25,40 +25,42 @@ class Result(NamedTuple):
     """:ivar notes: what an operator should know, one line each."""
 
     steps: Plan
-    seen: Observed
+    observed: Observed
     notes: List[str]
 
 
 def ensure(
     wanted: Wanted, state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS
 ) -> Result:
-    """Make it so, or with ``wanted.pretend`` say what that takes.
+    """Make it so, or with ``wanted.check`` say what that takes.
 
     :param state_dir: str if the host's lock is.
     :param wait_seconds: float, how long to wait for another run on this host.
     :raises SockredirError: it cannot be had; the host is as it was.
     """
-    if wanted.pretend:
-        seen = observe(wanted)
-        return Result(planning.plan(wanted, seen), seen, _notes(wanted, seen))
+    if wanted.check:
+        observed = observe(wanted)
+        return Result(planning.plan(wanted, observed), observed, _notes(wanted, observed))
     with lock.hold(state_dir, wait_seconds):
-        seen = observe(wanted)
-        steps = planning.plan(wanted, seen)
+        observed = observe(wanted)
+        steps = planning.plan(wanted, observed)
         apply(steps, handlers(), watch)
-        seen = observe(wanted) if steps else seen
-    return Result(steps, seen, _notes(wanted, seen))
+        observed = observe(wanted) if steps else observed
+    return Result(steps, observed, _notes(wanted, observed))
 
 
-def _notes(wanted: Wanted, seen: Observed) -> List[str]:
+def _notes(wanted: Wanted, observed: Observed) -> List[str]:
     notes = []
-    if wanted.state in (DIRECTORY, PRESENT) and seen.fstype != planning.BPFFS:
+    if wanted.state in (DIRECTORY, PRESENT) and observed.fstype != planning.BPFFS:
         notes.append(f"no bpffs is mounted for {wanted.path} yet; an earlier task has to mount it")
-    if wanted.state == PRESENT and seen.source_number is None:
+    if wanted.state == PRESENT and observed.source_number is None:
         notes.append(f"{wanted.source} is not there yet; an earlier task has to load it")
     mounted = mounts.read()
-    stacked = [mount for mount in mounts.of_type(mounts.BPFFS, mounted) if mount.point == seen.mount_point]
+    stacked = [mount for mount in mounts.of_type(mounts.BPFFS, mounted) if mount.point == observed.mount_point]
     if len(stacked) > 1:
-        notes.append(f"bpffs is mounted {len(stacked)} times at {seen.mount_point}: pins below the topmost are hidden")
+        notes.append(
+            f"bpffs is mounted {len(stacked)} times at {observed.mount_point}: pins below the topmost are hidden"
+        )
     return notes
 
 

@@ -55,7 +55,7 @@ class Wanted(NamedTuple):
     """:ivar state: ``mounted``, ``directory``, ``present`` or ``absent``.
     :ivar kind: ``program``, ``map`` or ``link``; None: whatever is pinned.
     :ivar source: what to pin, as the operator named it: an id or a pin.
-    :ivar pretend: only show what would happen; what an earlier task would have made may be missing.
+    :ivar check: only show what would happen; what an earlier task would have made may be missing.
     """
 
     path: str
@@ -63,7 +63,7 @@ class Wanted(NamedTuple):
     kind: Optional[str] = None
     source: Optional[str] = None
     access: Access = Access()
-    pretend: bool = False
+    check: bool = False
 
 
 class Place(NamedTuple):
@@ -97,90 +97,94 @@ class Observed(NamedTuple):
     source_number: Optional[int] = None
 
 
-def plan(wanted: Wanted, seen: Observed) -> Plan:
+def plan(wanted: Wanted, observed: Observed) -> Plan:
     """The steps from what is there to what is wanted; empty if that is the same.
 
     :raises SockredirError: it cannot be had, or would hide or remove something that is not a pin.
     """
-    return {MOUNTED: _mounted, DIRECTORY: _directory, PRESENT: _present, ABSENT: _absent}[wanted.state](wanted, seen)
+    return {MOUNTED: _mounted, DIRECTORY: _directory, PRESENT: _present, ABSENT: _absent}[wanted.state](
+        wanted, observed
+    )
 
 
-def _mounted(wanted: Wanted, seen: Observed) -> Plan:
-    if seen.fstype == BPFFS:
+def _mounted(wanted: Wanted, observed: Observed) -> Plan:
+    if observed.fstype == BPFFS:
         # Mounting again would hide everybody's pins under an empty bpffs.
-        is_root = seen.mount_point == wanted.path
-        return _access_steps(wanted, seen.here) if is_root and seen.here else []
-    if not seen.mountable:
+        is_root = observed.mount_point == wanted.path
+        return _access_steps(wanted, observed.here) if is_root and observed.here else []
+    if not observed.mountable:
         raise SockredirError(
             f"path {wanted.path}: this kernel has no bpffs", "boot a kernel built with CONFIG_BPF_SYSCALL"
         )
-    if seen.here and seen.here.kind != DIRECTORY:
+    if observed.here and observed.here.kind != DIRECTORY:
         raise SockredirError(f"path {wanted.path} is a file", "name a directory, such as /sys/fs/bpf")
-    if seen.here and seen.here.entries:
+    if observed.here and observed.here.entries:
         raise SockredirError(
-            f"path {wanted.path}: a bpffs mounted there would hide {len(seen.here.entries)} entries, such as"
-            f" {seen.here.entries[0]}",
+            f"path {wanted.path}: a bpffs mounted there would hide {len(observed.here.entries)} entries, such as"
+            f" {observed.here.entries[0]}",
             "name an empty directory, such as /sys/fs/bpf",
         )
-    steps = [Step("make_directory", path, None, "directory", Access(mode=MOUNT_POINT_MODE)) for path in seen.missing]
+    steps = [
+        Step("make_directory", path, None, "directory", Access(mode=MOUNT_POINT_MODE)) for path in observed.missing
+    ]
     access = wanted.access.over(Access(mode=DIRECTORY_MODE))
     return steps + [Step("mount", wanted.path, None, {"type": "bpffs", **access.shown()}, access)]
 
 
-def _directory(wanted: Wanted, seen: Observed) -> Plan:
-    _need_bpffs(wanted, seen)
-    _refuse_dots(wanted, seen)
-    if seen.here and seen.here.kind != DIRECTORY:
+def _directory(wanted: Wanted, observed: Observed) -> Plan:
+    _need_bpffs(wanted, observed)
+    _refuse_dots(wanted, observed)
+    if observed.here and observed.here.kind != DIRECTORY:
         raise SockredirError(
-            f"path {wanted.path} is a {seen.here.kind}, not a directory", "remove it or choose another"
+            f"path {wanted.path} is a {observed.here.kind}, not a directory", "remove it or choose another"
         )
-    if seen.here:
-        return _access_steps(wanted, seen.here)
-    steps = [Step("make_directory", path, None, "directory", Access(mode=DIRECTORY_MODE)) for path in seen.missing]
+    if observed.here:
+        return _access_steps(wanted, observed.here)
+    steps = [Step("make_directory", path, None, "directory", Access(mode=DIRECTORY_MODE)) for path in observed.missing]
     made = Place(DIRECTORY, access=Access(mode=DIRECTORY_MODE))
     return steps + _access_steps(wanted, made)
 
 
-def _present(wanted: Wanted, seen: Observed) -> Plan:
-    _need_bpffs(wanted, seen)
-    _refuse_dots(wanted, seen)
-    _refuse_source(wanted, seen)
-    kind = seen.source_kind or wanted.kind
-    here = seen.here
+def _present(wanted: Wanted, observed: Observed) -> Plan:
+    _need_bpffs(wanted, observed)
+    _refuse_dots(wanted, observed)
+    _refuse_source(wanted, observed)
+    kind = observed.source_kind or wanted.kind
+    here = observed.here
     if here and here.kind not in PINS:
         raise SockredirError(f"path {wanted.path} is a {here.kind}, not a pin", "remove it or choose another path")
-    if here and (here.kind, here.number) == (kind, seen.source_number):
+    if here and (here.kind, here.number) == (kind, observed.source_number):
         return _access_steps(wanted, here)
     # A pin made again keeps the access that the one before it had.
     access = wanted.access.over(here.access if here else Access(mode=PIN_MODE))
     before = {"kind": here.kind, "id": here.number} if here else None
-    after = {"kind": kind, "id": seen.source_number, **access.shown()}
+    after = {"kind": kind, "id": observed.source_number, **access.shown()}
     return [Step("pin", wanted.path, before, after, Source(wanted.source, access))]
 
 
-def _refuse_source(wanted: Wanted, seen: Observed) -> None:
-    if seen.source_number is None:
-        if not wanted.pretend:
+def _refuse_source(wanted: Wanted, observed: Observed) -> None:
+    if observed.source_number is None:
+        if not wanted.check:
             raise SockredirError(f"source: there is no {wanted.kind or 'object'} {wanted.source}", "load it first")
-    elif seen.source_kind not in PINS:
-        raise SockredirError(f"source: {wanted.source} is a {seen.source_kind}, not a pin", "name a pin, or an id")
-    elif wanted.kind and seen.source_kind != wanted.kind:
+    elif observed.source_kind not in PINS:
+        raise SockredirError(f"source: {wanted.source} is a {observed.source_kind}, not a pin", "name a pin, or an id")
+    elif wanted.kind and observed.source_kind != wanted.kind:
         raise SockredirError(
-            f"source: {wanted.source} is a {seen.source_kind}, not a {wanted.kind}", "correct kind or source"
+            f"source: {wanted.source} is a {observed.source_kind}, not a {wanted.kind}", "correct kind or source"
         )
-    parents = [path for path in seen.missing if path != wanted.path]
-    if parents and not wanted.pretend:
+    parents = [path for path in observed.missing if path != wanted.path]
+    if parents and not wanted.check:
         raise SockredirError(
             f"path {wanted.path}: {parents[-1]} does not exist", "make it first, with state: directory"
         )
 
 
-def _absent(wanted: Wanted, seen: Observed) -> Plan:
-    here = seen.here
+def _absent(wanted: Wanted, observed: Observed) -> Plan:
+    here = observed.here
     if here is None:
         return []
-    _need_bpffs(wanted, seen)
-    if seen.mount_point == wanted.path:
+    _need_bpffs(wanted, observed)
+    if observed.mount_point == wanted.path:
         raise SockredirError(
             f"path {wanted.path} is where bpffs is mounted, with everybody's pins", "name a path below"
         )
@@ -210,14 +214,14 @@ def _access_steps(wanted: Wanted, here: Place) -> Plan:
     return [Step("access", wanted.path, old.shown(), changed.shown(), AccessChange(old, changed))]
 
 
-def _need_bpffs(wanted: Wanted, seen: Observed) -> None:
-    if seen.fstype != BPFFS and not wanted.pretend:
+def _need_bpffs(wanted: Wanted, observed: Observed) -> None:
+    if observed.fstype != BPFFS and not wanted.check:
         raise SockredirError(
-            f"path {wanted.path} is on {seen.fstype or 'nothing known'} ({seen.mount_point}), not on a bpffs",
+            f"path {wanted.path} is on {observed.fstype or 'nothing known'} ({observed.mount_point}), not on a bpffs",
             "mount one first, with state: mounted, or name a path below /sys/fs/bpf",
         )
 
 
-def _refuse_dots(wanted: Wanted, seen: Observed) -> None:
-    if any("." in os.path.basename(path) for path in (wanted.path,) + seen.missing):
+def _refuse_dots(wanted: Wanted, observed: Observed) -> None:
+    if any("." in os.path.basename(path) for path in (wanted.path,) + observed.missing):
         raise SockredirError(f"path {wanted.path}: bpffs takes no name with a dot", "choose another name")

@@ -9,14 +9,14 @@ import datetime
 import os
 from typing import Callable, Dict, Optional
 
-from ... import atomic_file as files
+from ... import atomic_file
 from ...change.step import Step
 from ...change.transaction import Handler
 from ...errors import SockredirError
 from ...kernel import libbpf, objects
 from ...kernel.loader import Loadable
 from ...state import manifest, store
-from . import plan as decide
+from . import plan as planning
 from .observe import still_used
 
 
@@ -58,10 +58,10 @@ class Handlers:
 
     def _store(self, _step: Step) -> Callable[[], None]:
         digest = store.put(self._state_dir, self._data)
-        return lambda: files.remove(store.path(self._state_dir, digest))
+        return lambda: atomic_file.remove(store.path(self._state_dir, digest))
 
     def _load(self, step: Step) -> Callable[[], None]:
-        maps = {name: libbpf.map_by_id(number) for name, number in step.need(decide.Load).reuse.items()}
+        maps = {name: libbpf.map_by_id(number) for name, number in step.need(planning.Load).reuse.items()}
         self._loaded().load(maps)
         for descriptor in maps.values():
             descriptor.close()
@@ -84,7 +84,7 @@ class Handlers:
         return lambda: _put(old, step.subject)
 
     def _target(self, step: Step) -> libbpf.Fd:
-        what = step.need(decide.Pinned)
+        what = step.need(planning.Pinned)
         if what.id is not None:
             return libbpf.map_by_id(what.id)
         found = self._loaded().map if what.kind == "map" else self._loaded().program
@@ -96,10 +96,10 @@ class Handlers:
         return lambda: libbpf.pin(old, step.subject)
 
     def _record(self, step: Step) -> Callable[[], None]:
-        name, entry = step.need(decide.Recorded)
+        name, entry = step.need(planning.Recorded)
 
         def change(document: manifest.Manifest) -> None:
-            ids = {key: document["programs"].get(name, {}).get(key, {}) for key in decide.IDS}
+            ids = {key: document["programs"].get(name, {}).get(key, {}) for key in planning.IDS}
             document["programs"][name] = dict(entry, **ids)
             pins = [*entry["pins"].values(), *entry["map_pins"].values()]
             document["pin_dir"] = document["pin_dir"] or os.path.dirname(pins[0])
@@ -107,7 +107,7 @@ class Handlers:
         return self._edit(change)
 
     def _identify(self, step: Step) -> Callable[[], None]:
-        name, replaced = step.need(decide.Identified)
+        name, replaced = step.need(planning.Identified)
 
         def change(document: manifest.Manifest) -> None:
             entry = document["programs"][name]
@@ -124,7 +124,7 @@ class Handlers:
         return self._edit(change)
 
     def _forget(self, step: Step) -> Callable[[], None]:
-        name = step.need(decide.Forgotten).name
+        name = step.need(planning.Forgotten).name
 
         def change(document: manifest.Manifest) -> None:
             entry = document["programs"].pop(name)
@@ -140,7 +140,7 @@ class Handlers:
 
 def _put(descriptor: libbpf.Descriptor, path: str) -> None:
     """Pin in the place of what is pinned there, in one step."""
-    temporary = path + decide.TEMPORARY
+    temporary = path + planning.TEMPORARY
     if os.path.lexists(temporary):
         os.unlink(temporary)
     libbpf.pin(descriptor, temporary)

@@ -17,7 +17,7 @@ from ...kernel import libbpf, objects
 from ...kernel.loader import Loadable
 from ...state import lock, manifest, store
 from ..snapshot import Snapshot
-from . import plan as decide
+from . import plan as planning
 from .apply import Handlers
 from .observe import attached_to, draining, observe, recorded_entry
 from .source import Compiled, NotYet, Request, check_names, check_pin_dir, obtain
@@ -106,7 +106,7 @@ def removal(name: str, document: Optional[manifest.Manifest], state_dir: str) ->
     if entry is None:
         return [], {}
     pin_dir = os.path.dirname(min(entry["pins"].values()))
-    return decide.absent(name, pin_dir, observe(entry, pin_dir, document, name)), Handlers(state_dir).handlers()
+    return planning.absent(name, pin_dir, observe(entry, pin_dir, document, name)), Handlers(state_dir).handlers()
 
 
 def absent(
@@ -137,20 +137,20 @@ def _remove(name: str, pin_dir: str, state_dir: str, check: bool, watch: Optiona
     if check and observed.attached:  # an earlier task of the same play may have pretended to detach it
         notes = (f"{name} is attached to {', '.join(observed.attached)}: detach it before removing it",)
         observed = observed._replace(attached=())
-    plan = decide.absent(name, pin_dir, observed)
+    plan = planning.absent(name, pin_dir, observed)
     if not check:
         apply(plan, Handlers(state_dir).handlers(), watch)
         _drop_objects(state_dir)
     return Result(plan, draining=draining(manifest.known(state_dir)), notes=notes)
 
 
-def _wanted(request: Request, found: Compiled, loadable: Loadable) -> decide.Wanted:
+def _wanted(request: Request, found: Compiled, loadable: Loadable) -> planning.Wanted:
     sha256 = store.sha256(found.data)
     types = {name: (program.prog_type, program.attach_type) for name, program in loadable.programs.items()}
     entry = {
         "object_sha256": sha256,
         "source_digest": found.source_digest,
-        "digest": decide.digest(sha256, types, request.config, request.max_entries),
+        "digest": planning.digest(sha256, types, request.config, request.max_entries),
         "compiler": found.compiler,
         "kernel": compilers.kernel_of(found.compiler),
         "src": request.src,
@@ -158,10 +158,10 @@ def _wanted(request: Request, found: Compiled, loadable: Loadable) -> decide.Wan
         "config": request.config,
         "max_entries": request.max_entries,
         "layout_version": loadable.layout_version,
-        "pins": {name: decide.pin_path(request.pin_dir, name) for name in loadable.programs},
-        "map_pins": {name: decide.pin_path(request.pin_dir, name) for name in loadable.maps},
+        "pins": {name: planning.pin_path(request.pin_dir, name) for name in loadable.programs},
+        "map_pins": {name: planning.pin_path(request.pin_dir, name) for name in loadable.maps},
     }
-    return decide.Wanted(request.name, request.pin_dir, entry, types, loadable.maps, request.recreate)
+    return planning.Wanted(request.name, request.pin_dir, entry, types, loadable.maps, request.recreate)
 
 
 def _load(request: Request, found: Compiled, check: bool, watch: Optional[Watch], host: Snapshot) -> Result:
@@ -184,7 +184,7 @@ def _load(request: Request, found: Compiled, check: bool, watch: Optional[Watch]
 
 
 @contextlib.contextmanager
-def _planned(request: Request, found: Compiled, host: Snapshot) -> Iterator[Tuple[decide.Wanted, Plan, Handlers]]:
+def _planned(request: Request, found: Compiled, host: Snapshot) -> Iterator[Tuple[planning.Wanted, Plan, Handlers]]:
     where = request.src if found.compiler != compilers.OBJECT or os.path.exists(request.src) else request.name
     config = {} if found.compiler == compilers.BCC else request.config
     with Loadable(found.data, request.name, where, config, request.max_entries) as loadable:
@@ -203,7 +203,7 @@ def _planned(request: Request, found: Compiled, host: Snapshot) -> Iterator[Tupl
             stored=_is_stored(request.state_dir, wanted.entry["object_sha256"]),
             damage=host.damage or "",
         )
-        yield wanted, decide.present(wanted, observed), Handlers(request.state_dir, found.data, loadable)
+        yield wanted, planning.present(wanted, observed), Handlers(request.state_dir, found.data, loadable)
 
 
 def _is_stored(state_dir: str, digest: str) -> bool:
@@ -223,11 +223,11 @@ def _drop_objects(state_dir: str) -> None:
     store.keep_only(state_dir, [digest for document in both for digest in manifest.objects(document)])
 
 
-def _described(wanted: decide.Wanted, pin_dir: str) -> Tuple[Dict[str, Dict[str, Any]], Dict[str, Dict[str, Any]]]:
+def _described(wanted: planning.Wanted, pin_dir: str) -> Tuple[Dict[str, Dict[str, Any]], Dict[str, Dict[str, Any]]]:
     """What is pinned by now; in check mode what is not yet has no id."""
     programs, maps = {}, {}
     for name, types in wanted.types.items():
-        path = decide.pin_path(pin_dir, name)
+        path = planning.pin_path(pin_dir, name)
         pin = objects.at(path) if os.path.isdir(pin_dir) else None
         loaded = pin.program if pin else None
         programs[name] = {
@@ -237,7 +237,7 @@ def _described(wanted: decide.Wanted, pin_dir: str) -> Tuple[Dict[str, Dict[str,
             "pin": path,
         }
     for name, one in wanted.maps.items():
-        path = decide.pin_path(pin_dir, name)
+        path = planning.pin_path(pin_dir, name)
         pin = objects.at(path) if os.path.isdir(pin_dir) else None
         maps[name] = {"id": pin.id if pin and pin.kind == "map" else None, "type": one.type, "pin": path}
     return programs, maps

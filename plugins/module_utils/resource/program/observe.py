@@ -13,7 +13,7 @@ from ...kernel import hooks, libbpf, objects
 from ...kernel.loader import spec
 from ...kernel.model import LinkInfo, MapInfo, Pin, Program
 from ...state import manifest
-from . import plan as decide
+from . import plan as planning
 
 _SOCKET_MAPS = (libbpf.MAP_TYPE_SOCKMAP, libbpf.MAP_TYPE_SOCKHASH)
 
@@ -46,21 +46,21 @@ def observe(
     name: str,
     programs: Iterable[str] = (),
     maps: Iterable[str] = (),
-) -> decide.Observed:
-    recorded = decide.recorded_pins(entry or {})
-    wanted = [decide.pin_path(pin_dir, one) for one in [*programs, *maps]]
+) -> planning.Observed:
+    recorded = planning.recorded_pins(entry or {})
+    wanted = [planning.pin_path(pin_dir, one) for one in [*programs, *maps]]
     pins = {path: _known(pin, entry) for path in dict.fromkeys(wanted + recorded) for pin in [objects.at(path)] if pin}
     pinned = {path: pin.map for path, pin in pins.items() if pin.map}
     loaded = [pin.program for pin in pins.values() if pin.program and pin.program.digest]
     layout = next((one.layout for one in loaded if one.layout is not None), (entry or {}).get("layout_version"))
     names = _listing(pin_dir)
-    leftovers = tuple(path for path in names if path.endswith(decide.TEMPORARY) and _stem(path) in wanted + recorded)
+    leftovers = tuple(path for path in names if path.endswith(planning.TEMPORARY) and _stem(path) in wanted + recorded)
     running = _running(loaded, entry, [*maps] or list((entry or {}).get("map_pins", {})))
-    return decide.Observed(
+    return planning.Observed(
         pin_dir_exists=os.path.isdir(pin_dir),
         pins=pins,
-        maps={path: decide.HostMap(info.id, spec(info, layout)) for path, info in pinned.items()},
-        running={one: decide.HostMap(info.id, spec(info, layout)) for one, info in running.items()},
+        maps={path: planning.HostMap(info.id, spec(info, layout)) for path, info in pinned.items()},
+        running={one: planning.HostMap(info.id, spec(info, layout)) for one, info in running.items()},
         entry=entry,
         same_boot=bool(document and manifest.ids_valid(document)),
         taken=_taken(document, name),
@@ -78,7 +78,7 @@ def _known(pin: Pin, entry: Optional[Dict[str, Any]]) -> Pin:
 
 
 def _stem(path: str) -> str:
-    return path[: -len(decide.TEMPORARY)]
+    return path[: -len(planning.TEMPORARY)]
 
 
 def _listing(pin_dir: str) -> List[str]:

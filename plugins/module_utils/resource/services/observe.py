@@ -9,7 +9,7 @@ from typing import Iterable, Optional, Tuple
 
 from ...host import cgroups, systemd
 from ..snapshot import Snapshot
-from .plan import Seen, Wanted
+from .plan import Observed, Wanted
 
 
 def names(listed: Iterable[str], cgroup: str, host: Snapshot) -> Tuple[str, ...]:
@@ -23,20 +23,20 @@ def names(listed: Iterable[str], cgroup: str, host: Snapshot) -> Tuple[str, ...]
     return tuple(sorted({systemd.service_name(name) for name in listed}))
 
 
-def observe(wanted: Wanted, host: Snapshot) -> Seen:
+def observe(wanted: Wanted, host: Snapshot) -> Observed:
     """What systemd says of the services concerned; reads only, and asks it only if there are any.
 
     :raises SockredirError: systemd does not answer, or no cgroup2 is mounted.
     """
     if not systemd.booted():
-        return Seen()
+        return Observed()
     relative = cgroups.relative(wanted.cgroup, host.mounts)
     drop_ins = systemd.drop_ins(wanted.unit_dir)
     inside = systemd.running_in(cgroups.resolve(wanted.cgroup, host.mounts))
     concerned = sorted({*wanted.names, *drop_ins, *inside})
     slice_name = systemd.slice_of(relative)
     found = systemd.services(concerned) if slice_name or wanted.names else []
-    return Seen(True, slice_name, relative, tuple(found), tuple(drop_ins))
+    return Observed(True, slice_name, relative, tuple(found), tuple(drop_ins))
 
 
 def idle_slice(cgroup: str, host: Snapshot) -> Optional[Tuple[str, str]]:

@@ -18,7 +18,7 @@ class Wanted(NamedTuple):
     :ivar names: the services that are to be in the cgroup's slice, sorted.
     :ivar restart: whether running services may be restarted to get there, or away from there.
     :ivar present: whether the slice is to be there; False as all of it is removed.
-    :ivar pretend: what an earlier task would have installed may be missing.
+    :ivar check: what an earlier task would have installed may be missing.
     """
 
     cgroup: str
@@ -26,10 +26,10 @@ class Wanted(NamedTuple):
     names: Tuple[str, ...] = ()
     restart: bool = False
     present: bool = True
-    pretend: bool = False
+    check: bool = False
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """:ivar booted: whether systemd runs this host.
     :ivar slice: the slice unit that has the accelerated cgroup; None if it is not a slice's.
     :ivar relative: the accelerated cgroup, relative to the cgroup2 mount.
@@ -44,44 +44,44 @@ class Seen(NamedTuple):
     drop_ins: Tuple[str, ...] = ()
 
 
-def refuse(wanted: Wanted, seen: Seen) -> None:
+def refuse(wanted: Wanted, observed: Observed) -> None:
     """:raises SockredirError: the wanted services cannot be put into the cgroup."""
     if not wanted.names:
         return
-    if not seen.booted:
+    if not observed.booted:
         raise SockredirError("services: systemd does not run on this host", "leave services empty")
-    if seen.slice is None:
+    if observed.slice is None:
         raise SockredirError(
             f"services: the cgroup {wanted.cgroup} does not belong to a slice, so no service can be put there",
             "set cgroup to a slice, such as sockredir.slice",
         )
-    unknown = [service.name for service in seen.services if service.name in wanted.names and not service.known]
-    if unknown and not wanted.pretend:
+    unknown = [service.name for service in observed.services if service.name in wanted.names and not service.known]
+    if unknown and not wanted.check:
         raise SockredirError(f"services: systemd knows no {', '.join(unknown)}", "install it, or correct the name")
 
 
-def waiting(wanted: Wanted, seen: Seen) -> List[str]:
+def waiting(wanted: Wanted, observed: Observed) -> List[str]:
     """The running services that are in another cgroup than their next start will put them in."""
-    if seen.slice is None:
+    if observed.slice is None:
         return []
-    released = [name for name in seen.drop_ins if name not in wanted.names]
-    return systemd.waiting(seen.services, wanted.names, released, seen.relative)
+    released = [name for name in observed.drop_ins if name not in wanted.names]
+    return systemd.waiting(observed.services, wanted.names, released, observed.relative)
 
 
-def plan(wanted: Wanted, seen: Seen, changed: Iterable[str]) -> Plan:
+def plan(wanted: Wanted, observed: Observed, changed: Iterable[str]) -> Plan:
     """The steps that come after the files.
 
     :param changed: paths of the files that the plan writes or removes.
     :raises SockredirError: see :func:`refuse`.
     """
-    refuse(wanted, seen)
+    refuse(wanted, observed)
     steps: Plan = []
-    if seen.booted and any(is_unit_file(path, wanted.unit_dir) for path in changed):
+    if observed.booted and any(is_unit_file(path, wanted.unit_dir) for path in changed):
         steps.append(Step("reload", "systemd", "the unit files as they were", "the unit files as they are now"))
-        if seen.slice and wanted.present:
-            steps.append(Step("start_slice", seen.slice, "as it is", "active"))
+        if observed.slice and wanted.present:
+            steps.append(Step("start_slice", observed.slice, "as it is", "active"))
     if wanted.restart:
-        steps += [Step("restart", name, "running", "restarted") for name in waiting(wanted, seen)]
+        steps += [Step("restart", name, "running", "restarted") for name in waiting(wanted, observed)]
     return steps
 
 

@@ -21,7 +21,7 @@ from ..snapshot import Snapshot
 from . import plan as planning
 from .apply import handlers
 from .observe import Paths, observe
-from .plan import Seen, Wanted
+from .plan import Observed, Wanted
 from .settle import settled
 
 
@@ -36,36 +36,36 @@ class Result(NamedTuple):
 
 
 def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Watch] = None) -> Result:
-    """Make it so, or with ``wanted.pretend`` say what that takes.
+    """Make it so, or with ``wanted.check`` say what that takes.
 
     :raises SockredirError: it cannot be had; the host is as it was.
     """
-    if wanted.pretend:
+    if wanted.check:
         host = Snapshot(paths.state_dir)
         wanted = settled(wanted, host)
-        seen = observe(wanted, paths, host)
-        return Result(_plan(wanted, paths, host, seen, {}), _waiting(wanted, seen.services), wanted)
+        observed = observe(wanted, paths, host)
+        return Result(_plan(wanted, paths, host, observed, {}), _waiting(wanted, observed.services), wanted)
     with lock.hold(paths.state_dir, wait_seconds):
         host = Snapshot(paths.state_dir)
         wanted = settled(wanted, host)
-        seen = observe(wanted, paths, host)
+        observed = observe(wanted, paths, host)
         work = handlers(wanted, paths)
-        steps = _plan(wanted, paths, host, seen, work)
+        steps = _plan(wanted, paths, host, observed, work)
         with manifest.unchanged_on_failure(paths.state_dir):
             apply(steps, work, watch)
     host.refresh()
-    after = services_observe.observe(wanted.services, host) if steps and wanted.services else seen.services
+    after = services_observe.observe(wanted.services, host) if steps and wanted.services else observed.services
     return Result(steps, services_plan.waiting(wanted.services, after) if wanted.services else [], wanted)
 
 
-def _waiting(wanted: Wanted, seen: services_plan.Seen) -> List[str]:
+def _waiting(wanted: Wanted, observed: services_plan.Observed) -> List[str]:
     """Which services a run would leave where they are."""
     if wanted.services is None or wanted.services.restart:
         return []
-    return services_plan.waiting(wanted.services, seen)
+    return services_plan.waiting(wanted.services, observed)
 
 
-def _plan(wanted: Wanted, paths: Paths, host: Snapshot, seen: Seen, work: Dict[str, Handler]) -> Plan:
+def _plan(wanted: Wanted, paths: Paths, host: Snapshot, observed: Observed, work: Dict[str, Handler]) -> Plan:
     """:param work: gets the handlers of the attachments' steps."""
     steps: Plan = []
     for entry in _moved_away(host, wanted):
@@ -75,7 +75,7 @@ def _plan(wanted: Wanted, paths: Paths, host: Snapshot, seen: Seen, work: Dict[s
         work.update({prefix + verb: handler for verb, handler in own.items()})
         planned = attachment_plan.plan(taken_off, attachment_observe.observe(taken_off, host))
         steps += [replace(step, verb=prefix + step.verb) for step in planned]
-    return steps + planning.plan(wanted, seen)
+    return steps + planning.plan(wanted, observed)
 
 
 def _moved_away(host: Snapshot, wanted: Wanted) -> List[Dict[str, Any]]:

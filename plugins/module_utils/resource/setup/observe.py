@@ -13,7 +13,7 @@ from ...state import manifest
 from ..services import observe as services_observe
 from ..services import plan as services_plan
 from ..snapshot import Snapshot
-from .plan import Seen, Wanted
+from .plan import Observed, Wanted
 
 
 class Paths(NamedTuple):
@@ -24,11 +24,11 @@ class Paths(NamedTuple):
     unit_dir: str
 
 
-def observe(wanted: Wanted, paths: Paths, host: Snapshot) -> Seen:
+def observe(wanted: Wanted, paths: Paths, host: Snapshot) -> Observed:
     """What is there of it; reads only."""
     document = host.document
     known = set(wanted.files) | set(_old_files(document, wanted))
-    return Seen(
+    return Observed(
         document=document,
         damage=host.damage,
         previous_damage=host.previous_damage,
@@ -36,7 +36,7 @@ def observe(wanted: Wanted, paths: Paths, host: Snapshot) -> Seen:
         package=install.installed(wanted.places),
         stale=install.stale(wanted.places),
         files={path: files.read(path) for path in sorted(known)},
-        services=services_observe.observe(wanted.services, host) if wanted.services else services_plan.Seen(),
+        services=services_observe.observe(wanted.services, host) if wanted.services else services_plan.Observed(),
     )
 
 

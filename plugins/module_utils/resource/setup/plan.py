@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
         enabled its ``path`` and ``link``.
     :ivar wanted: what the caller wants kept.
     :ivar commit: whether this makes the change final.
-    :ivar pretend: what an earlier task would have made may be missing.
+    :ivar check: what an earlier task would have made may be missing.
     :ivar services: what systemd is to make of the files; None: nothing.
     :ivar calibration: where ``demote_below`` comes from, see :mod:`...calibration.record`.
     """
@@ -42,12 +42,12 @@ class Wanted(NamedTuple):
     unit: Dict[str, Any]
     wanted: Dict[str, Any]
     commit: bool = True
-    pretend: bool = False
+    check: bool = False
     services: Optional[services_plan.Wanted] = None
     calibration: Dict[str, Any] = {}
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """What is there.
 
     :ivar document: what can be understood of the manifest.
@@ -67,7 +67,7 @@ class Seen(NamedTuple):
     package: Dict[str, str]
     stale: List[str]
     files: Dict[str, Optional[File]]
-    services: services_plan.Seen = services_plan.Seen()
+    services: services_plan.Observed = services_plan.Observed()
 
 
 class Library(NamedTuple):
@@ -82,28 +82,30 @@ class Content(NamedTuple):
     file: Optional[File]
 
 
-def plan(wanted: Wanted, seen: Seen) -> Plan:
+def plan(wanted: Wanted, observed: Observed) -> Plan:
     """The steps from what is there to what is wanted; empty if that is the same.
 
     :raises SockredirError: nothing has been loaded yet.
     """
-    _refuse(wanted, seen)
-    steps = settings_plan.steps(wanted.settings, seen.settings) + _package_steps(wanted, seen)
-    files_changed = _file_steps(wanted, seen)
+    _refuse(wanted, observed)
+    steps = settings_plan.steps(wanted.settings, observed.settings) + _package_steps(wanted, observed)
+    files_changed = _file_steps(wanted, observed)
     steps += files_changed
     if wanted.services:
-        steps += services_plan.plan(wanted.services, seen.services, [step.subject for step in files_changed])
-    return steps + _manifest_steps(wanted, seen) + _stale_steps(wanted, seen)  # those last: they cannot be undone
+        steps += services_plan.plan(wanted.services, observed.services, [step.subject for step in files_changed])
+    return (
+        steps + _manifest_steps(wanted, observed) + _stale_steps(wanted, observed)
+    )  # those last: they cannot be undone
 
 
-def _refuse(wanted: Wanted, seen: Seen) -> None:
-    if seen.settings is None and not wanted.pretend:
+def _refuse(wanted: Wanted, observed: Observed) -> None:
+    if observed.settings is None and not wanted.check:
         raise SockredirError(
             "there is no settings map to write to",
             "load the programs first, with sockmap_program, into the same pin_dir",
         )
     for option in ("prefix", "unit_dir"):
-        before = seen.document["unit"].get(option) if seen.document else None
+        before = observed.document["unit"].get(option) if observed.document else None
         if before and before != wanted.unit[option]:
             raise SockredirError(
                 f"{option}: this host was set up with {before}, not {wanted.unit[option]}",
@@ -111,27 +113,27 @@ def _refuse(wanted: Wanted, seen: Seen) -> None:
             )
 
 
-def _package_steps(wanted: Wanted, seen: Seen) -> Plan:
-    if seen.package == wanted.package:
+def _package_steps(wanted: Wanted, observed: Observed) -> Plan:
+    if observed.package == wanted.package:
         return []
-    before, after = install.summary(seen.package), install.summary(wanted.package)
+    before, after = install.summary(observed.package), install.summary(wanted.package)
     library = Library(wanted.package)
     return [Step("package", wanted.places.package, before, after, library, "file_changed")]
 
 
-def _stale_steps(wanted: Wanted, seen: Seen) -> Plan:
-    replaced = [wanted.places.package] if seen.package and seen.package != wanted.package else []
-    if not seen.stale + replaced:
+def _stale_steps(wanted: Wanted, observed: Observed) -> Plan:
+    replaced = [wanted.places.package] if observed.package and observed.package != wanted.package else []
+    if not observed.stale + replaced:
         return []
     return [Step("package_stale", wanted.places.library, "older versions of the library", None)]
 
 
-def _file_steps(wanted: Wanted, seen: Seen) -> Plan:
-    paths = sorted(set(wanted.files) | set(seen.files))
+def _file_steps(wanted: Wanted, observed: Observed) -> Plan:
+    paths = sorted(set(wanted.files) | set(observed.files))
     return [
-        file_step(path, seen.files.get(path), wanted.files.get(path), wanted.unit)
+        file_step(path, observed.files.get(path), wanted.files.get(path), wanted.unit)
         for path in paths
-        if seen.files.get(path) != wanted.files.get(path)
+        if observed.files.get(path) != wanted.files.get(path)
     ]
 
 
@@ -164,15 +166,17 @@ def fingerprint(found: File) -> str:
     return f"-> {found.text}" if found.link else files.digest(found.text)
 
 
-def _manifest_steps(wanted: Wanted, seen: Seen) -> Plan:
+def _manifest_steps(wanted: Wanted, observed: Observed) -> Plan:
     steps: Plan = []
-    if seen.previous_damage:
-        steps.append(Step("forget_previous", "manifest: previous", seen.previous_damage, None, kind="object_changed"))
-    before = seen.document
+    if observed.previous_damage:
+        steps.append(
+            Step("forget_previous", "manifest: previous", observed.previous_damage, None, kind="object_changed")
+        )
+    before = observed.document
     after: Dict[str, Any] = copy.deepcopy(before) if before else {}
     document_after(wanted, after)
-    if seen.damage:
-        steps.append(Step("manifest", "manifest", seen.damage, "written again", kind="manifest_changed"))
+    if observed.damage:
+        steps.append(Step("manifest", "manifest", observed.damage, "written again", kind="manifest_changed"))
     elif before is None or after != before or (wanted.commit and not before["committed"]):
         after["committed"] = wanted.commit
         steps.append(_manifest_step(before or {}, after))

@@ -17,7 +17,7 @@ from .plan import Wanted
 def settled(wanted: Wanted, host: Snapshot) -> Wanted:
     """The wish with ``demote_below``; the caller holds the lock, since measuring takes some seconds.
 
-    With ``wanted.pretend`` nothing is measured, and the value may be :data:`record.LATER`.
+    With ``wanted.check`` nothing is measured, and the value may be :data:`record.LATER`.
     """
     given = wanted.settings["demote_below"]
     demotion = _found_out(wanted, host) if given is None else record.given(given)
@@ -30,7 +30,7 @@ def _found_out(wanted: Wanted, host: Snapshot) -> record.Demotion:
     before = record.known(host.document, key)
     if before:
         return before
-    if wanted.pretend:
+    if wanted.check:
         return record.Demotion(record.LATER, {"source": record.MEASURED, **key})
     return record.found(lambda: _measure(program, host), key)
 

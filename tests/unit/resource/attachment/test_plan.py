@@ -32,12 +32,12 @@ def pinned(program_id, target_id=5):
     return PinnedLink(7, program_id, target_id)
 
 
-def verbs(wanted, seen):
-    return [step.verb for step in plan(wanted, seen) if step.verb != "record"]
+def verbs(wanted, observed):
+    return [step.verb for step in plan(wanted, observed) if step.verb != "record"]
 
 
 @pytest.mark.parametrize(
-    ("change", "seen", "expected"),
+    ("change", "observed", "expected"),
     [
         # Nothing there yet: by the method asked for, or the best that the kernel has.
         ({}, {}, ["attach_link"]),
@@ -71,7 +71,7 @@ def verbs(wanted, seen):
         # The kernel forbids new ones, but ours is there already.
         ({}, {"attached": (linked(OLD),), "pinned": pinned(OLD), "exclusive": "/cg"}, ["replace_link"]),
         # Pretending on a bare host.
-        ({"pretend": True}, {"program_id": None, "target_id": None, "ours": frozenset()}, ["attach_link"]),
+        ({"check": True}, {"program_id": None, "target_id": None, "ours": frozenset()}, ["attach_link"]),
         # Absent.
         ({"present": False}, {}, []),
         ({"present": False}, {"attached": (linked(NEW),), "pinned": pinned(NEW)}, ["detach_link"]),
@@ -83,12 +83,12 @@ def verbs(wanted, seen):
         ({"present": False}, {"program_id": None, "target_id": None, "ours": frozenset()}, []),
     ],
 )
-def test_a_cgroup(change, seen, expected):
-    assert verbs(ON_CGROUP._replace(**change), FOUND._replace(**seen)) == expected
+def test_a_cgroup(change, observed, expected):
+    assert verbs(ON_CGROUP._replace(**change), FOUND._replace(**observed)) == expected
 
 
 @pytest.mark.parametrize(
-    ("change", "seen", "expected"),
+    ("change", "observed", "expected"),
     [
         ({}, {}, ["attach_legacy"]),
         ({"method": "link"}, {}, ["attach_link"]),
@@ -101,7 +101,7 @@ def test_a_cgroup(change, seen, expected):
         ({"method": "legacy"}, {"attached": (linked(OLD),), "pinned": pinned(OLD)}, ["detach_link", "attach_legacy"]),
         ({"present": False}, {"attached": (legacy(NEW),)}, ["detach_legacy"]),
         ({"present": False}, {"attached": (legacy(FOREIGN),)}, []),
-        ({"pretend": True}, {"program_id": None, "target_id": None, "ours": frozenset()}, ["attach_legacy"]),
+        ({"check": True}, {"program_id": None, "target_id": None, "ours": frozenset()}, ["attach_legacy"]),
         # Ours was there, on this very map, and was overwritten: its place is taken back.
         (
             {},
@@ -111,12 +111,12 @@ def test_a_cgroup(change, seen, expected):
     ],
 )
 @pytest.mark.parametrize(("wanted", "hook"), [(ON_MAP, hooks.SK_MSG), (RECEIVE, hooks.SK_SKB)])
-def test_a_map(wanted, hook, change, seen, expected):
-    assert verbs(wanted._replace(**change), FOUND._replace(hook=hook, **seen)) == expected
+def test_a_map(wanted, hook, change, observed, expected):
+    assert verbs(wanted._replace(**change), FOUND._replace(hook=hook, **observed)) == expected
 
 
 @pytest.mark.parametrize(
-    ("wanted", "seen", "words"),
+    ("wanted", "observed", "words"),
     [
         (ON_CGROUP, {"program_id": None}, "program: nothing is pinned at /b/sockops; load it first"),
         (ON_CGROUP, {"target_id": None}, "cgroup: /cg/x does not exist; make it, or set create_cgroup"),
@@ -135,18 +135,18 @@ def test_a_map(wanted, hook, change, seen, expected):
             {"attached": (linked(FOREIGN),), "record": {"program_id": NEW, "map_id": 5, "method": "legacy"}},
             "program 99 is attached to it (link)",
         ),
-        (ON_MAP._replace(pretend=True), {"attached": (linked(FOREIGN),)}, "program 99 is attached to it (link)"),
+        (ON_MAP._replace(check=True), {"attached": (linked(FOREIGN),)}, "program 99 is attached to it (link)"),
     ],
 )
-def test_what_is_refused(wanted, seen, words):
+def test_what_is_refused(wanted, observed, words):
     with pytest.raises(SockredirError) as caught:
-        plan(wanted, FOUND._replace(**seen))
+        plan(wanted, FOUND._replace(**observed))
     assert words in str(caught.value)
     assert caught.value.cure
 
 
 @pytest.mark.parametrize(
-    ("change", "seen", "expected"),
+    ("change", "observed", "expected"),
     [
         ({}, {"met": True}, ["attach_legacy"]),
         ({}, {"met": False}, []),
@@ -161,33 +161,33 @@ def test_what_is_refused(wanted, seen, words):
         ({}, {"met": False, "attached": (linked(NEW),), "pinned": pinned(NEW)}, ["detach_link"]),
         ({}, {"met": False, "pinned": pinned(NEW, 0)}, ["unpin_link"]),
         ({"method": "link"}, {"met": False}, []),
-        ({"pretend": True}, {"met": False, "program_id": None, "target_id": None, "ours": frozenset()}, []),
+        ({"check": True}, {"met": False, "program_id": None, "target_id": None, "ours": frozenset()}, []),
         ({"present": False}, {"met": None, "attached": (legacy(NEW),)}, ["detach_legacy"]),
     ],
 )
-def test_a_program_that_needs_something_of_the_kernel(change, seen, expected):
-    assert verbs(NEEDY._replace(**change), FOUND._replace(hook=hooks.SK_SKB, **seen)) == expected
+def test_a_program_that_needs_something_of_the_kernel(change, observed, expected):
+    assert verbs(NEEDY._replace(**change), FOUND._replace(hook=hooks.SK_SKB, **observed)) == expected
 
 
 @pytest.mark.parametrize("method", ["auto", "link"])
 def test_a_withheld_program_is_recorded_and_no_difference(method):
     wanted = NEEDY._replace(method=method)
-    seen = FOUND._replace(hook=hooks.SK_SKB, met=False)
-    assert [step.verb for step in plan(wanted, seen)] == ["record"]
-    entry = attachment.record(wanted, seen)
+    observed = FOUND._replace(hook=hooks.SK_SKB, met=False)
+    assert [step.verb for step in plan(wanted, observed)] == ["record"]
+    entry = attachment.record(wanted, observed)
     assert (entry["needs"], entry["met"], entry["link_pin"], entry["link_id"]) == ("one_queue", False, None, None)
-    assert plan(wanted, seen._replace(record=entry)) == []
-    assert plan(wanted, seen._replace(record=entry, met=None)) == [], "not tried is no other state"
-    gained = seen._replace(record=entry, met=True)
+    assert plan(wanted, observed._replace(record=entry)) == []
+    assert plan(wanted, observed._replace(record=entry, met=None)) == [], "not tried is no other state"
+    gained = observed._replace(record=entry, met=True)
     assert verbs(wanted, gained) == [f"attach_{'link' if method == 'link' else 'legacy'}"]
 
 
 def test_a_foreign_program_in_a_withheld_ones_place_is_refused():
     """Also with ours on record: what a kernel cannot bear from us it cannot bear from others."""
     entry = {"program_id": NEW, "map_id": 5, "method": "legacy"}
-    seen = FOUND._replace(hook=hooks.SK_SKB, met=False, attached=(legacy(FOREIGN),), record=entry)
+    observed = FOUND._replace(hook=hooks.SK_SKB, met=False, attached=(legacy(FOREIGN),), record=entry)
     with pytest.raises(SockredirError, match="program 99 is attached to it"):
-        plan(NEEDY, seen)
+        plan(NEEDY, observed)
 
 
 def test_the_record_is_written_last_and_forgotten_before_the_cgroup_goes():

@@ -27,12 +27,12 @@ ON_EXT4 = {"fstype": "ext4", "mount_point": "/"}
 ON_SYSFS = {"fstype": "sysfs", "mount_point": "/sys"}
 
 
-def verbs(wanted, seen):
-    return [step.verb for step in plan(wanted, seen)]
+def verbs(wanted, observed):
+    return [step.verb for step in plan(wanted, observed)]
 
 
 @pytest.mark.parametrize(
-    ("access", "seen", "expected"),
+    ("access", "observed", "expected"),
     [
         (Access(), {"here": FULL}, []),
         (Access(mode=0o700), {"here": FULL}, []),
@@ -44,12 +44,12 @@ def verbs(wanted, seen):
         (Access(), {"missing": ("/sys/fs", "/sys/fs/bpf"), **ON_EXT4}, ["make_directory", "make_directory", "mount"]),
     ],
 )
-def test_mounted(access, seen, expected):
-    assert verbs(Wanted("/sys/fs/bpf", "mounted", access=access), Observed(**seen)) == expected
+def test_mounted(access, observed, expected):
+    assert verbs(Wanted("/sys/fs/bpf", "mounted", access=access), Observed(**observed)) == expected
 
 
 @pytest.mark.parametrize(
-    ("access", "pretend", "seen", "expected"),
+    ("access", "check", "observed", "expected"),
     [
         (Access(), False, {"here": FULL}, []),
         (Access(gid=5), False, {"here": FULL}, ["access"]),
@@ -59,35 +59,35 @@ def test_mounted(access, seen, expected):
         (Access(), True, {"missing": ("/b/x",), **ON_SYSFS}, ["make_directory"]),
     ],
 )
-def test_directory(access, pretend, seen, expected):
-    assert verbs(Wanted("/b/x", "directory", access=access, pretend=pretend), Observed(**seen)) == expected
+def test_directory(access, check, observed, expected):
+    assert verbs(Wanted("/b/x", "directory", access=access, check=check), Observed(**observed)) == expected
 
 
 @pytest.mark.parametrize(
-    ("change", "seen", "expected"),
+    ("change", "observed", "expected"),
     [
         ({}, {"source_kind": "map", "source_number": 7}, ["pin"]),
         ({}, {"source_kind": "map", "source_number": 7, "here": A_MAP}, []),
         ({}, {"source_kind": "map", "source_number": 8, "here": A_MAP}, ["pin"]),
         ({"kind": None}, {"source_kind": "program", "source_number": 7, "here": A_MAP}, ["pin"]),
         ({"access": Access(mode=0o640)}, {"source_kind": "map", "source_number": 7, "here": A_MAP}, ["access"]),
-        ({"pretend": True}, {"missing": ("/b", "/b/x"), **ON_SYSFS}, ["pin"]),
+        ({"check": True}, {"missing": ("/b", "/b/x"), **ON_SYSFS}, ["pin"]),
     ],
 )
-def test_present(change, seen, expected):
+def test_present(change, observed, expected):
     wanted = Wanted("/b/x", "present", "map", "/c/peers")._replace(**change)
-    assert verbs(wanted, Observed(**seen)) == expected
+    assert verbs(wanted, Observed(**observed)) == expected
 
 
 def test_a_replaced_pin_keeps_its_access_where_nothing_else_is_said():
     shared = Place("map", 7, Access(5, 6, 0o640))
-    seen = Observed(here=shared, source_kind="map", source_number=8)
-    (step,) = plan(Wanted("/b/x", "present", "map", "8", Access(gid=9)), seen)
+    observed = Observed(here=shared, source_kind="map", source_number=8)
+    (step,) = plan(Wanted("/b/x", "present", "map", "8", Access(gid=9)), observed)
     assert step.need(Source).access == Access(5, 9, 0o640)
 
 
 @pytest.mark.parametrize(
-    ("seen", "expected"),
+    ("observed", "expected"),
     [
         ({"here": None}, []),
         ({"here": None, **ON_EXT4}, []),
@@ -96,12 +96,12 @@ def test_a_replaced_pin_keeps_its_access_where_nothing_else_is_said():
         ({"here": Place("symlink", access=FILE)}, ["unpin"]),
     ],
 )
-def test_absent(seen, expected):
-    assert verbs(Wanted("/b/x", "absent"), Observed(**seen)) == expected
+def test_absent(observed, expected):
+    assert verbs(Wanted("/b/x", "absent"), Observed(**observed)) == expected
 
 
 @pytest.mark.parametrize(
-    ("wanted", "seen", "words"),
+    ("wanted", "observed", "words"),
     [
         (("mounted",), {"mountable": False, **ON_SYSFS}, "this kernel has no bpffs"),
         (("mounted",), {"here": Place("file"), **ON_EXT4}, "is a file"),
@@ -125,9 +125,9 @@ def test_absent(seen, expected):
         (("absent", "program"), {"here": A_MAP}, "is a pin of a map, not of a program"),
     ],
 )
-def test_what_is_refused(wanted, seen, words):
+def test_what_is_refused(wanted, observed, words):
     with pytest.raises(SockredirError) as caught:
-        plan(Wanted("/b/x", *wanted), Observed(**seen))
+        plan(Wanted("/b/x", *wanted), Observed(**observed))
     assert words in str(caught.value)
     assert caught.value.cure
 

@@ -10,7 +10,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import Sockr
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.btf import Field
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.map_spec import MapSpec, differences
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.model import LinkInfo, MapInfo, Pin, Program
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import plan as decide
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import plan as planning
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program.plan import Identified, Load, Pinned
 
 DIR = "/bpf/s"
@@ -45,12 +45,12 @@ def entry(digest=NEW, **ids):
 
 
 IDS = {"program_ids": {"verdict": 1}, "program_tags": {"verdict": ""}, "map_ids": {"peers": 10, "flows": 11}}
-WANTED = decide.Wanted("pair", DIR, entry(), {"verdict": (16, 7)}, {"peers": PEERS, "flows": FLOWS})
-BARE = decide.Observed(pin_dir_exists=False)
-CONVERGED = decide.Observed(
+WANTED = planning.Wanted("pair", DIR, entry(), {"verdict": (16, 7)}, {"peers": PEERS, "flows": FLOWS})
+BARE = planning.Observed(pin_dir_exists=False)
+CONVERGED = planning.Observed(
     pins={path("verdict"): program("verdict", 1), path("peers"): a_map("peers", 10), path("flows"): a_map("flows", 11)},
-    maps={path("peers"): decide.HostMap(10, PEERS), path("flows"): decide.HostMap(11, FLOWS)},
-    running={"peers": decide.HostMap(10, PEERS), "flows": decide.HostMap(11, FLOWS)},
+    maps={path("peers"): planning.HostMap(10, PEERS), path("flows"): planning.HostMap(11, FLOWS)},
+    running={"peers": planning.HostMap(10, PEERS), "flows": planning.HostMap(11, FLOWS)},
     entry=entry(**IDS),
     stored=True,
 )
@@ -69,7 +69,7 @@ def with_pin(observed, pin, spec=None):
     """The host after someone pinned this."""
     maps = {key: found for key, found in observed.maps.items() if key != pin.path}
     if spec:
-        maps[pin.path] = decide.HostMap(pin.id, spec)
+        maps[pin.path] = planning.HostMap(pin.id, spec)
     return observed._replace(pins={**observed.pins, pin.path: pin}, maps=maps)
 
 
@@ -79,7 +79,7 @@ def with_old_program(observed=CONVERGED):
 
 
 def steps(wanted, observed):
-    return [(step.verb, step.subject) for step in decide.present(wanted, observed)]
+    return [(step.verb, step.subject) for step in planning.present(wanted, observed)]
 
 
 RECORD = ("record", "manifest: programs.pair")
@@ -98,7 +98,7 @@ TABLE = {
     ),
     "another version is loaded": (with_old_program(), [LOAD, RECORD, REPLACE, IDENTIFY]),
     "after a reboot": (
-        decide.Observed(pin_dir_exists=False, entry=entry(), stored=True, same_boot=False),
+        planning.Observed(pin_dir_exists=False, entry=entry(), stored=True, same_boot=False),
         [("make_directory", DIR), LOAD, RECORD, PIN_PEERS, PIN_FLOWS, PIN_VERDICT, IDENTIFY],
     ),
     "program pin lost": (without(CONVERGED, "verdict"), [LOAD, PIN_VERDICT, IDENTIFY]),
@@ -150,7 +150,7 @@ def test_present(observed, expected):
 
 
 def load_step(wanted, observed):
-    return next(step for step in decide.present(wanted, observed) if step.verb == "load")
+    return next(step for step in planning.present(wanted, observed) if step.verb == "load")
 
 
 def test_an_upgrade_goes_on_with_the_maps():
@@ -163,18 +163,18 @@ def test_unpinned_maps_of_live_programs_are_used_again():
 
 
 def test_the_replaced_program_is_noted_as_draining():
-    identify = decide.present(WANTED, with_old_program())[-1]
+    identify = planning.present(WANTED, with_old_program())[-1]
     assert identify.need(Identified).replaced == {"verdict": 1}
 
 
 def test_an_intruder_is_not_noted_as_draining():
-    identify = decide.present(WANTED, with_pin(CONVERGED, program("verdict", 99, None)))[-1]
+    identify = planning.present(WANTED, with_pin(CONVERGED, program("verdict", 99, None)))[-1]
     assert identify.need(Identified).replaced == {}
 
 
 def test_record_shows_what_changes_and_nothing_else():
     wanted = WANTED._replace(entry=dict(WANTED.entry, config={"port": 1}))
-    step = next(step for step in decide.present(wanted, CONVERGED) if step.verb == "record")
+    step = next(step for step in planning.present(wanted, CONVERGED) if step.verb == "record")
     assert (step.before, step.after) == ({"config": {}}, {"config": {"port": 1}})
 
 
@@ -208,7 +208,7 @@ REFUSALS = {
 @pytest.mark.parametrize(("observed", "message"), REFUSALS.values(), ids=REFUSALS.keys())
 def test_present_refuses(observed, message):
     with pytest.raises(SockredirError, match=message):
-        decide.present(WANTED, observed)
+        planning.present(WANTED, observed)
 
 
 def changed(**fields):
@@ -218,7 +218,7 @@ def changed(**fields):
 def test_an_incompatible_map_is_refused_field_by_field():
     wider = [Field("bytes", 0, 32, "__u32"), Field("messages", 32, 32, "__u32")]
     with pytest.raises(SockredirError) as caught:
-        decide.present(changed(max_entries=200, layout={"value": wider}, layout_version=2), with_old_program())
+        planning.present(changed(max_entries=200, layout={"value": wider}, layout_version=2), with_old_program())
     line = str(caught.value)
     assert line.startswith(f"the map {DIR}/flows does not fit the new object: max_entries: 100 pinned, 200 wanted; ")
     assert "layout version: 1 pinned, 2 wanted" in line
@@ -229,14 +229,14 @@ def test_an_incompatible_map_is_refused_field_by_field():
 
 def test_a_long_list_of_differences_is_cut_in_the_line_only():
     with pytest.raises(SockredirError) as caught:
-        decide.present(changed(type="array", key_size=4, value_size=8, max_entries=1, flags=1), with_old_program())
+        planning.present(changed(type="array", key_size=4, value_size=8, max_entries=1, flags=1), with_old_program())
     assert "(and 1 more)" in str(caught.value)
     assert len(caught.value.detail.splitlines()) == 5
 
 
 def test_an_incompatible_map_is_recreated_when_asked():
     wanted = changed(max_entries=200)._replace(recreate=True)
-    plan = decide.present(wanted, with_old_program())
+    plan = planning.present(wanted, with_old_program())
     assert [(step.verb, step.subject) for step in plan] == [LOAD, RECORD, ("replace", path("flows")), REPLACE, IDENTIFY]
     assert plan[0].need(Load).reuse == {"peers": 10}
     assert plan[2].detail == Pinned("map", "flows", None)
@@ -314,25 +314,25 @@ ABSENT = {
 
 @pytest.mark.parametrize(("observed", "expected"), ABSENT.values(), ids=ABSENT.keys())
 def test_absent(observed, expected):
-    assert [(step.verb, step.subject) for step in decide.absent("pair", DIR, observed)] == expected
+    assert [(step.verb, step.subject) for step in planning.absent("pair", DIR, observed)] == expected
 
 
 def test_absent_refuses_what_is_attached():
     with pytest.raises(SockredirError, match=r"pair is still attached to link 7, /cg; detach it first: sockmap_attach"):
-        decide.absent("pair", DIR, CONVERGED._replace(attached=("link 7", "/cg")))
+        planning.absent("pair", DIR, CONVERGED._replace(attached=("link 7", "/cg")))
 
 
 def test_the_digest_covers_all_that_makes_a_program():
-    base = decide.digest("ab", {"v": (16, 7)}, {"a": 1}, {"m": 2})
+    base = planning.digest("ab", {"v": (16, 7)}, {"a": 1}, {"m": 2})
     others = [
-        decide.digest("ac", {"v": (16, 7)}, {"a": 1}, {"m": 2}),
-        decide.digest("ab", {"v": (16, 0)}, {"a": 1}, {"m": 2}),
-        decide.digest("ab", {"w": (16, 7)}, {"a": 1}, {"m": 2}),
-        decide.digest("ab", {"v": (16, 7)}, {"a": 2}, {"m": 2}),
-        decide.digest("ab", {"v": (16, 7)}, {"a": 1}, {}),
+        planning.digest("ac", {"v": (16, 7)}, {"a": 1}, {"m": 2}),
+        planning.digest("ab", {"v": (16, 0)}, {"a": 1}, {"m": 2}),
+        planning.digest("ab", {"w": (16, 7)}, {"a": 1}, {"m": 2}),
+        planning.digest("ab", {"v": (16, 7)}, {"a": 2}, {"m": 2}),
+        planning.digest("ab", {"v": (16, 7)}, {"a": 1}, {}),
     ]
     assert len({base, *others}) == 6
-    assert decide.digest("ab", {"v": (16, 7)}, {"b": 1, "a": 2}, {}) == decide.digest(
+    assert planning.digest("ab", {"v": (16, 7)}, {"b": 1, "a": 2}, {}) == planning.digest(
         "ab", {"v": (16, 7)}, {"a": 2, "b": 1}, {}
     )
     assert len(base) == len("sha256:") + 64
@@ -344,5 +344,5 @@ def test_the_digest_covers_all_that_makes_a_program():
 )
 def test_a_rollback_takes_away_the_pins_that_it_was_told_of(there, expected):
     leaving = CONVERGED._replace(entry=entry(**IDS, leaving_pins={path("receive"): 7}))
-    seen = with_pin(leaving, there) if there else leaving
-    assert [step.verb for step in decide.present(WANTED, seen)] == expected
+    observed = with_pin(leaving, there) if there else leaving
+    assert [step.verb for step in planning.present(WANTED, observed)] == expected

@@ -9,7 +9,7 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.systemd import Service
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.services import plan as services
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.services.plan import Seen, Wanted
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.services.plan import Observed, Wanted
 
 SLICE = "my.slice"
 OUTSIDE = Service("a.service", True, "/system.slice/a.service", "system.slice")
@@ -21,24 +21,24 @@ NOBODY = WANTED._replace(names=())
 DROP_IN = ["/u/a.service.d/50-sockredir.conf"]
 
 
-def seen(*found, **more):
-    return Seen(True, SLICE, "/my.slice", found)._replace(**more)
+def observed(*found, **more):
+    return Observed(True, SLICE, "/my.slice", found)._replace(**more)
 
 
 @pytest.mark.parametrize(
     ("wanted", "there", "changed", "verbs"),
     [
-        (WANTED, seen(OUTSIDE), DROP_IN, ["reload", "start_slice", "restart"]),
-        (WANTED, seen(OUTSIDE), [], ["restart"]),
-        (WANTED, seen(INSIDE), [], []),
-        (WANTED, seen(INSIDE), ["/p/sbin/sockredirctl"], []),
-        (WANTED, seen(STOPPED), DROP_IN, ["reload", "start_slice"]),
-        (WANTED._replace(restart=False), seen(OUTSIDE), DROP_IN, ["reload", "start_slice"]),
-        (NOBODY, seen(INSIDE, drop_ins=("a.service",)), DROP_IN, ["reload", "start_slice", "restart"]),
-        (NOBODY._replace(present=False), seen(INSIDE, drop_ins=("a.service",)), DROP_IN, ["reload", "restart"]),
-        (NOBODY, seen(INSIDE), [], []),
-        (NOBODY, seen(slice=None), ["/u/sockredir.service"], ["reload"]),
-        (NOBODY, Seen(), ["/u/sockredir.service"], []),
+        (WANTED, observed(OUTSIDE), DROP_IN, ["reload", "start_slice", "restart"]),
+        (WANTED, observed(OUTSIDE), [], ["restart"]),
+        (WANTED, observed(INSIDE), [], []),
+        (WANTED, observed(INSIDE), ["/p/sbin/sockredirctl"], []),
+        (WANTED, observed(STOPPED), DROP_IN, ["reload", "start_slice"]),
+        (WANTED._replace(restart=False), observed(OUTSIDE), DROP_IN, ["reload", "start_slice"]),
+        (NOBODY, observed(INSIDE, drop_ins=("a.service",)), DROP_IN, ["reload", "start_slice", "restart"]),
+        (NOBODY._replace(present=False), observed(INSIDE, drop_ins=("a.service",)), DROP_IN, ["reload", "restart"]),
+        (NOBODY, observed(INSIDE), [], []),
+        (NOBODY, observed(slice=None), ["/u/sockredir.service"], ["reload"]),
+        (NOBODY, Observed(), ["/u/sockredir.service"], []),
     ],
 )
 def test_what_is_done(wanted, there, changed, verbs):
@@ -48,9 +48,9 @@ def test_what_is_done(wanted, there, changed, verbs):
 @pytest.mark.parametrize(
     ("there", "words"),
     [
-        (Seen(), "systemd does not run on this host"),
-        (seen(OUTSIDE, slice=None), "the cgroup my.slice does not belong to a slice"),
-        (seen(UNKNOWN), "systemd knows no a.service"),
+        (Observed(), "systemd does not run on this host"),
+        (observed(OUTSIDE, slice=None), "the cgroup my.slice does not belong to a slice"),
+        (observed(UNKNOWN), "systemd knows no a.service"),
     ],
 )
 def test_what_is_refused(there, words):
@@ -60,10 +60,10 @@ def test_what_is_refused(there, words):
 
 
 def test_a_service_that_a_task_before_would_have_installed():
-    assert services.plan(WANTED._replace(pretend=True), seen(UNKNOWN), []) == []
+    assert services.plan(WANTED._replace(check=True), observed(UNKNOWN), []) == []
 
 
 def test_who_waits():
-    assert services.waiting(WANTED, seen(OUTSIDE)) == ["a.service"]
-    assert services.waiting(WANTED, seen(INSIDE)) == []
-    assert services.waiting(WANTED, seen(OUTSIDE, slice=None)) == []
+    assert services.waiting(WANTED, observed(OUTSIDE)) == ["a.service"]
+    assert services.waiting(WANTED, observed(INSIDE)) == []
+    assert services.waiting(WANTED, observed(OUTSIDE, slice=None)) == []

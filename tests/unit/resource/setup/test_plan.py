@@ -51,7 +51,7 @@ def settings(**changes):
     return Found(b"", settings_form.to_layout({**SETTINGS, **changes}), "")
 
 
-THERE = setup.Seen(
+THERE = setup.Observed(
     document=committed(),
     damage=None,
     previous_damage=None,
@@ -62,12 +62,12 @@ THERE = setup.Seen(
 )
 
 
-def verbs(wanted, seen):
-    return [step.verb for step in setup.plan(wanted, seen)]
+def verbs(wanted, observed):
+    return [step.verb for step in setup.plan(wanted, observed)]
 
 
 @pytest.mark.parametrize(
-    ("seen", "expected"),
+    ("observed", "expected"),
     [
         ({}, []),
         (
@@ -92,8 +92,8 @@ def verbs(wanted, seen):
         ({"previous_damage": "an object is gone"}, ["forget_previous"]),
     ],
 )
-def test_steps(seen, expected):
-    assert verbs(WANTED, THERE._replace(**seen)) == expected
+def test_steps(observed, expected):
+    assert verbs(WANTED, THERE._replace(**observed)) == expected
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_without_commit(committed_before, changed, expected):
 def test_nothing_is_loaded_yet():
     with pytest.raises(SockredirError, match="no settings map to write to; load the programs first"):
         setup.plan(WANTED, THERE._replace(settings=None))
-    assert verbs(WANTED._replace(pretend=True), THERE._replace(settings=None)) == ["settings"]
+    assert verbs(WANTED._replace(check=True), THERE._replace(settings=None)) == ["settings"]
 
 
 @pytest.mark.parametrize("option", ["prefix", "unit_dir"])
@@ -124,8 +124,8 @@ def test_the_host_was_set_up_elsewhere(option):
 
 
 def test_what_cannot_be_undone_comes_last():
-    seen = THERE._replace(document=None, package={"a.py": "B"}, settings=settings(mode="drain"))
-    assert verbs(WANTED, seen)[-2:] == ["manifest", "package_stale"]
+    observed = THERE._replace(document=None, package={"a.py": "B"}, settings=settings(mode="drain"))
+    assert verbs(WANTED, observed)[-2:] == ["manifest", "package_stale"]
 
 
 def test_a_unit_that_is_not_wanted_any_more_goes():
@@ -137,8 +137,10 @@ def test_a_unit_that_is_not_wanted_any_more_goes():
 
 
 def test_each_step_says_its_drift():
-    seen = THERE._replace(settings=settings(mode="drain"), files={}, package={}, damage="torn", previous_damage="gone")
-    found = {step.subject: step.kind or None for step in setup.plan(WANTED, seen)}
+    observed = THERE._replace(
+        settings=settings(mode="drain"), files={}, package={}, damage="torn", previous_damage="gone"
+    )
+    found = {step.subject: step.kind or None for step in setup.plan(WANTED, observed)}
     assert found == {
         "settings": "settings_changed",
         "/p/lib/sockredir/sockredir": "file_changed",
