@@ -15,7 +15,7 @@ import time
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
-from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
+from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import mode, restore
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
 
@@ -215,12 +215,12 @@ def test_restore(whole, digests):
         manifest.amend(str(whole.corner.state_dir), lambda document: document.update(boot_id="an earlier boot"))
         assert settled(lambda: not ours(whole, set(digests.values())))
 
-    def restore(watch) -> None:
+    def restored(watch) -> None:
         restore.restore(str(whole.corner.state_dir), watch)
 
-    for _step in each_step(prepared, restore):
+    for _step in each_step(prepared, restored):
         with traffic(whole) as works:
-            assert run(restore) is not None
+            assert run(restored) is not None
             works()
         whole_again(whole, digests, "v1")
 
@@ -228,8 +228,8 @@ def test_restore(whole, digests):
 def test_mode(whole, digests):
     run(lambda watch: whole.enable_here("v1", watch=watch))
 
-    def change(mode):
-        return lambda watch: restore.set_mode(str(whole.corner.state_dir), mode, watch)
+    def change(name):
+        return lambda watch: mode.set_mode(str(whole.corner.state_dir), name, watch)
 
     with traffic(whole) as works:
         for die_at in (1, 2):
