@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import statistics
 import struct
 import time
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple

@@ -18,7 +18,7 @@ _COMPILED = "SOCKREDIR_COMPILED"
 
 @pytest.fixture(scope="session")
 def learn_object(tmp_path_factory) -> str:
-    """The compiled programs, so that a run begins at once; those in a directory that is given, on hosts without clang."""
+    """The compiled programs, so that a run begins at once; on hosts without clang those of a given directory."""
     if os.environ.get(_COMPILED):
         return str(Path(os.environ[_COMPILED], "learn.bpf.o"))
     path = tmp_path_factory.mktemp("learn") / "learn.bpf.o"
