@@ -11,6 +11,7 @@ if watching takes more than its share of this machine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import Callable, Dict, Iterator, List, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -35,6 +36,9 @@ from bench.work import endpoint
 from support.learning import SOURCE, learning
 
 _CONNECTIONS = 20
+#: Both programs on one: what they take on several depends on where the scheduler puts them.
+_CPU = max(os.sched_getaffinity(0))
+EVERY, USED = "every message looked at", "as learn does it"
 
 
 class Turn(NamedTuple):
@@ -42,6 +46,13 @@ class Turn(NamedTuple):
 
     rate: float
     message_ns: float
+
+
+class Cost(NamedTuple):
+    """What watching took, and how many messages a second there were."""
+
+    more_ns: float
+    rate: float
 
 
 def _used(subject: Subject) -> float:
@@ -57,41 +68,66 @@ def turn(subject: Subject, tools: Path, seconds: float) -> Turn:
     return Turn(rate, (_used(subject) - before) * 1000 / (rate * seconds))
 
 
-def compare(tools: Path, turns: int, seconds: float) -> List[List[Turn]]:
-    """Pairs of turns: not watched (the mean of before and after), watched."""
+@contextlib.contextmanager
+def _looking(built: Path) -> Iterator[None]:
+    """Every message is looked at."""
+    with programs.held(built.read_bytes(), None) as held:
+        held.look()
+        yield
+
+
+@contextlib.contextmanager
+def _learning(built: Path, warm: Callable[[], object]) -> Iterator[None]:
+    """As it is used: it looks away if there are too many messages, which it has to see first."""
+    with learning("--source", str(built), "--seconds", "300", "--estimate"):
+        warm()
+        yield
+
+
+def compare(tools: Path, turns: int, seconds: float) -> Dict[str, List[Cost]]:
+    """Each kind of watching between two turns without."""
     built = tools / "learn.bpf.o"
     built.write_bytes(programs.build(str(SOURCE)))
-    with subjects([TCP]) as own, sockbench("rr", 64, "requests").serve(own[TCP], tools):
-        turn(own[TCP], tools, seconds)
-        before, pairs = turn(own[TCP], tools, seconds), []
+    found: Dict[str, List[Cost]] = {EVERY: [], USED: []}
+    with subjects([TCP], cpu=_CPU) as own, sockbench("rr", 64, "requests").serve(own[TCP], tools):
+
+        def work() -> Turn:
+            return turn(own[TCP], tools, seconds)
+
+        work()
+        before = work()
         for _number in range(turns):
-            with learning("--source", str(built), "--seconds", "300", "--estimate", "--json") as run:
-                watched = turn(own[TCP], tools, seconds)
-                share = json.loads(run.end())["watched"]
-            after = turn(own[TCP], tools, seconds)
-            pairs.append([Turn(*(statistics.mean(each) for each in zip(before, after))), watched])
-            print(f"watched for {100 * share:.0f} % of the time", file=sys.stderr)
-            before = after
-    return pairs
+            for kind, watching in ((EVERY, _looking(built)), (USED, _learning(built, work))):
+                with watching:
+                    watched = work()
+                after = work()
+                more = watched.message_ns - statistics.mean((before.message_ns, after.message_ns))
+                found[kind].append(Cost(more, watched.rate))
+                before = after
+    return found
+
+
+def show(kind: str, costs: List[Cost]) -> float:
+    """Print it; the share of this machine's CPUs at the rate that there was."""
+    low, middle, high = statistics.quantiles((cost.more_ns for cost in costs), n=4)
+    rate, cpus = statistics.median(cost.rate for cost in costs), os.cpu_count() or 1
+    print(f"{kind}: {middle:.0f} ns of CPU more a message ({low:.0f} to {high:.0f})")
+    for per_second in (100000, rate):
+        cpu = 100 * middle * per_second / 1e9
+        print(f"  at {per_second:,.0f} messages a second: {cpu:.1f} % of a CPU, {cpu / cpus:.1f} % of {cpus} CPUs")
+    return middle * rate / 1e9 / cpus
 
 
 def main() -> int:
     own = argparse.ArgumentParser(prog="cost", description=__doc__.splitlines()[0])
-    own.add_argument("--turns", type=int, default=15, metavar="N", help="pairs of turns (%(default)s)")
+    own.add_argument("--turns", type=int, default=15, metavar="N", help="turns of each kind (%(default)s)")
     own.add_argument("--seconds", type=float, default=1.0, metavar="S", help="length of a turn (%(default)s)")
     options = own.parse_args()
     with tempfile.TemporaryDirectory(prefix="sockredir-cost-") as directory:
         build_tools(Path(directory))
-        pairs = compare(Path(directory), options.turns, options.seconds)
-    more = [watched.message_ns - plain.message_ns for plain, watched in pairs]
-    low, middle, high = statistics.quantiles(more, n=4)
-    rate = statistics.median(watched.rate for _plain, watched in pairs)
-    cpus = os.cpu_count() or 1
-    share = middle * 100000 / 1e9 / cpus
-    print(f"without: {statistics.median(plain.message_ns for plain, _watched in pairs):.0f} ns of CPU a message")
-    print(f"watched: {middle:.0f} ns more ({low:.0f} to {high:.0f}), at {rate:,.0f} messages a second")
-    print(f"at 100,000 messages a second {100 * share * cpus:.1f} % of a CPU, {100 * share:.1f} % of {cpus} CPUs")
-    return 1 if share > watch.SHARE else 0
+        found = compare(Path(directory), options.turns, options.seconds)
+    shares = {kind: show(kind, costs) for kind, costs in found.items()}
+    return 1 if shares[USED] > watch.SHARE else 0
 
 
 if __name__ == "__main__":
