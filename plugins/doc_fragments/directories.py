@@ -11,8 +11,8 @@ class ModuleDocFragment:
 options:
   state_dir:
     description:
-      - Directory on the target with the manifest, which says what is loaded and attached, and the objects.
-      - It is made if it is missing, for root only.
+      - Directory on the target with the objects and the manifest, which says what is loaded and attached.
+      - It is created if it is missing, for root only.
     type: path
     default: /var/lib/sockredir
 """
@@ -20,7 +20,7 @@ options:
     LOCK = r"""
 options:
   lock_timeout:
-    description: How many seconds to wait for another run on the same host, before failing with its process id.
+    description: How many seconds to wait for another run on the same host before failing with its process id.
     type: int
     default: 60
 """
@@ -28,7 +28,7 @@ options:
     PINS = r"""
 options:
   pin_dir:
-    description: Directory on a bpffs of the target with the pins.
+    description: Directory with the pins, on a bpffs of the target.
     type: path
     default: /sys/fs/bpf/sockredir
 """

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: c_source
-short_description: Read a C file together with the headers that it includes, as one text
+short_description: Read a C file with the headers that it includes, as one text
 version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - Puts each header that is included in quotation marks in the place where it is included first.
+  - Inserts each header that is included with quotation marks at the place of its first inclusion.
   - C(#line) directives keep the file names and line numbers that a compiler reports.
 options:
   _terms:
@@ -23,7 +23,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Bring the programs to a host as one file
+- name: Copy the programs to a host as one file
   ansible.builtin.copy:
     content: "{{ lookup('ebpf.sockredir.c_source', 'bpf/sockredir.bpf.c') }}"
     dest: /usr/local/src/sockredir.bpf.c

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: file_checksum
-short_description: Tell the SHA-256 of a file on the controller
+short_description: Return the SHA-256 of a file on the controller
 version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - Unlike C(ansible.builtin.file) with a hash over it, this reads files that are no text.
+  - Unlike the lookup C(ansible.builtin.file) with a hash filter, this also reads binary files.
 options:
   _terms:
     description: Paths of files on the controller.

@@ -13,9 +13,9 @@ author:
   - sockredir contributors (!UNKNOWN)
 description:
   - A pin keeps a BPF program, map or link alive, under a path on a bpffs. This module mounts a bpffs, makes directories
-    on it, pins what is loaded, and takes directories and pins away.
+    on it, pins loaded objects, and removes directories and pins.
   - A bpffs is never mounted if there is one already, because the new one would hide everybody's pins.
-  - A pin is replaced in one step. Whoever opens it finds the old object or the new one, never none.
+  - A pin is replaced in one step. A process that opens it finds either the old or the new object, never none.
 options:
   path:
     description: The mount point, directory or pin.
@@ -32,21 +32,21 @@ options:
     type: str
     choices: [program, map, link]
   owner:
-    description: Name or id of the user that is to own O(path).
+    description: Name or id of the user who should own O(path).
     type: str
   group:
-    description: Name or id of the group that is to own O(path).
+    description: Name or id of the group that should own O(path).
     type: str
   mode:
     description:
       - The permissions of O(path), in octal, such as V('0700').
-      - What is made gets V('0700') as bpffs or directory and V('0600') as pin, unless told otherwise; what is there
-        stays as it is.
+      - By default, a new bpffs or directory gets V('0700') and a new pin V('0600'); an existing one keeps its
+        permissions.
     type: raw
   state:
     description:
-      - V(mounted) mounts a bpffs at O(path), unless O(path) is on one already. A mount that is there is left as it is.
-      - V(directory) makes a directory, and those above it, on a bpffs.
+      - V(mounted) mounts a bpffs at O(path), unless O(path) is already on one. An existing mount is left as it is.
+      - V(directory) creates a directory, and its parents, on a bpffs.
       - V(present) pins O(source) at O(path).
       - V(absent) removes a pin or an empty directory. It unmounts nothing.
     type: str
@@ -58,26 +58,26 @@ extends_documentation_fragment:
   - ebpf.sockredir.directories.state
 notes:
   - A bpffs lives in memory. Its pins are gone after a reboot.
-  - In check mode, what an earlier task of the same play would have made may be missing; RV(notes) says what then cannot
-    be known.
+  - In check mode, something that an earlier task of the same play would have created may be missing; RV(notes) says
+    what therefore cannot be known.
 seealso:
   - module: ebpf.sockredir.sockmap_program
   - module: ebpf.sockredir.sockmap_attach
 """
 
 EXAMPLES = r"""
-- name: Have a bpffs
+- name: Mount a bpffs
   ebpf.sockredir.bpffs_pin:
     path: /sys/fs/bpf
     state: mounted
 
-- name: Have a directory for our pins
+- name: Create a directory for pins
   ebpf.sockredir.bpffs_pin:
     path: /sys/fs/bpf/sockredir
     state: directory
     mode: '0700'
 
-- name: Pin a map once more, for another group to read
+- name: Pin a map a second time, readable by another group
   ebpf.sockredir.bpffs_pin:
     path: /sys/fs/bpf/monitoring/counters
     source: /sys/fs/bpf/sockredir/counters
@@ -99,7 +99,7 @@ path:
   type: str
   sample: /sys/fs/bpf/sockredir
 kind:
-  description: What is there, V(directory), V(program), V(map) or V(link); V(null) for nothing. In check mode as before.
+  description: V(directory), V(program), V(map) or V(link), before the change in check mode; V(null) for nothing.
   returned: success
   type: str
   sample: map

@@ -18,7 +18,7 @@ description:
   - Hosts that were unreachable or failed are in the report too.
 options:
   path:
-    description: Directory on the controller, absolute or relative to the current one; it is made if it is missing.
+    description: Directory on the controller, absolute or relative to the current one; it is created if it is missing.
     type: path
     required: true
   name:
@@ -26,7 +26,7 @@ options:
     type: str
     default: sockredir-audit
   title:
-    description: What stands on top of the report.
+    description: Heading of the report.
     type: str
     default: sockredir audit
   register:
@@ -44,7 +44,7 @@ options:
     type: str
     default: ''
   rollout:
-    description: Makes it the report of a rollout, from the fact C(sockredir_rollout) that each host has.
+    description: Makes it the report of a rollout, from the fact C(sockredir_rollout) of each host.
     type: dict
     suboptions:
       budget:
@@ -52,7 +52,7 @@ options:
         type: str
         required: true
       why:
-        description: Why the rollout stopped if it is not for its budget.
+        description: Why the rollout stopped, if not because of its budget.
         type: str
         default: ''
 extends_documentation_fragment:
@@ -67,7 +67,7 @@ attributes:
     support: none
   check_mode:
     support: full
-    details: In check mode the report is made and no file is written.
+    details: In check mode the report is made but no file is written.
   diff_mode:
     support: none
   platform:
@@ -79,7 +79,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Ask every host
+- name: Collect the state of each host
   ebpf.sockredir.sockmap_info:
   register: sockredir_audit
   ignore_unreachable: true
@@ -99,7 +99,7 @@ summary:
   type: str
   sample: '200 hosts: 3 drifted, 1 unreachable, 196 compliant'
 totals:
-  description: Number of hosts, in all and per status.
+  description: Number of hosts, in total and per status.
   returned: success
   type: dict
   sample: {hosts: 200, failed: 0, unreachable: 1, drifted: 3, unsupported: 0, not_enabled: 0, compliant: 196}

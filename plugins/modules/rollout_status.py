@@ -7,21 +7,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_status
-short_description: Say where a rollout stands, and whether its next batch may begin
+short_description: Compute the progress of a rollout, and whether its next batch may begin
 version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - Counts the outcomes that the hosts of a rollout have as their fact C(sockredir_rollout), against the failure budget.
+  - Counts the outcomes in the fact C(sockredir_rollout) of the hosts of a rollout against the failure budget.
   - It talks to no host. C(playbooks/rollout_sockredir.yml) runs it once when a batch begins and when it ends.
 options:
   hosts:
-    description: The hosts that the rollout is to change.
+    description: The hosts that the rollout should change.
     type: list
     elements: str
     required: true
   fleet:
-    description: How many hosts it looked at; a percentage in O(budget) is of these.
+    description: How many hosts it has checked; a percentage in O(budget) refers to these.
     type: int
     required: true
   budget:
@@ -29,7 +29,7 @@ options:
     type: str
     required: true
   serial:
-    description: What the play has as its C(serial).
+    description: The play's C(serial).
     type: list
     elements: str
     required: true
@@ -58,7 +58,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Where the rollout stands
+- name: Compute the state of the rollout
   ebpf.sockredir.rollout_status:
     hosts: "{{ groups['sockredir_rollout_todo'] }}"
     fleet: 120
@@ -68,7 +68,7 @@ EXAMPLES = r"""
   run_once: true
   register: sockredir_rollout_status
 
-- name: Begin no further batch once the budget is spent
+- name: Begin no further batch once the budget is exceeded
   ansible.builtin.meta: end_batch
   when: sockredir_rollout_status.stop
 """
@@ -80,12 +80,12 @@ stop:
   type: bool
   sample: false
 why:
-  description: Why not; null where one may.
+  description: Why not; null if one may.
   returned: success
   type: str
   sample: 7 of 120 hosts failed, the budget is 6
 spent:
-  description: How many hosts failed, were put back or were lost.
+  description: How many hosts failed, were restored or were lost.
   returned: success
   type: int
   sample: 1

@@ -13,11 +13,11 @@ author:
   - sockredir contributors (!UNKNOWN)
 description:
   - Attaches a sock_ops program, or one for C(connect), C(sendmsg), C(recvmsg), C(getpeername), C(getsockname) or
-    C(getsockopt), to a cgroup, or an sk_msg program or sk_skb stream verdict to a sockhash or sockmap, and takes it off
-    again. Where on the cgroup or map it belongs follows from the program.
-  - A program that has been loaded again takes the old one's place in one step, so that no connection is missed.
-  - Attachments that it did not make stay as they are. A cgroup holds them beside ours, and RV(foreign) lists them; a
-    map holds only one program of each type, so a foreign one in our place is an error.
+    C(getsockopt), to a cgroup, or an sk_msg program or sk_skb stream verdict to a sockhash or sockmap, and detaches it
+    again. The attach type follows from the program.
+  - A program that has been loaded again replaces the old one in one step, so that no connection is missed.
+  - Attachments that this module did not make stay as they are. A cgroup can hold several, and RV(foreign) lists the
+    others; a map holds only one program of each type, so another program in that place is an error.
 options:
   program:
     description: Path of the program's pin.
@@ -25,11 +25,11 @@ options:
     required: true
   cgroup:
     description:
-      - The cgroup, as a path or relative to the cgroup2 mount; V(/) is the root cgroup and means the whole host.
+      - The cgroup, as an absolute path or relative to the cgroup2 mount; V(/) is the root cgroup, the whole host.
       - Programs attached to a cgroup see the sockets of processes in it and in the cgroups below it.
     type: str
   create_cgroup:
-    description: Whether to make O(cgroup) if it is missing. O(state=absent) removes what was made, once it is empty.
+    description: Whether to create O(cgroup) if it is missing. O(state=absent) removes it again once it is empty.
     type: bool
     default: false
   map:
@@ -37,23 +37,23 @@ options:
     type: path
   method:
     description:
-      - V(link) keeps the attachment by a pinned link, V(legacy) attaches without one.
-      - V(auto) leaves an attachment as it is; a new one is by link on a cgroup where the kernel has such links
-        (Linux 5.7), else legacy.
+      - V(link) attaches with a pinned link, V(legacy) without one.
+      - V(auto) keeps an existing attachment as it is; a new one uses a link on a cgroup if the kernel has such links
+        (Linux 5.7), otherwise V(legacy).
     type: str
     choices: [auto, link, legacy]
     default: auto
   needs:
     description:
-      - What the kernel has to do right for the program. It is tried out; on a kernel that does not, or where it cannot
-        be tried, the program is not attached, which is no failure. RV(attachment.met) says so.
+      - What the kernel must do correctly for the program. This is tested; if the kernel fails, or cannot be tested,
+        the program is not attached, which is not a failure. RV(attachment.met) says so.
       - V(one_queue) is for stream verdicts that let bytes pass to their own socket. On kernels without b40cc5adaa80
         they make a reader miss bytes that come by TCP after redirected ones.
-      - The manifest keeps it. After each boot, and at each run until it is met, it is tried again.
+      - The manifest keeps the result. The test is repeated after each boot, and at each run until it passes.
     type: str
     choices: [one_queue]
   state:
-    description: Whether the program is to be attached.
+    description: Whether the program should be attached.
     type: str
     choices: [present, absent]
     default: present
@@ -63,32 +63,32 @@ extends_documentation_fragment:
   - ebpf.sockredir.directories.lock
 notes:
   - Two runs at the same time take turns.
-  - In check mode, what an earlier task of the same play would have made may be missing; RV(notes) says what then cannot
-    be known.
+  - In check mode, something that an earlier task of the same play would have created may be missing; RV(notes) says
+    what therefore cannot be known.
 seealso:
   - module: ebpf.sockredir.sockmap_program
   - module: ebpf.sockredir.sockmap_info
 """
 
 EXAMPLES = r"""
-- name: See the connections of a slice
+- name: Attach the program that sees new connections to a slice
   ebpf.sockredir.sockmap_attach:
     program: /sys/fs/bpf/sockredir/sockops
     cgroup: sockredir.slice
     create_cgroup: true
 
-- name: Decide on the messages of the sockets in a map
+- name: Attach the program that decides on each message to a map
   ebpf.sockredir.sockmap_attach:
     program: /sys/fs/bpf/sockredir/verdict
     map: /sys/fs/bpf/sockredir/peers
 
-- name: Have bytes that come by TCP lie in the same queue as redirected ones
+- name: Attach the program that keeps TCP bytes and redirected bytes in one queue
   ebpf.sockredir.sockmap_attach:
     program: /sys/fs/bpf/sockredir/receive
     map: /sys/fs/bpf/sockredir/peers
     needs: one_queue
 
-- name: Take a program off
+- name: Detach a program
   ebpf.sockredir.sockmap_attach:
     program: /sys/fs/bpf/sockredir/sockops
     cgroup: sockredir.slice
@@ -136,7 +136,7 @@ attachment:
       description: As O(needs).
       type: str
     met:
-      description: Whether the kernel does that right. The program is not attached if not; V(null) without O(needs).
+      description: Whether the kernel passes that test; if not, the program is not attached. V(null) without O(needs).
       type: bool
   sample:
     program: /sys/fs/bpf/sockredir/sockops
@@ -152,7 +152,7 @@ attachment:
     needs: null
     met: null
 foreign:
-  description: Programs of others on the same cgroup; they are never touched.
+  description: Other programs on the same cgroup; they are never touched.
   returned: success
   type: list
   elements: dict

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sockmap_info
-short_description: Say what a host has, lacks and does for the redirection of local connections
+short_description: Gather information about the redirection of local connections on a host
 version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - Reads what the kernel and the manifest say of a host. It changes nothing, needs nothing to be installed but Python,
-    and also runs without root; what it then may not read is named in RV(unreadable).
-  - Whether the kernel has what is needed is found by trying, such as by loading a program of two instructions, and
-    never by its version.
+  - Reads what the kernel and the manifest say about a host. It changes nothing, needs nothing but Python, and also
+    runs without root; RV(unreadable) names what it then may not read.
+  - Whether the kernel has what is needed is tested, such as by loading a program of two instructions, and never
+    concluded from its version.
 options:
   gather:
     description:
-      - What to find out, beside RV(host), RV(enabled) and RV(manifest), which are always returned.
+      - What to find out, besides RV(host), RV(enabled) and RV(manifest), which are always returned.
       - V(prerequisites) returns RV(prerequisites), RV(compilers) and RV(advice).
       - V(programs) returns RV(programs), RV(maps), RV(links) and RV(draining).
       - V(attachments) returns RV(attachments) and RV(foreign).
@@ -32,16 +32,16 @@ options:
     default: [prerequisites, programs, attachments, counters, flows, drift]
   wanted:
     description:
-      - What the host is to do. Adds RV(preflight), what that means for what was found.
+      - What the host should do. Adds RV(preflight), which compares that with what was found.
       - Needs V(prerequisites) and V(drift) in O(gather).
     type: dict
     suboptions:
       cgroup:
-        description: The cgroup whose sockets are to be redirected, absolute or relative to the cgroup2 mount.
+        description: The cgroup whose sockets to redirect, absolute or relative to the cgroup2 mount.
         type: str
         default: sockredir.slice
       compiler:
-        description: What is to compile on the host; V(none) if the object is compiled elsewhere.
+        description: The compiler to use on the host; V(none) if the object is compiled elsewhere.
         type: str
         choices: [auto, clang, bcc, none]
         default: auto
@@ -50,7 +50,7 @@ options:
         type: bool
         default: false
   max_flows:
-    description: How many connections RV(flows) lists at most, the oldest first.
+    description: Maximum number of connections that RV(flows) lists, oldest first.
     type: int
     default: 1000
   pin_dir:
@@ -67,24 +67,24 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: See whether this host can do it
+- name: Check whether this host meets the prerequisites
   ebpf.sockredir.sockmap_info:
     gather: prerequisites
   register: info
 
-- name: Say all that is missing at once
+- name: Report everything that is missing
   ansible.builtin.assert:
     that: missing | length == 0
     fail_msg: "{{ missing | map(attribute='cure') | join('; ') }}"
   vars:
     missing: "{{ info.prerequisites | selectattr('scope', 'in', ['load', 'build']) | rejectattr('ok') }}"
 
-- name: How many messages were redirected
+- name: Read the counters
   ebpf.sockredir.sockmap_info:
     gather: counters
   register: info
 
-- name: Show it
+- name: Show how many messages were redirected
   ansible.builtin.debug:
     msg: "{{ info.counters.redirected.messages }} messages, {{ info.flows.open }} connections"
   when: info.counters is not none
@@ -94,7 +94,7 @@ RETURN = r"""
 schema_version:
   description:
     - The version of what is returned here, 1.
-    - A key that goes, or changes its type or meaning, raises it. A new key does not.
+    - It is raised if a key is removed or changes its type or meaning, but not if one is added.
   returned: success
   type: int
   sample: 1
@@ -105,7 +105,7 @@ host:
   contains:
     kernel: {description: Release of the running kernel., type: str}
     architecture: {description: The machine., type: str}
-    distribution: {description: The distribution's name for people., type: str}
+    distribution: {description: The distribution's display name., type: str}
     distribution_id: {description: Its C(ID) in os-release., type: str}
     distribution_version: {description: Its C(VERSION_ID) in os-release., type: str}
     family: {description: 'V(debian), V(redhat), V(suse), or empty.', type: str}
@@ -151,24 +151,24 @@ manifest:
   returned: success
   type: dict
   contains:
-    damage: {description: What is wrong with it; V(null) if nothing is. Else the rest may be missing., type: str}
+    damage: {description: What is wrong with it (the rest may then be missing); V(null) for nothing., type: str}
     committed: {description: Whether the last change was finished., type: bool}
     this_boot: {description: Whether the ids in it are of this boot., type: bool}
     pin_dir: {description: Where the pins are., type: str}
-    settings: {description: What the programs are to be told., type: dict}
+    settings: {description: The settings for the programs., type: dict}
     calibration:
       description:
         - 'Where C(demote_below) of the settings comes from: RV(ebpf.sockredir.sockredir_host#module:calibration).'
         - V(null) in a manifest of an earlier version.
       type: dict
-    wanted: {description: What the role kept there., type: dict}
+    wanted: {description: The role's data., type: dict}
     programs:
       description:
         - By name, C(digest), C(source_digest), C(object_sha256), C(compiler), C(config), C(max_entries), C(pins) and
           C(program_ids).
       type: dict
     attachments: {description: 'As RV(ebpf.sockredir.sockmap_attach#module:attachment).', type: list, elements: dict}
-    files: {description: Our files on the host with their digests., type: dict}
+    files: {description: Installed files on the host with their digests., type: dict}
   sample: {damage: null, committed: true, this_boot: true, pin_dir: /sys/fs/bpf/sockredir}
 cgroup:
   description: The accelerated cgroup as the manifest has it.
@@ -176,7 +176,7 @@ cgroup:
   type: str
   sample: /sys/fs/cgroup/sockredir.slice
 pin_directory:
-  description: Whose the directory of the pins is; V(null) if there is none.
+  description: Ownership and permissions of the pin directory; V(null) if there is none.
   returned: success
   type: dict
   contains:
@@ -192,7 +192,7 @@ sources:
   type: dict
   sample: {sockredir.bpf.c: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}
 version:
-  description: The version of the collection that set the host up, where the manifest says it.
+  description: The version of the collection that set up the host, if the manifest says it.
   returned: success
   type: str
   sample: 1.0.0
@@ -206,20 +206,20 @@ unreadable:
     why: {description: The error in one line., type: str}
   sample: []
 prerequisites:
-  description: What a host needs, met or not, all at once.
+  description: Everything that a host needs, met or not.
   returned: O(gather) has V(prerequisites)
   type: list
   elements: dict
   contains:
     name: {description: Its name., type: str}
     ok: {description: 'Whether it is met; V(null) if that could not be found out, mostly without root.', type: bool}
-    found: {description: What is there., type: str}
-    needed: {description: What has to be there., type: str}
+    found: {description: What was found., type: str}
+    needed: {description: What is needed., type: str}
     cure: {description: 'What to do, with this distribution''s package names; empty if it is met.', type: str}
     scope:
       description:
         - V(load) always matters, V(build) for compiling on the target, V(persist) for surviving a reboot. V(behaviour)
-          forbids nothing, but while it is not met, redirected sockets differ more from TCP.
+          prevents nothing, but while it is not met, redirected sockets differ more from TCP.
       type: str
   sample:
     - name: libbpf
@@ -235,7 +235,7 @@ compilers:
   elements: str
   sample: [clang, bcc]
 advice:
-  description: What forbids nothing but an operator should know, such as a kernel bug near what is used here.
+  description: Risks that prevent nothing but that an operator should know, such as a kernel bug in this area.
   returned: O(gather) has V(prerequisites)
   type: list
   elements: dict
@@ -244,7 +244,7 @@ advice:
     found: {description: What was found that makes it matter., type: str}
     risk: {description: What can happen., type: str}
     cure: {description: What to do., type: str}
-    scope: {description: 'V(any), or V(whole_host) where it only matters for the root cgroup.', type: str}
+    scope: {description: 'V(any), or V(whole_host) if it only matters for the root cgroup.', type: str}
   sample: []
 programs:
   description: Programs pinned in RV(pin_dir).
@@ -257,7 +257,7 @@ programs:
     name: {description: The kernel's name of it., type: str}
     type: {description: 'V(sock_ops), V(sk_msg), V(sk_skb) or another.', type: str}
     tag: {description: The kernel's tag of its instructions., type: str}
-    digest: {description: Identity that the loader wrote into it; V(null) if it is not ours., type: str}
+    digest: {description: Identity that the loader wrote into it; V(null) if it is not this collection's., type: str}
     layout: {description: Version of its maps' layout., type: int}
     map_ids: {description: Ids of the maps it uses., type: list, elements: int}
   sample: []
@@ -273,7 +273,7 @@ maps:
     type: {description: 'V(sockhash) and so on.', type: str}
     key_size: {description: Bytes., type: int}
     value_size: {description: Bytes., type: int}
-    max_entries: {description: How many entries it can have; bytes for a ring buffer., type: int}
+    max_entries: {description: Maximum number of entries; bytes for a ring buffer., type: int}
   sample: []
 links:
   description: Links pinned in RV(pin_dir).
@@ -299,7 +299,7 @@ draining:
     since: {description: When it was replaced or removed., type: str}
   sample: [{name: verdict, program_id: 371, since: '2026-01-31T10:00:00Z'}]
 attachments:
-  description: The manifest's attachments, as they are.
+  description: The actual state of the manifest's attachments.
   returned: O(gather) has V(attachments)
   type: list
   elements: dict
@@ -310,15 +310,15 @@ attachments:
     map: {description: Path of the map's pin., type: str}
     attach_type: {description: 'V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_skb_stream_verdict).', type: str}
     target_id: {description: Id of the cgroup or map; V(null) if it is gone., type: int}
-    times: {description: 'How often it is attached there: 1 is right, 0 is not at all.', type: int}
-    withheld: {description: Whether it is not to be attached because the kernel does not do what it needs., type: bool}
-    program_id: {description: Id of the program that is attached; V(null) if ours is not., type: int}
+    times: {description: 'How often it is attached there: 1 is correct, 0 is not at all.', type: int}
+    withheld: {description: Whether it must not be attached because the kernel does not do what it needs., type: bool}
+    program_id: {description: Id of the attached program; V(null) if this collection's is not attached., type: int}
     method: {description: V(link) or V(legacy)., type: str}
     link_id: {description: Id of the link., type: int}
     link_pin: {description: Path of the link's pin; V(null) if there is none., type: str}
   sample: []
 foreign:
-  description: Programs of others on the same cgroups and maps.
+  description: Other programs on the same cgroups and maps.
   returned: O(gather) has V(attachments)
   type: list
   elements: dict
@@ -332,32 +332,32 @@ foreign:
     link_id: {description: Id of the link., type: int}
   sample: []
 mode:
-  description: What the programs do now, V(enforce), V(observe) or V(drain); V(null) if they are told nothing.
+  description: The mode in effect, V(enforce), V(observe) or V(drain); V(null) if there are no settings.
   returned: O(gather) has V(counters)
   type: str
   sample: enforce
 settings:
-  description: All that the programs are told; V(null) if that is nothing or makes no sense.
+  description: The settings in effect; V(null) if there are none or they are invalid.
   returned: O(gather) has V(counters)
   type: dict
   sample: {mode: enforce, budget: 268435456, cross_netns: false, include: [], exclude: [], cidrs: []}
 settings_trouble:
-  description: Why the settings are not to be trusted; empty if they are.
+  description: Why the settings cannot be trusted; empty if they can.
   returned: O(gather) has V(counters)
   type: str
   sample: ''
 counters:
-  description: By reason, how often it happened (C(messages)) and with how many C(bytes), since the map was made.
+  description: By reason, how often it happened (C(messages)) and with how many C(bytes), since the map was created.
   returned: O(gather) has V(counters)
   type: dict
   sample: {redirected: {messages: 1024, bytes: 67108864}}
 memory:
-  description: Bytes of unread redirected data on the whole host (C(used)), and how many there may be (C(budget)).
+  description: Bytes of unread redirected data on the whole host (C(used)), and their limit (C(budget)).
   returned: O(gather) has V(counters)
   type: dict
   sample: {used: 0, budget: 268435456}
 flows:
-  description: Connections that the programs know; V(null) if there is no map of them.
+  description: Connections in the map; V(null) if there is no such map.
   returned: O(gather) has V(counters) or V(flows)
   type: dict
   contains:
@@ -367,7 +367,7 @@ flows:
       type: list
       elements: dict
       contains:
-        netns: {description: Cookie of the network namespace; 0 for a pair in two of them., type: int}
+        netns: {description: Cookie of the network namespace; 0 for a pair in two namespaces., type: int}
         age: {description: Seconds since it was established., type: float}
         sides:
           description: Its two ends, the client's first.
@@ -377,23 +377,23 @@ flows:
             address: {description: Of this end., type: str}
             port: {description: Of this end., type: int}
             server: {description: Whether this end accepted the connection., type: bool}
-            alive: {description: Whether the socket still is., type: bool}
-            left: {description: 'Whether it left the map alive, to be plain TCP.', type: bool}
+            alive: {description: Whether the socket still exists., type: bool}
+            left: {description: 'Whether it left the map alive, and is plain TCP.', type: bool}
             pid: {description: Of a process that holds the socket; V(null) if that is unknown., type: int}
             comm: {description: The name of that process., type: str}
             cookie: {description: 'The kernel''s cookie of the socket, as C(ss -e) shows it.', type: int}
-            state: {description: 'What its next message meets: V(redirected), V(undecided), or why TCP.', type: str}
-            messages: {description: How many it sent., type: int}
+            state: {description: 'State of its next message: V(redirected), V(undecided), or the reason for TCP.', type: str}
+            messages: {description: How many messages it sent., type: int}
             bytes: {description: How many of its bytes were redirected., type: int}
-            unread: {description: 'How many of those the other end may not have read yet, at most.', type: int}
+            unread: {description: Upper bound of the bytes that the other end has not read yet., type: int}
   sample: {open: 2, connections: null}
 preflight:
-  description: What was found means for what is O(wanted). The role acts on it.
+  description: What the findings mean for O(wanted). The role acts on it.
   returned: O(wanted) is given
   type: dict
   contains:
     missing:
-      description: What is needed, is not there and may not be installed, in the form of RV(prerequisites).
+      description: What is needed but missing and may not be installed, in the form of RV(prerequisites).
       type: list
       elements: dict
     packages: {description: Names of the packages to install., type: list, elements: str}
@@ -401,8 +401,8 @@ preflight:
     standing:
       description: Whether the host is as its manifest says, with the programs of this collection attached as wanted.
       type: bool
-    pins_ready: {description: Whether the directory of the pins is as it has to be as well., type: bool}
-    mount_bpffs: {description: Whether a bpffs has to be mounted at C(/sys/fs/bpf) for the pins., type: bool}
+    pins_ready: {description: Whether the pin directory is as it should be as well., type: bool}
+    mount_bpffs: {description: Whether a bpffs must be mounted at C(/sys/fs/bpf) for the pins., type: bool}
   sample: {missing: [], packages: [libbpf1], warnings: [], standing: false, pins_ready: false, mount_bpffs: false}
 drift:
   description: How the host differs from its manifest; V(null) if that could not be found out.
@@ -418,7 +418,7 @@ drift:
       type: str
     subject: {description: 'What differs, mostly a path.', type: str}
     before: {description: What was found; V(null) if nothing was., type: raw}
-    after: {description: What enabling would make of it; V(null) if it would go., type: raw}
+    after: {description: What enabling would turn it into; V(null) if it would be removed., type: raw}
   sample: [{kind: pin_missing, subject: /sys/fs/bpf/sockredir/verdict, before: null, after: {type: sk_msg}}]
 """
 

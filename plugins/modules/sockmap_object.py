@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sockmap_object
-short_description: Compile the programs that redirect sockets for other hosts
+short_description: Compile, for other hosts, the programs that redirect sockets
 version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
   - Compiles a C file with clang into an object file that M(ebpf.sockredir.sockmap_program) loads elsewhere. Nothing is
-    loaded here. CO-RE makes one object serve all kernels, so a fleet needs one per architecture.
-  - It compiles each time and writes only if the result differs; equal sources and compilers make equal objects.
+    loaded here. Thanks to CO-RE one object serves all kernels, so a fleet needs one per architecture.
+  - It always compiles, but writes only if the result differs; the same source and compiler give the same object.
   - C(sockredir_build=controller) of the role runs it on the controller or on a build host.
 options:
   src:
@@ -22,14 +22,14 @@ options:
     type: path
     required: true
   dest:
-    description: Path of the object file, on the host that compiles; its directory is made if it is missing.
+    description: Path of the object file, on the host that compiles; its directory is created if it is missing.
     type: path
     required: true
   architecture:
-    description: What the object is for, as C(uname -m) says it there. By default, as here.
+    description: Architecture of the target, as C(uname -m) prints it there. The default is that of this host.
     type: str
   defines:
-    description: Macros for the C preprocessor; V(null) or V(true) defines a bare name, V(false) leaves it out.
+    description: Macros for the C preprocessor; V(null) or V(true) defines a bare name, V(false) omits it.
     type: dict
     default: {}
 extends_documentation_fragment:
@@ -65,12 +65,12 @@ checksum:
   type: str
   sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 architecture:
-  description: What it is for.
+  description: The architecture that it is for.
   returned: success
   type: str
   sample: x86_64
 details:
-  description: All that the compiler said.
+  description: The full output of the compiler.
   returned: failure
   type: str
   sample: ''

@@ -12,33 +12,33 @@ version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - Compiles a C file of sock_ops, sk_msg and sk_skb programs on the target, or takes an object file, loads it into the
+- Compiles a C file of sock_ops, sk_msg and sk_skb programs on the target, or uses an object file, loads it into the
     kernel and pins its programs and maps.
-  - Loading again what is loaded changes nothing and compiles nothing. A new source, object or configuration takes the
-    pins of the old one in one step and goes on with the maps that are pinned, so that live connections are not
+  - Loading what is already loaded changes nothing and compiles nothing. A new source, object or configuration takes
+    over the pins of the old one in one step and keeps using the pinned maps, so that live connections are not
     disturbed. They finish on the old programs, which RV(draining) lists until they are gone.
   - Programs are loaded, not attached; that is what M(ebpf.sockredir.sockmap_attach) does.
 options:
   name:
-    description: How the object is called in the manifest; up to 32 letters, digits, V(-) and V(_).
+    description: Name of the object in the manifest; up to 32 letters, digits, V(-) and V(_).
     type: str
     required: true
   src:
     description:
       - Path on the target of a C file for clang or bcc, or of an object file. Required with O(state=present).
-      - The pins are called like the programs and maps in it.
+      - The pins are named after the programs and maps in it.
     type: path
   compiler:
     description:
       - V(clang) compiles for libbpf with CO-RE; it needs libbpf's headers.
       - V(bcc) is the distribution's BCC; it needs the headers of the running kernel.
-      - V(auto) takes clang where it is installed, else bcc.
+      - V(auto) uses clang if it is installed, otherwise bcc.
       - An object file needs none.
     type: str
     choices: [auto, clang, bcc]
     default: auto
   defines:
-    description: Macros for the C preprocessor; V(null) or V(true) defines a bare name, V(false) leaves it out.
+    description: Macros for the C preprocessor; V(null) or V(true) defines a bare name, V(false) omits it.
     type: dict
     default: {}
   config:
@@ -46,16 +46,16 @@ options:
     type: dict
     default: {}
   max_entries:
-    description: How many entries maps have, by the map's name; for a ring buffer, bytes.
+    description: Maximum number of entries by map name; for a ring buffer, its size in bytes.
     type: dict
     default: {}
   checksum:
-    description: SHA-256 of O(src), with C(sha256:) before it or not. A file with another one is refused.
+    description: SHA-256 of O(src), with or without the prefix C(sha256:). A file with another checksum is refused.
     type: str
   on_incompatible_map:
     description:
-      - What to do where a pinned map has another type, size or layout than the new object needs.
-      - V(fail) names each difference and changes nothing.
+      - What to do if a pinned map has another type, size or layout than the new object needs.
+      - V(fail) reports each difference and changes nothing.
       - V(recreate) pins a new, empty map instead. Live connections finish on the old one.
     type: str
     choices: [fail, recreate]
@@ -63,8 +63,8 @@ options:
   state:
     description:
       - V(present) loads and pins.
-      - V(absent) unpins what the manifest has under O(name). No live connection loses a byte; what the connections
-        still use is in RV(draining). The programs have to be detached first.
+      - V(absent) unpins what the manifest has under O(name). No live connection loses a byte; RV(draining) lists what
+        the connections still use. The programs must be detached first.
     type: str
     choices: [present, absent]
     default: present
@@ -74,7 +74,7 @@ extends_documentation_fragment:
   - ebpf.sockredir.directories.state
   - ebpf.sockredir.directories.lock
 notes:
-  - In check mode, where an earlier task of the same play has only pretended, RV(notes) says what cannot be known.
+  - In check mode, earlier tasks of the same play have changed nothing; RV(notes) says what therefore cannot be known.
 seealso:
   - module: ebpf.sockredir.sockmap_attach
   - module: ebpf.sockredir.bpffs_pin
@@ -95,7 +95,7 @@ EXAMPLES = r"""
     src: /var/cache/sockredir.bpf.o
     checksum: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 
-- name: Take the programs away
+- name: Remove the programs
   ebpf.sockredir.sockmap_program:
     name: sockredir
     state: absent
@@ -108,7 +108,7 @@ programs:
   type: dict
   contains:
     id:
-      description: The kernel's id; V(null) in check mode where it is not loaded.
+      description: The kernel's id; V(null) in check mode if it is not loaded.
       type: int
     type:
       description: V(sock_ops), V(sk_msg) or V(sk_skb).
@@ -127,7 +127,7 @@ maps:
   type: dict
   contains:
     id:
-      description: The kernel's id; V(null) in check mode if it is not there.
+      description: The kernel's id; V(null) in check mode if it does not exist yet.
       type: int
     type:
       description: The map's type.
@@ -138,12 +138,12 @@ maps:
   sample:
     peers: {id: 12, type: sockhash, pin: /sys/fs/bpf/sockredir/peers}
 digest:
-  description: Identity of the loaded programs, over object, configuration and sizes.
+  description: Identity of the loaded programs, a digest of object, configuration and sizes.
   returned: success
   type: str
   sample: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 compiler:
-  description: What made the object; V(object) where it was taken as it is.
+  description: What compiled the object; V(object) if an object file was used as it is.
   returned: success
   type: str
   sample: clang
@@ -153,7 +153,7 @@ object:
   type: str
   sample: /var/lib/sockredir/objects/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08.o
 draining:
-  description: Replaced or removed programs that are still in use; they go with the last connection that uses them.
+  description: Replaced or removed programs that are still in use; each goes away with the last connection that uses it.
   returned: success
   type: list
   elements: dict
@@ -169,13 +169,13 @@ draining:
       type: str
   sample: [{name: verdict, program_id: 371, since: '2026-01-31T10:00:00Z'}]
 notes:
-  description: What check mode cannot know yet, and what the compiler warns of.
+  description: What check mode cannot know yet, and warnings of the compiler.
   returned: success
   type: list
   elements: str
   sample: []
 details:
-  description: All that the compiler, libbpf or the kernel's verifier said.
+  description: The full output of the compiler, libbpf and the kernel's verifier.
   returned: failure
   type: str
   sample: ''

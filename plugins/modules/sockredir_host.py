@@ -12,7 +12,7 @@ version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - The part of the set-up that stays on the host, in one module. It writes the settings that the loaded programs read,
+  - Manages everything of the set-up that stays on the host. It writes the settings that the loaded programs read,
     installs the library and C(sockredirctl), the unit that restores everything at boot, and the drop-ins that move
     services into the accelerated cgroup, and it commits the manifest of what the host should look like.
   - Run it after M(ebpf.sockredir.sockmap_program) and M(ebpf.sockredir.sockmap_attach), which record in the same
@@ -24,19 +24,18 @@ options:
   state:
     description:
       - V(present) writes settings, files and unit and commits the manifest.
-      - V(absent) lets live connections go back to TCP, detaches and unpins what the manifest names, and removes
-        files, unit, drop-ins, the state directory, and the cgroup where it was made for this and is empty.
-      - V(rolled_back) goes back to what the host was before the last change, with the objects kept in O(state_dir),
-        without compiling. If the last change has been committed, it becomes in turn what a further rollback
-        goes to; else it is dropped.
+      - V(absent) returns live connections to TCP, detaches and unpins what the manifest names, and removes
+        files, unit, drop-ins, the state directory, and the cgroup if it was created for this and is empty.
+      - V(rolled_back) returns to the state before the last change, with the objects kept in O(state_dir), without
+        compiling. If the last change was committed, another rollback returns to it; otherwise it is dropped.
     type: str
     choices: [present, absent, rolled_back]
     default: present
   mode:
     description:
       - V(enforce) redirects.
-      - V(observe) decides and counts, and redirects nothing.
-      - V(drain) takes no new connections and lets live ones go back to TCP.
+      - V(observe) counts what it would redirect, and redirects nothing.
+      - V(drain) takes no new connections and returns live ones to TCP.
     type: str
     choices: [enforce, observe, drain]
     default: enforce
@@ -47,38 +46,38 @@ options:
     type: str
     default: sockredir.slice
   ports:
-    description: Server ports or ranges such as V(8000-8099) that are taken; an empty list takes all.
+    description: Server ports or ranges such as V(8000-8099) to redirect; an empty list means all.
     type: list
     elements: str
     default: []
   exclude_ports:
-    description: Server ports or ranges that are left alone, whatever O(ports) says.
+    description: Server ports or ranges that are never redirected, whatever O(ports) says.
     type: list
     elements: str
     default: []
   cidrs:
-    description: Networks within which both ends count as local, further than loopback and a host's own address.
+    description: Networks within which both ends count as local, besides loopback and an address connected to itself.
     type: list
     elements: str
     default: []
   cross_netns:
-    description: Whether the two ends may be in two network namespaces; only with both addresses in O(cidrs).
+    description: Whether the ends may be in different network namespaces; only if both addresses are in O(cidrs).
     type: bool
     default: false
   memory_budget:
     description:
       - How much unread redirected data the whole host may hold, as bytes or with a unit, such as V(256 MiB).
-      - The default is 256 MiB, or half of the first figure of the target's C(net.ipv4.tcp_mem), the smaller.
+      - The default is 256 MiB, or half of the first figure of the target's C(net.ipv4.tcp_mem) if that is less.
     type: str
   demote_below:
     description:
-      - Messages of fewer bytes count as small where a connection is judged one-way; V(0) is never.
-      - Without it the host is measured, for some seconds, and the size from which on redirection is not slower than TCP
-        there is kept in the manifest. It is measured again on another kernel or CPU, or with another object.
-      - If it cannot be measured, that is a warning, and 30000 is used.
+      - Messages of fewer bytes count as small on a connection that only sends one way; V(0) means never.
+      - Without it the host is measured, for some seconds, and the manifest keeps the size above which redirection is
+        faster than TCP there. It is measured again on another kernel or CPU, or with another object.
+      - If it cannot be measured, there is a warning, and 30000 is used.
     type: int
   demote_after:
-    description: So many small messages in a row without an answer send a connection back to TCP.
+    description: After this many small messages in a row without an answer, a connection returns to TCP.
     type: int
     default: 32
   persist:
@@ -89,27 +88,27 @@ options:
     default: true
   services:
     description:
-      - Systemd services that are put in O(cgroup), by a drop-in; those of an earlier run that are no longer listed
-        are taken out.
-      - O(cgroup) has to be a slice.
+      - Systemd services to put in O(cgroup), by a drop-in; services of an earlier run that are no longer listed are
+        taken out.
+      - O(cgroup) must be a slice.
     type: list
     elements: str
     default: []
   restart_services:
     description:
       - Whether to restart the services that O(services) puts in or takes out.
-      - Without it they change at their next start; RV(waiting_services) names them until then.
+      - Otherwise they move at their next start; RV(waiting_services) names them until then.
     type: bool
     default: false
   wanted:
-    description: Anything that is to be kept in the manifest with this change, such as the play's variables.
+    description: Any data to keep in the manifest with this change, such as the play's variables.
     type: dict
     default: {}
   commit:
     description:
-      - Whether the change is final. With V(false) the manifest is written but O(state=rolled_back), and a boot
-        after a crash, still see an unfinished change; run the module again with V(true) once it is verified.
-      - A change that is committed already stays so.
+      - Whether the change is final. With V(false) the manifest is written, but O(state=rolled_back), and a boot after
+        a crash, still treat the change as unfinished; run the module again with V(true) once it is verified.
+      - A change that is already committed stays committed.
     type: bool
     default: true
   pin_dir:
@@ -140,7 +139,7 @@ attributes:
     platforms: linux
 notes:
   - Two runs at the same time take turns.
-  - In check mode, where an earlier task of the same play has only pretended, the module says what it would do.
+  - In check mode, earlier tasks of the same play have changed nothing; the module says what it would do after them.
 seealso:
   - module: ebpf.sockredir.sockmap_program
   - module: ebpf.sockredir.sockmap_attach
@@ -157,11 +156,11 @@ EXAMPLES = r"""
   ebpf.sockredir.sockredir_host:
     mode: observe
 
-- name: Go back to what was before the last change
+- name: Roll back the last change
   ebpf.sockredir.sockredir_host:
     state: rolled_back
 
-- name: Take everything away, connections live on
+- name: Remove everything; connections continue over TCP
   ebpf.sockredir.sockredir_host:
     state: absent
 """
@@ -187,21 +186,21 @@ calibration:
     kernel: {description: The kernel that it was measured on., type: str}
     cpu: {description: The CPU model that it was measured on., type: str}
     object_sha256: {description: The object that it was measured with., type: str}
-    stream_from: {description: Bytes a message; V(null) if one-way streams are TCP's at every size., type: int}
+    stream_from: {description: Bytes a message; V(null) if one-way streams are left to TCP at every size., type: int}
     ratios: {description: Redirected by plain throughput one way by bytes a message; above 1 is faster., type: dict}
     request_us: {description: 'Microseconds of a request of 64 bytes and its answer, by way.', type: dict}
     many_us: {description: 'The same on many connections at once, divided by their number.', type: dict}
     plain_us: {description: Microseconds of a message one way by plain TCP for each size., type: dict}
   sample: {source: measured, kernel: 6.12.43, cpu: EPYC, stream_from: 65536, ratios: {'65536': 1.2}}
 files:
-  description: Tool, library and unit, and the SHA-256 of each; of a symlink, where it leads.
+  description: Tool, library and unit, with the SHA-256 of each; for a symlink, its target.
   returned: success and O(state) is V(present)
   type: dict
   sample:
     /usr/local/sbin/sockredirctl: 6bb0f3d2c1c5d1f0f0c0e5b2a9a5f6b3f1c2d4e5f60718293a4b5c6d7e8f9012
     /usr/local/lib/sockredir/sockredir: sha256:7fb6414e7ec16318e5ffff5f33757de3b2cb31de6bda6ee17c9ad02473a66771
 draining:
-  description: Programs that live connections still use; they go with the last of them.
+  description: Programs that live connections still use; each goes away with the last connection that uses it.
   returned: success
   type: list
   elements: dict
@@ -213,7 +212,7 @@ waiting_services:
   elements: str
   sample: [redis.service]
 remaining:
-  description: What was left in place, with the reason, such as a cgroup with processes in it.
+  description: What was not removed, with the reason, such as a cgroup with processes in it.
   returned: success
   type: list
   elements: str

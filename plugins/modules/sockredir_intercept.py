@@ -7,41 +7,41 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sockredir_intercept
-short_description: Say which connections go to which local proxy
+short_description: Set which connections go to which local proxy
 version_added: 1.1.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
   - Writes the rules that the programs of C(bpf/intercept.bpf.c) follow. They send connections of some cgroups to a
-    local proxy, which is told the original destination as after iptables REDIRECT, without iptables.
-  - Load the programs with M(ebpf.sockredir.sockmap_program) and attach them with M(ebpf.sockredir.sockmap_attach)
-    before. The guide docs/intercept.md has a playbook.
-  - The rules hold at once and all together, also for programs that run already. Connections that stand stay where they
-    are. The manifest keeps the rules, so that they are restored at boot where M(ebpf.sockredir.sockredir_host) has
-    set the host up; it is committed.
+    local proxy, which can ask for the original destination as after iptables REDIRECT, without iptables.
+  - First load the programs with M(ebpf.sockredir.sockmap_program) and attach them with
+    M(ebpf.sockredir.sockmap_attach). The guide docs/intercept.md has a playbook.
+  - The rules take effect at once and all together, also for programs that already run. Established connections stay
+    where they are. The manifest keeps the rules and is committed, so that they are restored at boot if
+    M(ebpf.sockredir.sockredir_host) has set up the host.
 requirements:
   - Python 3.8 or newer on the target
   - libbpf.so.1 on the target
 options:
   rules:
-    description: All rules; the first that is for a connection counts. An empty list intercepts nothing.
+    description: All rules; the first that matches a connection applies. An empty list intercepts nothing.
     type: list
     elements: dict
     required: true
     suboptions:
       name:
-        description: What the rule is called in reports.
+        description: Name of the rule in reports.
         type: str
         required: true
       cgroup:
-        description: Whose connections, as a path or relative to the cgroup2 mount.
+        description: The cgroup whose connections to intercept, absolute or relative to the cgroup2 mount.
         type: str
         required: true
       proxy_cgroup:
-        description: Where the proxy is. What comes from there and from below is never intercepted by this rule.
+        description: The proxy's cgroup. This rule never intercepts connections from it or from cgroups below it.
         type: str
       proxy_user:
-        description: The user that the proxy runs as, by name or id, where it has no cgroup of its own.
+        description: The user that the proxy runs as, by name or id, if it has no cgroup of its own.
         type: str
       to:
         description:
@@ -57,32 +57,32 @@ options:
         elements: str
         default: []
       exclude_ports:
-        description: Destination ports that are left alone, whatever O(rules[].ports) says.
+        description: Destination ports that are never intercepted, whatever O(rules[].ports) says.
         type: list
         elements: str
         default: []
       cidrs:
         description:
-          - Destination networks. An empty list means all but loopback, link-local and multicast addresses.
+          - Destination networks. An empty list means all except loopback, link-local and multicast addresses.
         type: list
         elements: str
         default: []
       exclude_cidrs:
-        description: Destination networks that are left alone, whatever O(rules[].cidrs) says.
+        description: Destination networks that are never intercepted, whatever O(rules[].cidrs) says.
         type: list
         elements: str
         default: []
       when_down:
         description:
-          - What becomes of a connection when nobody listens at O(rules[].to). V(refuse) has it refused as by any closed
-            port; V(direct) connects it as the program asked.
+          - What happens to a connection if nobody listens at O(rules[].to). With V(refuse) it is refused, as by any closed
+            port; with V(direct) it is connected as the program asked.
         type: str
         choices: [refuse, direct]
         default: refuse
       answer:
         description:
-          - How the proxy is told the original destination. C(SO_ORIGINAL_DST) and C(IP6T_SO_ORIGINAL_DST) are always
-            answered; V(sockname) has C(getsockname) answer it too, for proxies that look there.
+          - How the proxy learns the original destination. C(SO_ORIGINAL_DST) and C(IP6T_SO_ORIGINAL_DST) always answer it;
+            with V(sockname) so does C(getsockname), for proxies that look there.
         type: list
         elements: str
         choices: [original_dst, sockname]
@@ -90,9 +90,9 @@ options:
       udp_dns:
         description:
           - Where datagrams to port 53 go, as in O(rules[].to), with up to three addresses of each family. Those to the
-            first name server that a socket asks go to the first, to the second to the second; further ones are not
-            intercepted. So the answers come from whom they were asked.
-          - An empty list leaves datagrams alone.
+            first name server that a socket asks go to the first address, those to the second to the second; those to
+            further ones are not intercepted. So each answer appears to come from the server that was asked.
+          - If the list is empty, datagrams are not intercepted.
         type: list
         elements: str
         default: []
@@ -102,14 +102,14 @@ extends_documentation_fragment:
   - ebpf.sockredir.directories.state
   - ebpf.sockredir.directories.lock
 notes:
-  - In check mode, what earlier tasks of the same play would have loaded, attached or made may be missing.
+  - In check mode, programs or cgroups that earlier tasks of the same play would have created may be missing.
 seealso:
   - module: ebpf.sockredir.sockmap_program
   - module: ebpf.sockredir.sockmap_attach
 """
 
 EXAMPLES = r"""
-- name: Have the connections of the applications go through the proxy
+- name: Send the connections of the applications through the proxy
   ebpf.sockredir.sockredir_intercept:
     rules:
       - name: web
@@ -119,7 +119,7 @@ EXAMPLES = r"""
         ports: [80, 443]
         exclude_cidrs: [10.0.0.0/8]
 
-- name: Intercept nothing any more
+- name: Stop intercepting
   ebpf.sockredir.sockredir_intercept:
     rules: []
 """

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sockredir_learn
-short_description: Learn which server ports gain by redirection, and which would break
+short_description: Learn which server ports would gain by redirection, and which would break
 version_added: 1.1.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
   - Watches for some seconds what programs do on their TCP connections, as C(sockredirctl learn) does, and returns a
-    verdict for each server port. It changes nothing, and nothing has to be installed but the requirements.
+    verdict for each server port. It changes nothing, and needs nothing installed except the requirements.
   - It does the same in check mode.
 options:
   source:
@@ -23,12 +23,12 @@ options:
   redirection:
     description:
       - The C source of the programs that redirect, as P(ebpf.sockredir.c_source#lookup) reads it from
-        C(bpf/sockredir.bpf.c), to measure for some seconds what they gain on this host, after the watch and in cgroups
-        that nobody else is in. It is not needed on a host that has been measured when it was enabled.
-      - Without it the gains are an estimate, from another machine.
+        C(bpf/sockredir.bpf.c), to measure for some seconds what they gain on this host, after the watch and in separate
+        cgroups. It is not needed on a host that was measured when it was enabled.
+      - Without it the gains are an estimate from another machine.
     type: str
   state_dir:
-    description: Where an enabled host has its manifest.
+    description: Directory with the manifest of an enabled host.
     type: path
     default: /var/lib/sockredir
   seconds:
@@ -62,14 +62,14 @@ EXAMPLES = r"""
     seconds: 300
   register: learned
 
-- name: Show what the role should be given
+- name: Show the variables for the role
   ansible.builtin.debug:
     var: learned.report.variables
 """
 
 RETURN = r"""
 report:
-  description: What C(sockredirctl learn --json) prints; C(docs/learn.md) has its keys.
+  description: What C(sockredirctl learn --json) prints; C(docs/learn.md) describes its keys.
   returned: success
   type: dict
   sample:
@@ -87,7 +87,7 @@ report:
       sockredir_ports: [6379]
       sockredir_exclude_ports: []
 details:
-  description: All that compiler or kernel said.
+  description: The full output of the compiler and the kernel.
   returned: failure
   type: str
   sample: ''
