@@ -382,7 +382,7 @@ flows:
             pid: {description: Of a process that holds the socket; V(null) if that is unknown., type: int}
             comm: {description: The name of that process., type: str}
             cookie: {description: 'The kernel''s cookie of the socket, as C(ss -e) shows it.', type: int}
-            state: {description: 'State of its next message: V(redirected), V(undecided), or the reason for TCP.', type: str}
+            state: {description: 'How its next message goes: V(redirected), V(undecided), or why by TCP.', type: str}
             messages: {description: How many messages it sent., type: int}
             bytes: {description: How many of its bytes were redirected., type: int}
             unread: {description: Upper bound of the bytes that the other end has not read yet., type: int}

@@ -74,15 +74,15 @@ options:
         default: []
       when_down:
         description:
-          - What happens to a connection if nobody listens at O(rules[].to). With V(refuse) it is refused, as by any closed
-            port; with V(direct) it is connected as the program asked.
+          - What happens to a connection if nobody listens at O(rules[].to). With V(refuse) it is refused, as by any
+            closed port; with V(direct) it is connected as the program asked.
         type: str
         choices: [refuse, direct]
         default: refuse
       answer:
         description:
-          - How the proxy learns the original destination. C(SO_ORIGINAL_DST) and C(IP6T_SO_ORIGINAL_DST) always answer it;
-            with V(sockname) so does C(getsockname), for proxies that look there.
+          - How the proxy learns the original destination. C(SO_ORIGINAL_DST) and C(IP6T_SO_ORIGINAL_DST) always tell;
+            with V(sockname) C(getsockname) tells too, for proxies that look there.
         type: list
         elements: str
         choices: [original_dst, sockname]
