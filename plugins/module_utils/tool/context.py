@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any, Iterable
 
@@ -14,6 +15,12 @@ from ..operation.restore import not_enabled
 from ..state import manifest
 
 OK, DIFFERS, USAGE, FAILED, NOT_ENABLED = 0, 1, 2, 3, 4
+
+
+def require_root(verb: str) -> None:
+    """:raises SockredirError: this process is another user's: the state and the pins are root's alone."""
+    if os.geteuid() != 0:
+        raise SockredirError(f"{verb} needs root", "run it as root, or with sudo")
 
 
 def enabled(state_dir: str) -> manifest.Manifest:

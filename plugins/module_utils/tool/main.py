@@ -12,7 +12,7 @@ from typing import List, Optional
 
 from ..errors import SockredirError
 from ..operation.restore import NotEnabled
-from . import cgroup, change, context, counters, intercepts, learn, status, trace, verify
+from . import cgroup, change, context, counters, identity, intercepts, learn, status, trace, verify
 
 STATE_DIR = "/var/lib/sockredir"
 
@@ -31,6 +31,7 @@ def main(arguments: Optional[List[str]] = None, state_dir: str = STATE_DIR) -> i
     """
     options = parser(state_dir).parse_args(arguments)
     try:
+        context.require_root(options.verb)
         code = options.run(options)
         sys.stdout.flush()
         return code
@@ -115,6 +116,7 @@ def _learning(verbs: argparse._SubParsersAction) -> None:
 
 def _steering(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("exec", help="run a program in the accelerated cgroup")
+    verb.add_argument("--user", metavar="NAME", help="as this user, with all groups and HOME, SHELL, USER and LOGNAME")
     verb.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD ...", help="the program and its arguments")
     verb.set_defaults(run=_execute)
 
@@ -139,7 +141,10 @@ def _execute(options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         parser().error("exec: which program?")
+    user = identity.find(options.user) if options.user is not None else None
     cgroup.enter(context.accelerated(context.enabled(options.state_dir)))
+    if user:
+        identity.become(user)
     return cgroup.execute(command)
 
 
