@@ -47,7 +47,7 @@ extends_documentation_fragment:
 requirements:
   - clang with libbpf's headers
   - libbpf.so.1
-  - Linux 6.3 or newer with BTF, on x86-64 or arm64
+  - A kernel with BTF on x86-64 or arm64, Linux 6.3 or newer or one with fexit
 attributes:
   diff_mode:
     support: none

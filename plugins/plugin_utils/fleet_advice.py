@@ -12,7 +12,7 @@ Report = dict[str, Any]
 
 SCHEMA_VERSION = 1
 #: From the one that a single host is enough for.
-_VERDICTS = ("leave", "accelerate", "no-gain")
+VERDICTS = ("leave", "accelerate", "no-gain")
 
 
 def advise(results: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]]) -> Report:
@@ -22,12 +22,22 @@ def advise(results: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequen
     :param groups: the inventory's hosts by group.
     """
     learned = {name: result["report"] for name, result in results.items() if "report" in result}
+    ports = _ports(learned)
     return {
         "schema_version": SCHEMA_VERSION,
+        "totals": {verdict: sum(port["verdict"] == verdict for port in ports) for verdict in VERDICTS},
         "hosts": [_host(name, results[name]) for name in sorted(results)],
-        "ports": _ports(learned),
+        "ports": ports,
         "groups": _agreed(learned, groups),
     }
+
+
+def one_line(report: Mapping[str, Any]) -> str:
+    """``50 hosts learned, 1 could not; of 12 ports 5 accelerate, 1 leave, 6 no-gain``."""
+    learned = sum(host["status"] == "learned" for host in report["hosts"])
+    missing = len(report["hosts"]) - learned
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in report["totals"].items())
+    return f"{learned} hosts learned, {missing} could not; of {len(report['ports'])} ports {verdicts}"
 
 
 def _host(name: str, result: Mapping[str, Any]) -> Report:
@@ -50,17 +60,26 @@ def _ports(learned: Mapping[str, Report]) -> list[Report]:
 
 def _port(port: int, entries: Mapping[str, Report]) -> Report:
     by_verdict = {
-        verdict: sorted(name for name, entry in entries.items() if entry["verdict"] == verdict) for verdict in _VERDICTS
+        verdict: sorted(name for name, entry in entries.items() if entry["verdict"] == verdict) for verdict in VERDICTS
     }
     return {
         "port": port,
-        "verdict": next(verdict for verdict in _VERDICTS if by_verdict[verdict]),
+        "verdict": next(verdict for verdict in VERDICTS if by_verdict[verdict]),
         "hosts": {verdict: names for verdict, names in by_verdict.items() if names},
         "reasons": sorted({reason for entry in entries.values() for reason in entry["reasons"]}),
+        "why": {
+            verdict: sorted({entries[name]["why"] for name in names}) for verdict, names in by_verdict.items() if names
+        },
+        "gains": _range([entry["gain"] for entry in entries.values() if entry["gain"]]),
         "programs": list(dict.fromkeys(name for entry in entries.values() for name in entry["programs"])),
         "connections": sum(entry["connections"] for entry in entries.values()),
         "bytes": sum(entry["bytes"] for entry in entries.values()),
     }
+
+
+def _range(gains: Sequence[float]) -> list[Any]:
+    """The least and the greatest; None twice if there is none."""
+    return [min(gains, default=None), max(gains, default=None)]
 
 
 def _agreed(learned: Mapping[str, Report], groups: Mapping[str, Sequence[str]]) -> dict[str, Report]:

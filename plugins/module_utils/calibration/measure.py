@@ -23,7 +23,7 @@ from ..kernel.loader import Loadable
 from .decision import SIZES, Measured, Turn
 from .pair import Pair, Transfer
 
-#: Seconds, beside loading: what does not fit is left out.
+#: Seconds for streams: what does not fit is left out.
 MOST = 3.6
 PREFIX = "sockredir-calibration-"
 _PLAIN, _REDIRECTED = "plain", "redirected"
@@ -133,8 +133,8 @@ def _tell(found: Loadable) -> None:
 
 
 def _compare(pairs: Pairs) -> Measured:
-    until = time.monotonic() + MOST
     requests, many = _requests(pairs, 1, _REQUESTS), _requests(pairs, _MANY, _MANY_REQUESTS)
+    until = time.monotonic() + MOST
     counts = {size: _count(pairs, size) for size in SIZES if time.monotonic() < until}
     streams: Dict[int, List[Turn]] = {size: [] for size in counts}
     redirected = 0

@@ -20,7 +20,7 @@ _POLL_SECONDS = 0.1
 def alone(directory: str, wait_seconds: float, say: Callable[[str], None]) -> Iterator[None]:
     """Hold a lock that goes with the process and leaves nothing: ``flock`` on a directory that is there anyway.
 
-    :param directory: str, where cgroup2 is mounted.
+    :param directory: str, of a cgroup, or where cgroup2 is mounted.
     :param say: told once that another one runs.
     :raises SockredirError: it still runs after so many seconds.
     """

@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 
 
 def of_host(asked: Asked, say: Callable[[str], None]) -> Dict[str, Any]:
-    """The report on this host; one run at a time.
+    """The report on this host; one run at a time, or one for each cgroup.
 
     :param say: told what there is to wait for.
     :raises SockredirError: not root, no such cgroup, the programs cannot be had, or another run goes on for longer.
@@ -44,7 +44,7 @@ def of_host(asked: Asked, say: Callable[[str], None]) -> Dict[str, Any]:
     root = cgroups.resolve("/", known)
     scope = None if asked.cgroup is None else _existing(cgroups.resolve(asked.cgroup, known))
     data = programs.build(asked.source)
-    with alone.alone(root, asked.wait_seconds, say):
+    with alone.alone(scope or root, asked.wait_seconds, say):
         seen = watch.watch(data, asked.seconds, scope)
         silent = connections.silent(seen.living, None if scope is None else groups.by_id(scope))
         found = speeds.of_host(asked.state_dir, asked.redirection) if asked.redirection else speeds.ESTIMATE

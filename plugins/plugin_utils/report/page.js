@@ -5,7 +5,7 @@
   const table = document.getElementById("hosts");
   const find = document.getElementById("find");
   const status = document.getElementById("status");
-  const kernel = document.getElementById("kernel");
+  const chosen = document.querySelector("[data-chooses]");
   const unfold = document.getElementById("unfold");
   const shown = document.getElementById("shown");
   const none = document.getElementById("none");
@@ -18,7 +18,7 @@
     body,
     cells: body.rows[0].cells,
     status: body.dataset.status,
-    kernel: body.rows[0].cells[column("kernel")].textContent,
+    choice: body.rows[0].cells[column(chosen.dataset.chooses)].textContent,
     text: null,
   }));
 
@@ -33,12 +33,12 @@
     for (const host of hosts) {
       const matches =
         (!status.value || host.status === status.value) &&
-        (!kernel.value || host.kernel === kernel.value) &&
+        (!chosen.value || host.choice === chosen.value) &&
         words.every((word) => textOf(host).includes(word));
       host.body.hidden = !matches;
       count += matches;
     }
-    shown.textContent = `${number.format(count)} of ${number.format(hosts.length)} hosts`;
+    shown.textContent = `${number.format(count)} of ${number.format(hosts.length)} ${table.dataset.rows}`;
     none.hidden = count > 0;
     for (const tile of tiles) tile.setAttribute("aria-pressed", String(tile.dataset.status === status.value));
   }
@@ -71,7 +71,7 @@
 
   find.addEventListener("input", filter);
   status.addEventListener("change", filter);
-  kernel.addEventListener("change", filter);
+  chosen.addEventListener("change", filter);
   unfold.addEventListener("click", () => foldAll(unfold.dataset.folded === "false"));
   for (const header of headers) header.firstElementChild.addEventListener("click", () => sort(header));
   for (const tile of tiles) {

@@ -3,22 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The fleet report as one HTML page that needs nothing else and runs nothing but its own script.
 
-The page is whole without the script (all hosts, all details); the script sorts, filters and folds. The content
-security policy lets only that script and that style sheet in, by their digests, and nothing from outside. The template
-(``page.html.j2``) escapes every value by itself.
+The page is whole without the script (all hosts, all details); the script sorts, filters and folds.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, Tuple
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from .build import Report, one_line
+from .document import render
 from .host import STATUSES
 
 #: Rows of a distribution that are drawn; the rest is one row.
@@ -48,46 +41,21 @@ _MISSING_HEADS = ("Missing", "Found", "Needed", "Cure")
 
 def to_page(report: Report) -> str:
     """The report as a complete HTML document (str)."""
-    style, script = _asset("page.css"), _asset("page.js")
-    policy = (
-        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)};"
-        " base-uri 'none'; form-action 'none'"
+    return render(
+        "page.html.j2",
+        report=report,
+        line=one_line(report),
+        statuses=STATUSES,
+        labels=_LABELS,
+        columns=_COLUMNS,
+        most_bars=_BARS,
+        drift_heads=_DRIFT_HEADS,
+        missing_heads=_MISSING_HEADS,
+        stack=_stack(report["totals"]),
+        rollout_facts=_rollout_facts(report["rollout"]) if report["rollout"] else [],
+        distributions=_distributions(report),
+        kernels=sorted({host["kernel"] for host in report["hosts"] if host["kernel"]}),
     )
-    return (
-        _environment()
-        .from_string(_asset("page.html.j2"))
-        .render(
-            report=report,
-            line=one_line(report),
-            policy=policy,
-            style=Markup(style),
-            script=Markup(script),
-            statuses=STATUSES,
-            labels=_LABELS,
-            columns=_COLUMNS,
-            most_bars=_BARS,
-            drift_heads=_DRIFT_HEADS,
-            missing_heads=_MISSING_HEADS,
-            stack=_stack(report["totals"]),
-            rollout_facts=_rollout_facts(report["rollout"]) if report["rollout"] else [],
-            distributions=_distributions(report),
-            kernels=sorted({host["kernel"] for host in report["hosts"] if host["kernel"]}),
-        )
-    )
-
-
-def _environment() -> Environment:
-    made = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    made.filters.update(number="{:,}".format, size=_size, row=lambda entry, *keys: [entry[key] for key in keys])
-    return made
-
-
-def _asset(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-def _digest(source: str) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() + "'"
 
 
 def _stack(totals: Mapping[str, int]) -> List[Dict[str, Any]]:
@@ -121,12 +89,3 @@ def _distributions(report: Report) -> List[Tuple[str, Any]]:
         ("Installed versions", found["version"]),
         ("Modes", found["mode"]),
     ]
-
-
-def _size(count: int) -> str:
-    """Bytes in the largest unit that leaves one digit or more: ``1.2 GiB``."""
-    units: List[str] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    size, unit = float(count), 0
-    while size >= 1024 and unit < len(units) - 1:
-        size, unit = size / 1024, unit + 1
-    return f"{count:,} B" if unit == 0 else f"{size:,.1f} {units[unit]}"

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # SPDX-FileCopyrightText: sockredir contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ./run audit: --query EXPRESSION asks the report; every other option goes to ansible-playbook.
+# ./run advise and audit: --query EXPRESSION asks the report; every other option goes to ansible-playbook.
 need_controller
 
 count=$#
@@ -26,4 +26,4 @@ while [ "$count" -gt 0 ]; do
 	*) set -- "$@" "$option" ;;
 	esac
 done
-playbook audit "$@"
+playbook "$command" "$@"
