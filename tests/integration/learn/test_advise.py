@@ -41,8 +41,9 @@ def talking(cgroup):
             process.stdin.close()
 
 
-def advise(host, where, *options):
+def advise(host, where, *options, measure=False):
     variables = {
+        "sockredir_learn_measure": measure,
         "sockredir_hosts": "localhost",
         "sockredir_learn_seconds": 2,
         "sockredir_learn_cgroup": str(host.cgroup),
@@ -54,7 +55,8 @@ def advise(host, where, *options):
 def test_advice(host, tmp_path):
     with talking(host.cgroup) as good:
         played = advise(host, tmp_path).ok()
-    assert set(played.changed) == {"Write the report", "Write the variables of each group whose hosts agree"}
+    written = {"Write the report", "Write the page", "Write the variables of each group whose hosts agree"}
+    assert set(played.changed) == written
     report = json.loads((tmp_path / "sockredir-advice.json").read_text())
     assert [(each["name"], each["status"]) for each in report["hosts"]] == [("localhost", "learned")]
     (entry,) = report["ports"]
@@ -64,10 +66,12 @@ def test_advice(host, tmp_path):
     assert str(good) in played.output
 
 
-def test_it_does_the_same_in_check_mode(host, tmp_path):
+def test_it_does_the_same_in_check_mode_and_measures_what_there_is_to_gain(host, tmp_path):
     with talking(host.cgroup) as good:
-        advise(host, tmp_path, "--check").ok()
-    assert [entry["port"] for entry in json.loads((tmp_path / "sockredir-advice.json").read_text())["ports"]] == [good]
+        advise(host, tmp_path, "--check", measure=True).ok()
+    report = json.loads((tmp_path / "sockredir-advice.json").read_text())
+    assert [entry["port"] for entry in report["ports"]] == [good]
+    assert [each["speeds"]["source"] for each in report["hosts"]] == ["measured"]
 
 
 def test_a_host_that_cannot_learn_is_in_the_report_and_fails_the_run(host, tmp_path):
