@@ -26,4 +26,4 @@ while [ "$count" -gt 0 ]; do
 	*) set -- "$@" "$option" ;;
 	esac
 done
-playbook "$command" "$@"
+playbook "${command:?}" "$@"
