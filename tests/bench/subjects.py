@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional
 
 from support import datapath
-from support.host import cgroup2_mount, remove_cgroup
+from support.host import cgroup2_mount, in_cgroup, mounted_bpffs, remove_cgroup
 
 from .names import OBSERVE, OURS, PLAIN, SUBJECTS
 
@@ -46,7 +46,7 @@ class Subject(NamedTuple):
             command = ["ip", "netns", "exec", self.netns, *command]
         if self.cpu is not None:
             command = ["taskset", "--cpu-list", str(self.cpu), *command]
-        return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self.cgroup), *command]
+        return in_cgroup(self.cgroup, command)
 
     def run(self, command: List[str], timeout: float) -> str:
         """Run a client and return what it printed."""
@@ -102,10 +102,7 @@ def subjects(
     directory.chmod(0o711)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory)
-        bpffs = directory / "bpf"
-        bpffs.mkdir()
-        subprocess.run(["mount", "-t", "bpf", "bpf", str(bpffs)], check=True)
-        stack.callback(subprocess.run, ["umount", "--lazy", str(bpffs)], check=True)
+        bpffs = stack.enter_context(mounted_bpffs(directory / "bpf"))
         made = {}
         for name in names:
             own = directory / name.replace(" ", "-")

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Iterator
 
+from .host import in_cgroup
+
 _CHILD = """
 import json, socket, struct, sys
 listener = socket.create_server(("127.0.0.1", 0))
@@ -83,9 +85,8 @@ class Connection:
 @contextlib.contextmanager
 def connection(cgroup: Path) -> Iterator[Connection]:
     """Connect in this cgroup; the connection ends with the block."""
-    start = f'echo $$ > {cgroup}/cgroup.procs; exec "$@"'
     process = subprocess.Popen(
-        ["sh", "-c", start, "sh", sys.executable, "-c", _CHILD],
+        in_cgroup(cgroup, [sys.executable, "-c", _CHILD]),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

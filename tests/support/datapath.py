@@ -16,6 +16,8 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import comp
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, live, settings_value
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, loader
 
+from .host import enter
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "bpf" / "sockredir.bpf.c"
 #: What is attached to the map of sockets, as far as an object has it.
@@ -52,7 +54,7 @@ class Redirection:
 
     def join(self, pid: int = 0) -> None:
         """Move a process (this one) into the cgroup."""
-        (self.cgroup / "cgroup.procs").write_text(str(pid))
+        enter(self.cgroup, pid)
 
     def set(self, **settings) -> None:
         """Write settings; what is not named has its default. ``mode`` by name."""

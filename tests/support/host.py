@@ -12,7 +12,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, List, Sequence
 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 
@@ -39,21 +39,54 @@ class Corner:
         return self.bpffs / "sockredir"
 
 
+def enter(cgroup: Path, pid: int = 0) -> None:
+    """Move a process (this one) into a cgroup."""
+    (cgroup / "cgroup.procs").write_text(str(pid))
+
+
+def cgroup_now() -> Path:
+    """The cgroup that this process is in."""
+    line = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    return cgroup2_mount() / line[3:].lstrip("/")
+
+
+@contextlib.contextmanager
+def inside(cgroup: Path) -> Iterator[None]:
+    """This process is in a cgroup meanwhile. A socket belongs to the cgroup that its process was in when it made it."""
+    home = cgroup_now()
+    enter(cgroup)
+    try:
+        yield
+    finally:
+        enter(home)
+
+
+def in_cgroup(cgroup: Path, command: Sequence[str]) -> List[str]:
+    """The command line that runs it in a cgroup, under the process id that it is started with."""
+    return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(cgroup), *command]
+
+
+@contextlib.contextmanager
+def mounted_bpffs(point: Path) -> Iterator[Path]:
+    """A bpffs on a directory made for it; whatever is pinned there goes with it."""
+    point.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(point)], check=True)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
 @contextlib.contextmanager
 def corner(directory: Path) -> Iterator[Corner]:
     """Make a corner under ``directory`` and take all of it away afterwards."""
     cgroup = cgroup2_mount() / f"sockredir-test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    bpffs = directory / "bpf"
-    bpffs.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(bpffs)], check=True)
-    try:
+    with mounted_bpffs(directory / "bpf") as bpffs:
         cgroup.mkdir()
         try:
             yield Corner(cgroup, bpffs, directory / "state")
         finally:
             remove_cgroup(cgroup)
-    finally:
-        subprocess.run(["umount", "--lazy", str(bpffs)], check=True)
 
 
 def wait_until_detached(cgroup: Path) -> None:

@@ -14,13 +14,13 @@ import socket
 import struct
 import threading
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
+from typing import ContextManager, Dict, Iterator, List, Optional
 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept, intercept_live
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import hooks, libbpf, loader
 
 from .datapath import ROOT, compiled
-from .host import cgroup2_mount
+from .host import cgroup2_mount, inside
 
 SOURCE = ROOT / "bpf" / "intercept.bpf.c"
 #: Nothing of this machine: what documentation uses. A connection that is not intercepted does not get there.
@@ -120,20 +120,12 @@ class Interception:
         self.pin_dir = pin_dir
         self.apps, self.proxy = cgroup / "apps", cgroup / "proxy"
 
-    @contextlib.contextmanager
-    def inside(self, cgroup: Path):
-        """This process moves there and back out."""
-        (cgroup / "cgroup.procs").write_text("0")
-        try:
-            yield
-        finally:
-            (cgroup2_mount() / "cgroup.procs").write_text("0")
+    def as_app(self) -> ContextManager[None]:
+        """This process is one of those that are intercepted meanwhile."""
+        return inside(self.apps)
 
-    def as_app(self):
-        return self.inside(self.apps)
-
-    def as_proxy(self):
-        return self.inside(self.proxy)
+    def as_proxy(self) -> ContextManager[None]:
+        return inside(self.proxy)
 
     def rule(self, *to, **values) -> intercept.Rule:
         """A rule from ``apps`` to addresses with ports; a port alone is that of 127.0.0.1 and ::1."""

@@ -23,6 +23,10 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from support.collection import map_collection
+
+map_collection()
+
 from support.fleet import Fleet, local_fleet
 
 PING = str(Path(__file__).with_name("ping.yml"))

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from dataclasses import dataclass
 from typing import Any, Dict, List
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.model import Attached
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
-from support.host import Corner
+from support.harness import Harness
 from support.module import run_module
 
 HOOKS = {"cgroup": hooks.SOCK_OPS, "map": hooks.SK_MSG, "receive": hooks.SK_SKB}
@@ -23,13 +22,10 @@ HOOKS = {"cgroup": hooks.SOCK_OPS, "map": hooks.SK_MSG, "receive": hooks.SK_SKB}
 RETURN_ONE = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 
 
-@dataclass
-class Bench:
+class Bench(Harness):
     """A corner with programs, and the module run on it."""
 
-    corner: Corner
-    held: contextlib.ExitStack
-    return_one: bytes = RETURN_ONE
+    return_one = RETURN_ONE
 
     @property
     def cgroup(self) -> str:
@@ -37,11 +33,11 @@ class Bench:
 
     def path(self, name: str) -> str:
         self.corner.pin_dir.mkdir(exist_ok=True)
-        return str(self.corner.pin_dir / name)
+        return super().path(name)
 
     def program(self, kind: str, name: str = "", pin: bool = True) -> int:
         """Load a program for a place of HOOKS, replace its pin in one step; its id. It lives as long as the test."""
-        program = self.held.enter_context(self.load(kind, name or kind))
+        program = self.keep(self.load(kind, name or kind))
         if pin:
             temporary = self.path((name or kind) + "_new")
             libbpf.pin(program, temporary)
@@ -103,5 +99,5 @@ class Bench:
 
 @pytest.fixture
 def bench(host):
-    with contextlib.ExitStack() as held:
-        yield Bench(host, held)
+    with contextlib.closing(Bench(host)) as own:
+        yield own

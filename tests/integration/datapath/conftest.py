@@ -10,31 +10,16 @@ import socket
 
 import pytest
 from support import datapath
-from support.host import cgroup2_mount
+from support.harness import Harness
+from support.host import Corner
 
 
-class Lab:
-    """The programs on a cgroup of the test's own, and sockets made in it.
+class Lab(Harness):
+    """The programs on a cgroup of the test's own, and sockets made in it."""
 
-    A socket belongs to the cgroup in which its process was when it made it, so the test moves in to make one.
-    """
-
-    def __init__(self, redirection: datapath.Redirection) -> None:
+    def __init__(self, corner: Corner, redirection: datapath.Redirection) -> None:
+        super().__init__(corner)
         self.redirection = redirection
-        self._stack = contextlib.ExitStack()
-
-    @contextlib.contextmanager
-    def inside(self):
-        self.redirection.join()
-        try:
-            yield
-        finally:
-            (cgroup2_mount() / "cgroup.procs").write_text("0")
-
-    def keep(self, sock: socket.socket) -> socket.socket:
-        """Closed when the test ends; a test that hangs fails instead."""
-        sock.settimeout(20)
-        return self._stack.enter_context(sock)
 
     def listener(self, address: str = "127.0.0.1", **options) -> socket.socket:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -59,15 +44,12 @@ class Lab:
         client = self.connect(listener, address)
         return client, self.keep(listener.accept()[0])
 
-    def close(self) -> None:
-        self._stack.close()
-
 
 @contextlib.contextmanager
 def open_lab(host, **options):
     with datapath.redirection(host.cgroup, host.pin_dir, host.state_dir, **options) as redirection:
         redirection.set()
-        lab = Lab(redirection)
+        lab = Lab(host, redirection)
         try:
             yield lab
         finally:

@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from typing import Any, Dict
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live, settings_value
 from support.collection import ROOT
-from support.host import Corner
-from support.module import run_module
+from support.harness import Harness
+from support.host import in_cgroup
 
 _TALKER = """
 import socket, sys
@@ -38,16 +36,12 @@ sys.stdin.read()
 """
 
 
-@dataclass
-class Enabled:
+class Enabled(Harness):
     """A corner with the pair in it."""
-
-    corner: Corner
 
     def info(self, *gather: str, **options: Any) -> Dict[str, Any]:
         given = {"gather": list(gather), "state_dir": str(self.corner.state_dir), **options}
-        result = run_module("sockmap_info", given)
-        assert not result["failed"], result
+        result = self.must("sockmap_info", **given)
         assert result["changed"] is False
         return result
 
@@ -58,11 +52,10 @@ class Enabled:
         Gives its pid, and the ports of client and server.
         """
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", _TALKER, address],
+            in_cgroup(self.corner.cgroup, [*prefix, sys.executable, "-c", _TALKER, address]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=self._enter,
         )
         try:
             line = process.stdout.readline()
@@ -73,22 +66,13 @@ class Enabled:
             assert process.wait(timeout=30) == 0
             process.stdout.close()
 
-    def _enter(self) -> None:
-        with open(self.corner.cgroup / "cgroup.procs", "w") as procs:
-            procs.write(str(os.getpid()))
-
-
-def _run(module: str, **options: Any) -> Dict[str, Any]:
-    result = run_module(module, options)
-    assert not result["failed"], result
-    return result
-
 
 @pytest.fixture
 def enabled(host) -> Enabled:
-    pins, state = str(host.pin_dir), str(host.state_dir)
-    _run("bpffs_pin", path=pins, state="directory")
-    _run(
+    own = Enabled(host)
+    pins, state = own.places["pin_dir"], own.places["state_dir"]
+    own.must("bpffs_pin", path=pins, state="directory")
+    own.must(
         "sockmap_program",
         name="sockredir",
         src=str(ROOT / "bpf/sockredir.bpf.c"),
@@ -98,9 +82,9 @@ def enabled(host) -> Enabled:
     )
     live.write_settings(pins, state, settings_value.Settings(budget=64 << 20))
     for name, needs in (("receive", {"needs": "one_queue"}), ("verdict", {})):
-        _run("sockmap_attach", program=f"{pins}/{name}", map=f"{pins}/peers", state_dir=state, **needs)
-    _run("sockmap_attach", program=f"{pins}/sockops", cgroup=str(host.cgroup), state_dir=state)
-    return Enabled(host)
+        own.must("sockmap_attach", program=f"{pins}/{name}", map=f"{pins}/peers", state_dir=state, **needs)
+    own.must("sockmap_attach", program=f"{pins}/sockops", cgroup=str(host.cgroup), state_dir=state)
+    return own
 
 
 @pytest.fixture

@@ -9,21 +9,17 @@ import contextlib
 import socket
 
 import pytest
+from support.harness import Harness
+from support.host import Corner
 from support.interception import Namer, interception
 
 
-class Lab:
+class Lab(Harness):
     """:param icept: :class:`support.interception.Interception`."""
 
-    def __init__(self, icept) -> None:
+    def __init__(self, corner: Corner, icept) -> None:
+        super().__init__(corner)
         self.icept = icept
-        self._stack = contextlib.ExitStack()
-
-    def keep(self, thing):
-        """Closed when the test ends."""
-        if isinstance(thing, socket.socket):
-            thing.settimeout(20)
-        return self._stack.enter_context(thing)
 
     def namer(self, address: str = "127.0.0.1", port: int = 0, reads: int = 0) -> Namer:
         with self.icept.as_proxy():
@@ -41,14 +37,11 @@ class Lab:
             client.connect((address, port))
         return client
 
-    def close(self) -> None:
-        self._stack.close()
-
 
 @contextlib.contextmanager
 def open_lab(host, **entries):
     with interception(host.cgroup, host.pin_dir, **entries) as icept:
-        own = Lab(icept)
+        own = Lab(host, icept)
         try:
             yield own
         finally:

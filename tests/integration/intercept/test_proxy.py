@@ -9,9 +9,11 @@ import errno
 import multiprocessing
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.intercept import End
+from support.host import enter, inside
 from support.interception import FAR4, original_dst, told
 
 MOST_HOPS = 50
@@ -20,7 +22,7 @@ MOST_HOPS = 50
 def refusal(lab, cgroup, address: str, port: int) -> int:
     """errno of a connection from a cgroup; 0 where it stands."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with lab.icept.inside(cgroup):
+    with inside(cgroup):
         return lab.keep(socket.socket(family)).connect_ex((address, port))
 
 
@@ -62,10 +64,9 @@ def test_the_proxy_itself_is_not_intercepted(lab):
     assert told(lab.connect("127.0.0.77", port))[0] == f"127.0.0.77 {port}"
 
 
-def forward(listener: socket.socket, cgroup: str, outcome) -> None:
+def forward(listener: socket.socket, cgroup: Path, outcome) -> None:
     """A proxy that goes where its client wanted to go, or else where the client went: until it is refused."""
-    with open(os.path.join(cgroup, "cgroup.procs"), "w", encoding="ascii") as procs:
-        procs.write("0")
+    enter(cgroup)
     kept = []
     while len(kept) < MOST_HOPS:
         accepted = listener.accept()[0]
@@ -90,7 +91,7 @@ def test_a_loop_ends_at_once(lab, way):
     cidrs = ("127.0.0.0/8",) if way == "intercepted" else ()
     lab.icept.write(lab.icept.rule(port, cidrs=cidrs))
     mine, theirs = multiprocessing.Pipe()
-    child = multiprocessing.get_context("fork").Process(target=forward, args=(listener, str(lab.icept.proxy), theirs))
+    child = multiprocessing.get_context("fork").Process(target=forward, args=(listener, lab.icept.proxy, theirs))
     child.start()
     try:
         lab.connect("127.0.0.9", port)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import yaml
+from support.host import in_cgroup
 from support.playbook import play
 
 #: Talks until its standard input ends.
@@ -32,8 +33,7 @@ while not select.select([sys.stdin], [], [], 0.01)[0]:
 @contextlib.contextmanager
 def talking(cgroup):
     """A process in the cgroup that talks meanwhile; the server's port."""
-    join = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
-    command = ["sh", "-c", join, str(cgroup), sys.executable, "-c", _TALKER]
+    command = in_cgroup(cgroup, [sys.executable, "-c", _TALKER])
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield int(process.stdout.readline())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf
-from support.host import cgroup2_mount, corner
+from support.host import cgroup2_mount, corner, in_cgroup
 from support.learning import ATTACHED, SOURCE, Learn, by_port, learning, tool
 
 BEHAVE = Path(__file__).parent / "behave.py"
@@ -30,7 +30,6 @@ while not select.select([sys.stdin], [], [], 0)[0]:
     server.sendall(b"answer")
     client.recv(100)
 """
-JOIN = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 
 VERDICTS = {
     "ordinary": ("accelerate", []),
@@ -55,7 +54,7 @@ VERDICTS = {
 
 def behaving(cgroup):
     """The process, when it has done all; its ports by the names of the ways."""
-    command = ["sh", "-c", JOIN, str(cgroup), sys.executable, str(BEHAVE)]
+    command = in_cgroup(cgroup, [sys.executable, str(BEHAVE)])
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     ports = {}
     for line in process.stdout:
@@ -108,7 +107,7 @@ def test_counts_are_exact(learned):
 
 
 def test_the_gain_is_measured_on_this_host(host, redirection_beside):
-    talker = subprocess.Popen(["sh", "-c", JOIN, str(host.cgroup), sys.executable, "-c", TALKER], stdin=subprocess.PIPE)
+    talker = subprocess.Popen(in_cgroup(host.cgroup, [sys.executable, "-c", TALKER]), stdin=subprocess.PIPE)
     try:
         with learning("--cgroup", str(host.cgroup), "--source", redirection_beside, "--seconds", "1", "--json") as run:
             out, err = run.process.communicate(timeout=120)

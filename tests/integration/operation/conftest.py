@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
@@ -27,6 +26,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program im
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.snapshot import Snapshot
 from ansible_collections.ebpf.sockredir.plugins.modules import sockredir_host
 from support.collection import ROOT
+from support.harness import Harness
 from support.host import Corner
 from support.module import run_module
 
@@ -36,14 +36,14 @@ NEEDS = {"receive": {"needs": "one_queue"}}
 VERSIONS = {"v1": "", "v2": "V2", "v3": "V3", "v0": "V0"}
 
 
-@dataclass
-class Whole:
+class Whole(Harness):
     """Runs the modules as the role does, on a corner of the host."""
 
-    corner: Corner
-    directory: Path
-    objects_of: Dict[str, Path]
-    options: Dict[str, Any] = field(default_factory=dict)
+    def __init__(self, corner: Corner, directory: Path, objects_of: Dict[str, Path]) -> None:
+        super().__init__(corner)
+        self.directory = directory
+        self.objects_of = objects_of
+        self.options: Dict[str, Any] = {}
 
     @property
     def prefix(self) -> Path:
@@ -52,10 +52,6 @@ class Whole:
     @property
     def unit_dir(self) -> Path:
         return self.directory / "units"
-
-    @property
-    def places(self) -> Dict[str, str]:
-        return {"pin_dir": str(self.corner.pin_dir), "state_dir": str(self.corner.state_dir)}
 
     @property
     def host_places(self) -> Dict[str, str]:
@@ -90,11 +86,7 @@ class Whole:
 
     def enable(self, version: str = "v1", check: bool = False, method: str = "auto", **options: Any) -> List[Dict]:
         """Run the role's tasks; every one has to succeed."""
-        results = []
-        for name, arguments in self.tasks(version, method, **options):
-            results.append(run_module(name, arguments, check=check))
-            assert not results[-1]["failed"], (name, results[-1])
-        return results
+        return [self.must(module, check, **given) for module, given in self.tasks(version, method, **options)]
 
     def host(self, check: bool = False, **options: Any) -> Dict[str, Any]:
         """Run sockredir_host alone."""

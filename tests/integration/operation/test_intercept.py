@@ -18,7 +18,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
-from support.host import cgroup2_mount
+from support.host import inside
 from support.interception import FAR4, SOURCE, Namer, told
 from support.module import run_module
 
@@ -48,16 +48,19 @@ class Intercepting:
     def held(self):
         return intercept_live.read_rules(self.whole.places["pin_dir"])
 
-    def inside(self, cgroup, make):
-        (cgroup / "cgroup.procs").write_text("0")
-        try:
-            return make()
-        finally:
-            (cgroup2_mount() / "cgroup.procs").write_text("0")
+    def connect(self) -> socket.socket:
+        """A connection of an application."""
+        with inside(self.apps):
+            return socket.create_connection((FAR4, 80), timeout=20)
+
+    def namer(self, port: int = 0) -> Namer:
+        """The proxy."""
+        with inside(self.proxy):
+            return Namer(port=port)
 
     def asked(self) -> str:
         """What the proxy is told of a connection of an application."""
-        with self.inside(self.apps, lambda: socket.create_connection((FAR4, 80), timeout=20)) as client:
+        with self.connect() as client:
             return told(client)[0]
 
 
@@ -71,7 +74,7 @@ def intercepting(whole):
 
 @pytest.fixture
 def proxy(intercepting):
-    with intercepting.inside(intercepting.proxy, Namer) as own:
+    with intercepting.namer() as own:
         yield own
 
 
@@ -174,7 +177,7 @@ def test_all_of_it_comes_back_after_a_reboot(intercepting, proxy):
         os.rmdir(group)
     assert whole.ctl("restore").returncode == 0
     assert whole.kinds() == []
-    with intercepting.inside(intercepting.proxy, lambda: Namer(port=port)):
+    with intercepting.namer(port):
         assert intercepting.asked() == f"{FAR4} 80"
 
 
@@ -190,7 +193,7 @@ def test_rollback_and_an_upgrade_of_the_programs(intercepting, proxy, tmp_path):
     shutil.copytree(SOURCE.parent, source)
     with open(source / SOURCE.name, "a", encoding="utf-8") as stream:
         stream.write('\nconst char newer[] SEC("license_newer") = "newer";\n')
-    with intercepting.inside(intercepting.apps, lambda: socket.create_connection((FAR4, 80), timeout=20)) as live:
+    with intercepting.connect() as live:
         intercepting.load(source / SOURCE.name)
         assert told(live)[0] == f"{FAR4} 80"
         assert live.getpeername() == (FAR4, 80)
@@ -201,7 +204,7 @@ def test_rollback_and_an_upgrade_of_the_programs(intercepting, proxy, tmp_path):
 def test_disable_takes_all_of_it_away(intercepting, proxy):
     whole = intercepting.whole
     intercepting.write(intercepting.rule(proxy.port))
-    with intercepting.inside(intercepting.apps, lambda: socket.create_connection((FAR4, 80), timeout=20)) as live:
+    with intercepting.connect() as live:
         whole.disable_here()
         assert told(live)[0] == f"{FAR4} 80"
     assert whole.listing() == []

@@ -11,24 +11,25 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf
+from support.harness import Harness
+from support.host import Corner
 from support.module import run_module
 
 SOURCES = Path(__file__).resolve().parent / "c"
 
 
-class Pair:
+class Pair(Harness):
     """A copy of the test's program pair, and the module run on it."""
 
-    def __init__(self, host, directory: Path) -> None:
-        self.host = host
+    def __init__(self, corner: Corner, directory: Path) -> None:
+        super().__init__(corner)
         shutil.copytree(SOURCES, directory)
         self.src = directory / "pair.bpf.c"
         self.options = {
             "name": "pair",
             "src": str(self.src),
-            "pin_dir": str(host.pin_dir),
-            "state_dir": str(host.state_dir),
+            **self.places,
         }
 
     def run(self, check=False, prefix=(), env=None, **options):
@@ -42,16 +43,9 @@ class Pair:
         assert old in text
         self.src.write_text(text.replace(old, new))
 
-    def pins(self):
-        """Name -> kind and id of all that is pinned."""
-        if not self.host.pin_dir.is_dir():
-            return {}
-        found = {name: objects.at(str(self.host.pin_dir / name)) for name in sorted(os.listdir(self.host.pin_dir))}
-        return {name: (pin.kind, pin.id) for name, pin in found.items()}
-
     def state(self):
         """All files in the state directory but the lock, with their content."""
-        root = self.host.state_dir
+        root = self.corner.state_dir
         if not root.is_dir():
             return {}
         paths = [path for path in sorted(root.rglob("*")) if path.name != "lock"]
@@ -68,10 +62,10 @@ class Pair:
     def attached(self):
         """The programs attached, in the plainest way, for the length of the block."""
         with contextlib.ExitStack() as stack:
-            sockops = stack.enter_context(libbpf.get(str(self.host.pin_dir / "sockops")))
-            verdict = stack.enter_context(libbpf.get(str(self.host.pin_dir / "verdict")))
-            peers = stack.enter_context(libbpf.get(str(self.host.pin_dir / "peers")))
-            cgroup = stack.enter_context(libbpf.Fd(os.open(self.host.cgroup, os.O_RDONLY)))
+            sockops = stack.enter_context(libbpf.get(str(self.corner.pin_dir / "sockops")))
+            verdict = stack.enter_context(libbpf.get(str(self.corner.pin_dir / "verdict")))
+            peers = stack.enter_context(libbpf.get(str(self.corner.pin_dir / "peers")))
+            cgroup = stack.enter_context(libbpf.Fd(os.open(self.corner.cgroup, os.O_RDONLY)))
             libbpf.attach(verdict, peers, libbpf.ATTACH_SK_MSG_VERDICT)
             stack.callback(libbpf.detach, verdict, peers, libbpf.ATTACH_SK_MSG_VERDICT)
             libbpf.attach(sockops, cgroup, libbpf.ATTACH_CGROUP_SOCK_OPS, libbpf.F_ALLOW_MULTI)

@@ -248,15 +248,17 @@ def foreign(path):
 
 @pytest.mark.parametrize("name", ["verdict", "peers"])
 def test_our_pin_is_taken_by_a_foreign_program(pair, name):
-    pair.host.pin_dir.mkdir(mode=0o700)
-    number = foreign(str(pair.host.pin_dir / name))
+    pair.corner.pin_dir.mkdir(mode=0o700)
+    number = foreign(str(pair.corner.pin_dir / name))
     msg = refused(pair)["msg"]
-    assert msg.startswith(f"{pair.host.pin_dir}/{name} is taken by a foreign program intruder (id {number}); remove it")
+    assert msg.startswith(
+        f"{pair.corner.pin_dir}/{name} is taken by a foreign program intruder (id {number}); remove it"
+    )
 
 
 def test_our_pin_is_a_directory(pair):
-    (pair.host.pin_dir / "verdict").mkdir(parents=True)
-    assert f"{pair.host.pin_dir}/verdict is taken by a foreign directory" in refused(pair)["msg"]
+    (pair.corner.pin_dir / "verdict").mkdir(parents=True)
+    assert f"{pair.corner.pin_dir}/verdict is taken by a foreign directory" in refused(pair)["msg"]
 
 
 def test_two_objects_with_a_program_of_the_same_name(loaded):

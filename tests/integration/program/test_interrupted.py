@@ -23,7 +23,9 @@ BOTH = pytest.mark.parametrize("options", [{}, UPGRADE], ids=["first", "upgrade"
 
 
 def make_request(pair, options):
-    return program_source.Request("pair", str(pair.host.pin_dir), str(pair.host.state_dir), str(pair.src), **options)
+    return program_source.Request(
+        "pair", str(pair.corner.pin_dir), str(pair.corner.state_dir), str(pair.src), **options
+    )
 
 
 def contents(state):
@@ -105,5 +107,5 @@ def test_killed_at_any_step_the_next_run_converges(pair, options):
             assert pair.pins()["peers"] == old["peers"]
             program.present(make_request(pair, {"recreate": True}))
         else:
-            program.absent("pair", str(pair.host.pin_dir), str(pair.host.state_dir))
+            program.absent("pair", str(pair.corner.pin_dir), str(pair.corner.state_dir))
             assert pair.pins() == {}

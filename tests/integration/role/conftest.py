@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
+from support.harness import Harness
 from support.host import Corner, cgroup2_mount, corner, remove_cgroup
 from support.netns import netns as make_netns
 from support.playbook import Played, play
 
 
-class Site:
-    """A host as the role sees it, made of a :class:`Corner`."""
+class Site(Harness):
+    """A host as the role sees it."""
 
     def __init__(self, own: Corner, directory: Path) -> None:
-        self.corner = own
+        super().__init__(own)
         self.directory = directory
         self.cgroup = cgroup2_mount() / f"{own.cgroup.name}.slice"
         # Every host has these.

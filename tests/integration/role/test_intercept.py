@@ -10,7 +10,7 @@ import socket
 
 import pytest
 from support.collection import ROOT
-from support.host import cgroup2_mount
+from support.host import cgroup2_mount, inside
 from support.interception import FAR4, Namer, told
 from support.playbook import play
 
@@ -32,11 +32,8 @@ def variables(host):
 
 
 def moved(cgroup: str, make):
-    (cgroup2_mount() / cgroup / "cgroup.procs").write_text("0")
-    try:
+    with inside(cgroup2_mount() / cgroup):
         return make()
-    finally:
-        (cgroup2_mount() / "cgroup.procs").write_text("0")
 
 
 def test_the_playbook_of_the_guide(host, variables):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
 
 from support import datapath
-from support.host import Corner, cgroup2_mount, corner
+from support.host import Corner, corner, in_cgroup, inside
 from support.netns import Netns, netns
 
 _CLONE_NEWNET = 0x40000000
@@ -70,8 +70,7 @@ class Place:
 
     def command(self, argv: List[str]) -> List[str]:
         """The command line that runs it in here, under the process id that it is started with."""
-        join = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
-        return ["sh", "-c", join, str(self._cgroup), *self._net.prefix, *argv]
+        return in_cgroup(self._cgroup, [*self._net.prefix, *argv])
 
     def run(self, argv: List[str], give: bytes = b"", wait: float = 60, env: Optional[Dict[str, str]] = None) -> Done:
         """Run a program to its end. subprocess.TimeoutExpired where it hangs: it is killed then."""
@@ -122,13 +121,8 @@ class Place:
 
     def connect(self, port: int, wait: float = 60) -> socket.socket:
         """A socket of the test itself as if a program in here had made it; time-out of each call set."""
-        with self._lock:
-            home = _cgroup_now()
-            Path(self._cgroup, "cgroup.procs").write_text("0")
-            try:
-                return self._in_namespace(lambda: socket.create_connection(("127.0.0.1", port), wait * self.patience))
-            finally:
-                Path(home, "cgroup.procs").write_text("0")
+        with self._lock, inside(self._cgroup):
+            return self._in_namespace(lambda: socket.create_connection(("127.0.0.1", port), wait * self.patience))
 
     def _answers(self, port: int) -> bool:
         # From outside of the cgroup, so that the connection is not counted.
@@ -163,12 +157,6 @@ class Place:
         for pid in Path(self._cgroup, "cgroup.procs").read_text().split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
-
-
-def _cgroup_now() -> Path:
-    """Directory of the cgroup2 that this process is in."""
-    line = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    return cgroup2_mount() / line[3:].lstrip("/")
 
 
 def _end(process: subprocess.Popen, number: int, wait: float) -> None:
