@@ -62,7 +62,7 @@ class Turns(threading.Thread):
         self.made = 0
         self._redirection, self._way, self._after = redirection, way, after
         self._over = threading.Event()
-        self._shown = 0
+        self._began = self._shown = 0
         self._failed: Optional[BaseException] = None
 
     def run(self) -> None:
@@ -72,9 +72,8 @@ class Turns(threading.Thread):
             self._failed = error
 
     def _make(self) -> None:
-        more = self._after
+        goal = self._began + self._after
         for settings in self._way.turns:
-            goal = _signs(self._redirection) + more
             while _signs(self._redirection) < goal:
                 if self._over.wait(0.001):
                     return
@@ -82,9 +81,16 @@ class Turns(threading.Thread):
             self.made += 1
             if self.made == 1:
                 self._shown = _signs(self._redirection)
-            more = 1
+            goal = _signs(self._redirection) + 1
+
+    def account(self) -> str:
+        """How far the work was at the first change, and in all."""
+        shown = f"the first after {self._shown - self._began}" if self._shown else "none"
+        total = _signs(self._redirection) - self._began
+        return f"{self.made} changes, {shown} of {total} messages and connections"
 
     def __enter__(self) -> Turns:
+        self._began = _signs(self._redirection)  # before the work, however late the thread gets to run
         self.start()
         return self
 
