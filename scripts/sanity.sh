@@ -14,14 +14,18 @@ tracked_files() {
 	fi
 }
 
+# Those that were not removed from the working tree.
+existing_files() {
+	# shellcheck disable=SC2016 # the inner shell expands it
+	tracked_files | (cd "$ROOT" && xargs -0 sh -c 'for file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done' sh)
+}
+
 copy_collection() {
 	rm -rf "$SANITY_COPY"
 	mkdir -p "$SANITY_COPY"
 	# A repository of its own, or else ansible-test would ask the one around it, which ignores .cache.
 	! have git || git init -q "$SANITY_COPY"
-	# shellcheck disable=SC2016 # the inner shell expands it
-	tracked_files | (cd "$ROOT" && xargs -0 sh -c 'for file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done' sh) |
-		tar -C "$ROOT" --null -T - -cf - | tar -C "$SANITY_COPY" -xf -
+	existing_files | tar -C "$ROOT" --null -T - -cf - | tar -C "$SANITY_COPY" -xf -
 }
 
 # ansible-test drops pip's environment and fetches a script to install pip 24.2. A home of its own gives it

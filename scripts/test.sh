@@ -5,6 +5,7 @@
 
 . "$ROOT/scripts/pythons.sh"
 . "$ROOT/scripts/sanity.sh"
+. "$ROOT/scripts/archive.sh"
 . "$ROOT/scripts/lint.sh"
 . "$ROOT/scripts/machines.sh"
 
