@@ -62,7 +62,7 @@ enum sockredir_reason {
 	SOCKREDIR_SOCKET_LEFT, /* left the map alive: plain TCP from then on */
 	SOCKREDIR_SKIP_REMOTE, /* not both ends local */
 	SOCKREDIR_SKIP_POLICY, /* server port excluded or not included */
-	SOCKREDIR_SKIP_MODE,   /* mode drain, or settings missing, changing or nonsense */
+	SOCKREDIR_SKIP_MODE,   /* mode drain, or settings missing, changing or invalid */
 	SOCKREDIR_SKIP_KIND,   /* bound to a device, MPTCP, another protocol on top, used again */
 	SOCKREDIR_SKIP_ALONE,  /* accepted from a client that is not in the map */
 	SOCKREDIR_SKIP_FULL,   /* `flows` or `peers` is full */
@@ -73,7 +73,7 @@ enum sockredir_reason {
 	SOCKREDIR_FLOW_CLOSED,
 
 	/* Housekeeping. */
-	SOCKREDIR_RECOUNTED,  /* the budget was counted anew; bytes: found to be free */
+	SOCKREDIR_RECOUNTED,  /* the budget was recounted; bytes: found to be free */
 	SOCKREDIR_EVENT_LOST, /* trace event without room in the ring */
 	SOCKREDIR_STALE_FLOW, /* record of sockets that went while no program was attached */
 
@@ -84,7 +84,7 @@ enum sockredir_reason {
 	SOCKREDIR_CUT,	    /* segment whose beginning had come before */
 	SOCKREDIR_OBSERVED, /* socket not in the map: mode observe, counted when it ends */
 
-	SOCKREDIR_SKIP_VAIN, /* socket not in the map: connections to this port gain nothing by it */
+	SOCKREDIR_SKIP_VAIN, /* socket not in the map: connections to this port gain nothing from redirection */
 
 	SOCKREDIR_REASONS = 64, /* size of `counters`, with room to grow */
 };

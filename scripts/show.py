@@ -88,7 +88,7 @@ def _streams(below: Optional[int]) -> str:
     if below >= _NEVER:
         return "left to TCP, which does them better here"
     size = f"{below >> 10} KiB" if below % 1024 == 0 else f"{below} bytes"
-    return f"redirected from {size} a message on; those of smaller messages are left to TCP"
+    return f"redirected from {size} per message up; those of smaller messages are left to TCP"
 
 
 def measure(tool: str, whole_host: bool, length: str) -> Dict[str, Measured]:

@@ -26,7 +26,7 @@ def make_directory(path: str, mode: int = 0o700) -> None:
         for _attempt in range(_ATTEMPTS):
             if _has_directory(path, mode):
                 return
-        raise FileNotFoundError(errno.ENOENT, "it is removed again and again")
+        raise FileNotFoundError(errno.ENOENT, "it keeps being removed")
 
 
 def _has_directory(path: str, mode: int) -> bool:

@@ -30,7 +30,7 @@ def share(value: Size, whole: int, variable: str) -> int:
     """
     match = re.fullmatch(r"\s*([0-9]{1,9})\s*(%?)\s*", str(value))
     if isinstance(value, bool) or not match or (match[2] and int(match[1]) > 100):
-        raise RolloutError(f"{variable} is {value!r}; it has to be a number of hosts or a percentage such as 5%")
+        raise RolloutError(f"{variable} is {value!r}; it must be a number of hosts or a percentage such as 5%")
     number = int(match[1])
     return whole * number // 100 if match[2] else number
 

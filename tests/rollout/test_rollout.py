@@ -184,7 +184,7 @@ def test_it_bears_a_lost_host_within_the_budget_and_a_broken_clang_stops_it(flee
         "h005": "unreachable",
         "h006": "restored",
     }
-    assert run.why("h005") == "lost on the way"
+    assert run.why("h005") == "lost during the rollout"
     assert "Segmentation fault" in run.why("h006")
     assert is_plain(fleet, "h006")
     assert is_plain_tcp(fleet, "h005")

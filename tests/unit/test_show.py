@@ -28,7 +28,7 @@ SLOWER = {"source": "measured", "request_us": {"plain": 10.0, "redirected": 15.0
 @pytest.mark.parametrize(
     ("below", "calibration", "said"),
     [
-        (65536, FASTER, ["10.0 us, 1.5 times as fast; by plain TCP 15.0 us", "from 64 KiB a message on"]),
+        (65536, FASTER, ["10.0 us, 1.5 times as fast; by plain TCP 15.0 us", "from 64 KiB per message up"]),
         (1 << 30, FASTER, ["1.5 times as fast", "left to TCP, which does them better here (measured"]),
         (65536, SLOWER, ["15.0 us; by plain TCP 10.0 us", "from 64 KiB"]),
         (30000, {"source": "default", "problem": "no room"}, ["from 30000 bytes", "could not be measured: no room"]),

@@ -147,7 +147,7 @@ def _compare(pairs: Pairs) -> Measured:
                 redirected += size * count - done[_REDIRECTED].by_tcp
                 streams[size].append(Turn(*(size * count / done[kind].seconds for kind in Pairs._fields)))
     if not redirected:
-        raise SockredirError("nothing was redirected in a test, so that there is nothing to compare")
+        raise SockredirError("nothing was redirected in a test transfer, so there is nothing to compare")
     return Measured(streams, requests, many)
 
 

@@ -117,7 +117,7 @@ def _streams(below: int) -> str:
         return "one-way streams: redirected at every size"
     if below >= decision.NEVER:
         return "one-way streams: by TCP"
-    return f"one-way streams: redirected from {size(below)} a message on, by TCP below"
+    return f"one-way streams: redirected from {size(below)} per message up, by TCP below"
 
 
 def _source(record: Mapping[str, Any]) -> str:

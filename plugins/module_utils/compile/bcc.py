@@ -210,7 +210,7 @@ def _hook(name: str, struct: str, src: str) -> hooks.Hook:
     if not fitting:
         structs = dict.fromkeys(hook.context for hook in hooks.HOOKS if len(hooks.of_context(hook.context)) == 1)
         raise SockredirError(
-            f"{src} holds the function {name}, which is no program that redirects sockets",
+            f"{src} holds the function {name}, which is not a program that redirects sockets",
             f"make it static, or let it take a {' or a '.join(f'struct {one} *' for one in structs)}",
         )
     return fitting[0]

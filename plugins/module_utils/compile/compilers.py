@@ -117,7 +117,7 @@ def choose(wanted: str) -> str:
     if found.real:
         return BCC
     other = f" ({found.others[0]} is another package of that name)" if found.others else ""
-    raise Missing(f"compiler: neither clang nor bcc is on this host{other}", _install(CLANG))
+    raise Missing(f"compiler: neither clang nor bcc is installed on this host{other}", _install(CLANG))
 
 
 def compile_source(src: str, defines: Dict[str, Any], compiler: str) -> Compiled:
@@ -136,10 +136,10 @@ def compile_bcc(src: str, defines: Dict[str, Any]) -> Compiled:
     found = bcc.search()
     if not found.real:
         other = f"{found.others[0]} is not BCC but another package of that name" if found.others else ""
-        raise Missing(f"compiler: {other or 'bcc is not on this host'}", _install(BCC))
+        raise Missing(f"compiler: {other or 'bcc is not installed on this host'}", _install(BCC))
     if not bcc.has_headers():
         needed = f"the headers of the running kernel, {os.uname().release}"
-        raise Missing(f"compiler: bcc needs {needed}, which are not on this host", _install(BCC))
+        raise Missing(f"compiler: bcc needs {needed}, which are not installed on this host", _install(BCC))
     try:
         return Compiled(bcc.compile_source(found.real, src, options(defines)), BCC, "")
     except bcc.Failed as error:
@@ -177,7 +177,7 @@ def compile_clang(src: str, defines: Dict[str, Any], target: str = "bpf") -> Com
     """
     clang = find_clang()
     if not clang:
-        raise Missing("compiler: clang is not on this host", _install(CLANG))
+        raise Missing("compiler: clang is not installed on this host", _install(CLANG))
     directory, name = os.path.split(os.path.abspath(src))
     command = [
         clang,
@@ -232,7 +232,7 @@ def _kernel_includes() -> List[str]:
 def _explain(src: str, log: str, status: int) -> SockredirError:
     match = _ERROR.search(log)
     if not match:
-        last = (log.strip().splitlines() or [f"clang ended with status {status}"])[-1]
+        last = (log.strip().splitlines() or [f"clang exited with status {status}"])[-1]
         return SockredirError(f"{src} does not compile: {last.strip()}", "", log)
     place = os.path.normpath(os.path.join(os.path.dirname(src), match["file"]))
     missing = _NOT_FOUND.search(match["text"])

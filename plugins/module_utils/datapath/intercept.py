@@ -64,14 +64,14 @@ class Event(enum.IntEnum):
 
 DESCRIPTIONS = {
     Event.REWRITTEN: "connections sent to the proxy",
-    Event.PASSED: "connections that no rule is for",
-    Event.DIRECT: "connections made as asked, because nobody listened at the proxy's address",
+    Event.PASSED: "connections that no rule matches",
+    Event.DIRECT: "connections made directly, because nothing listened at the proxy's address",
     Event.LOOPED: "refused: the proxy was about to connect to itself",
     Event.LEFT_ALONE: "connections of sockets bound to a device",
     Event.FAILED: "refused: the kernel had no memory to remember the destination",
     Event.LOST: "connections whose destination the proxy cannot know, because the map pending is full",
     Event.CLAIMED: "connections that the proxy accepted, with their destination",
-    Event.UNCLAIMED: "connections that the proxy accepted from somebody who went there himself",
+    Event.UNCLAIMED: "connections that the proxy accepted from programs that asked for its address",
     Event.WITHDRAWN: "connections that ended before the proxy accepted them",
     Event.ANSWERED: "answers to SO_ORIGINAL_DST",
     Event.DNS: "datagrams to name servers, and sockets connected to them, sent to the proxy",
@@ -194,7 +194,7 @@ def _encode_ends(ends: Sequence[End], most: int, what: str) -> bytes:
 
 def _encode_end(end: End, what: str) -> bytes:
     if not 1 <= end.port <= 65535:
-        raise LayoutError(f"{what}: {end.port} is no port from 1 to 65535")
+        raise LayoutError(f"{what}: {end.port} is not a port from 1 to 65535")
     return END.pack(layout.encode_address(end.address), end.port, 0)
 
 

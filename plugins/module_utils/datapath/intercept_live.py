@@ -74,13 +74,13 @@ def write_rules(pin_dir: str, wanted: Sequence[intercept.Rule]) -> None:
     :raises SockredirError: there are no such maps, or a rule cannot be expressed.
     """
     if len(wanted) > intercept.MAX_RULES:
-        raise SockredirError(f"{len(wanted)} rules of interception, at most {intercept.MAX_RULES}")
+        raise SockredirError(f"{len(wanted)} interception rules, at most {intercept.MAX_RULES}")
     values = [intercept.encode_rule(rule) for rule in wanted]
     values += [bytes(intercept.RULE_SIZE)] * (intercept.MAX_RULES - len(values))
     with contextlib.ExitStack() as stack:
         state, rules = (open_map(pin_dir, name) for name in ("intercept_state", "intercepts"))
         if state is None or rules is None:
-            raise SockredirError(f"no rules of interception can be written in {pin_dir}", "load intercept.bpf.c first")
+            raise SockredirError(f"interception rules cannot be written in {pin_dir}", "load intercept.bpf.c first")
         stack.enter_context(state)
         stack.enter_context(rules)
         half = 1 - (_half(state.lookup(_FIRST)) or 0)

@@ -43,7 +43,7 @@ def normal(rules: Sequence[Rule], before: Sequence[Rule] = ()) -> List[Rule]:
         except SockredirError as error:
             wrong.append(f"rule {rule.get('name')}: {error}")
     names = [rule["name"] for rule in found]
-    wrong += [f"rule {name}: another one has this name; names are unique" for name in sorted(_twice(names))]
+    wrong += [f"rule {name}: another rule has this name; names must be unique" for name in sorted(_twice(names))]
     wrong += _loops(found) if not wrong else []
     if wrong:
         raise SockredirError("; ".join(wrong))
@@ -79,7 +79,7 @@ def _one(rule: Rule) -> Rule:
         "udp_dns": ends(rule["udp_dns"], "udp_dns", intercept.MAX_DNS),
     }
     if not known["to"] and not known["udp_dns"]:
-        raise SockredirError("to: it says nowhere to go", "give the port that the proxy listens on")
+        raise SockredirError("to: it is empty", "give the port that the proxy listens on")
     intercept.encode_rule(to_layout({**known, "slot": 1}, lambda _cgroup: (1, 1), lambda _user: 0))
     return known
 
@@ -132,7 +132,7 @@ def _loops(rules: Sequence[Rule]) -> List[str]:
         one["name"]: [other["name"] for other in rules if one is not other and _hands_on(one, other)] for one in rules
     }
     return [
-        f"rule {name}: its proxy's connections come back to it by way of other rules; leave the proxy or its ports out"
+        f"rule {name}: its proxy's connections come back to it through other rules; exclude the proxy or its ports"
         for name in after
         if _reaches(name, name, after)
     ]
@@ -241,5 +241,5 @@ def missing(rule: Rule, attached: Dict[str, List[str]]) -> Optional[str]:
         double = [program for program, at in places.items() if len(at) > 1]
         if double:
             outer = min(places[double[0]], key=len)
-            return f"rule {rule['name']}: {double[0]} is attached to {outer} and in it again; take it off one of them"
+            return f"rule {rule['name']}: {double[0]} is attached to {outer} and again below it; detach one of them"
     return None

@@ -62,7 +62,7 @@ def _decode(raw: bytes) -> Found:
     except layout.LayoutError as error:
         return Found(raw, None, error.message)
     # A writer brackets its change in milliseconds, so an odd number that is seen means one that was killed.
-    return Found(raw, settings, "settings: a change of them was not finished" if settings.generation & 1 else "")
+    return Found(raw, settings, "settings: a change was not finished" if settings.generation & 1 else "")
 
 
 def _value(settings: libbpf.Map) -> bytes:

@@ -92,7 +92,7 @@ def _replace_race(facts: Dict[str, Any]) -> Optional[Advice]:
         f"kernel {facts['release']}",
         "replacing a sockmap element while its socket closes can crash kernels with CVE-2024-56664; the programs of"
         " this collection never replace one",
-        "nothing for these programs; other sockmap programs on this host want the fix ed1fc5d76b81 (6.13)",
+        "nothing for these programs; other sockmap programs on this host need the fix ed1fc5d76b81 (6.13)",
     )
 
 

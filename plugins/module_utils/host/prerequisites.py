@@ -59,7 +59,7 @@ def _root(facts: Facts) -> Prerequisite:
     return _prerequisite("root", able, found, needed, "run it as root (become: true)")
 
 
-_REFUSED_CURE = "run it as root on the host itself: a container, seccomp or a security module keeps bpf(2) away"
+_REFUSED_CURE = "run it as root on the host itself: a container, seccomp or a security module blocks bpf(2)"
 
 
 def _tried(facts: Facts, key: str, name: str, needed: str, cure: str) -> Prerequisite:
@@ -161,7 +161,7 @@ def install_cure(what: str, facts: Facts) -> str:
 
 
 def _cgroup2(facts: Facts) -> Prerequisite:
-    needed = "a mounted cgroup2 hierarchy whose kernel holds sock_ops programs"
+    needed = "a mounted cgroup2 hierarchy, on a kernel that supports sock_ops programs"
     if facts["cgroup2"] is None:
         found = "only cgroup v1" if facts["cgroup1"] else "no cgroup hierarchy is mounted"
         cure = "boot with systemd.unified_cgroup_hierarchy=1, or mount -t cgroup2 none /sys/fs/cgroup/unified"
@@ -170,13 +170,13 @@ def _cgroup2(facts: Facts) -> Prerequisite:
     if code in (errno.EPERM, errno.EACCES):
         return _prerequisite("cgroup2", None, facts["cgroup2"], needed, _REFUSED_CURE)
     if code:
-        found = f"{facts['cgroup2']}, but the kernel holds no programs in cgroups"
+        found = f"{facts['cgroup2']}, but the kernel supports no programs on cgroups"
         return _prerequisite("cgroup2", False, found, needed, "boot a kernel built with CONFIG_CGROUP_BPF")
     return _prerequisite("cgroup2", True, facts["cgroup2"], needed, "")
 
 
 def _bpffs(facts: Facts) -> Prerequisite:
-    needed = f"a bpffs for {facts['pin_dir']}, mounted or one that can be mounted at /sys/fs/bpf"
+    needed = f"a bpffs for {facts['pin_dir']}, already mounted or mountable at /sys/fs/bpf"
     if facts["pin_mount"] is None:
         return _prerequisite("bpffs", None, "mountinfo cannot be read", needed, "mount /proc")
     point, fstype, read_only = facts["pin_mount"]
@@ -204,7 +204,7 @@ def _memlock(facts: Facts) -> Prerequisite:
         "memlock",
         free or may_raise,
         found,
-        "a kernel of 5.11 or newer, or no limit",
+        "Linux 5.11 or newer, or no limit",
         "ulimit -l unlimited, or CAP_SYS_RESOURCE",
     )
 
@@ -249,7 +249,7 @@ def one_queue_found(facts: Facts) -> str:
 
 def _one_queue(facts: Facts) -> Prerequisite:
     ok = facts["one_queue"]["ok"]
-    needed = "a stream verdict on a sockhash that leaves TCP's account right (b40cc5adaa80)"
+    needed = "a stream verdict on a sockhash that keeps TCP's accounting correct (b40cc5adaa80)"
     cure = "update the kernel" if ok is False else _UNTRIED_CURE
     return _prerequisite("one_queue", ok, one_queue_found(facts), needed, cure, BEHAVIOUR)
 

@@ -67,7 +67,7 @@ def transfer(cgroup: str, include: Sequence[Range] = (), exclude: Sequence[Range
     try:
         os.mkdir(own)
     except OSError as error:
-        raise SockredirError(f"cannot make a cgroup in {cgroup}: {error.strerror}", "enable again") from error
+        raise SockredirError(f"cannot create a cgroup in {cgroup}: {error.strerror}", "enable again") from error
     try:
         return _in_child(lambda: _transfer_all(own, include, exclude))
     finally:

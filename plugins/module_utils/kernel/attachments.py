@@ -103,7 +103,7 @@ def pinned_link(kind: str, path: str) -> Optional[PinnedLink]:
     fitting = [hook for hook in hooks.of_kind(kind) if info and hook.attach_type == info.attach_type]
     if info is None or info.type != _LINK_TYPE[kind] or not fitting:
         raise SockredirError(
-            f"{path} is where the link's pin belongs, but holds another {what}", f"look at it, and remove it: rm {path}"
+            f"{path} is where the link's pin belongs, but holds another {what}", f"check it, and remove it: rm {path}"
         )
     return PinnedLink(info.id, info.program_id, info.cgroup_id if kind == CGROUP else info.map_id, fitting[0])
 
@@ -166,7 +166,9 @@ def _both(path: str, program_id: int) -> Iterator[Tuple[libbpf.Fd, libbpf.Descri
     with libbpf.program_by_id(program_id) as program:
         hook = hook_of(program)
         if hook is None:
-            raise SockredirError(f"program {program_id} is of a type that belongs neither on a cgroup nor on a sockmap")
+            raise SockredirError(
+                f"program {program_id} has a type that can be attached neither to a cgroup nor to a sockmap"
+            )
         with opened(hook.kind, path) as target:
             yield program, target, hook
 

@@ -57,7 +57,7 @@ def programs(data: bytes, where: str) -> List[Program]:
     _refuse_legacy_maps(sections, where)
     found = sorted(_programs(sections, where))
     if not found:
-        raise SockredirError(f"{where} holds no program", f"it needs functions in SEC({_known()})")
+        raise SockredirError(f"{where} contains no program", f"it needs functions in SEC({_known()})")
     if not any(section.name == ".BTF" for section in sections):
         raise SockredirError(f"{where} has no type information (.BTF), which its maps need", _COMPILE)
     return found
@@ -127,7 +127,7 @@ def _programs(sections: List[Section], where: str) -> Iterator[Program]:
         types = program_type(section.name)
         if types is None:
             raise SockredirError(
-                f'{where} holds the program {name} in SEC("{section.name}"): of a type that redirects no sockets',
+                f'{where} holds the program {name} in SEC("{section.name}"): a type that does not redirect sockets',
                 f"use SEC({_known()})",
             )
         yield Program(name, section.name, *types)

@@ -92,7 +92,7 @@ class Loadable:
             if name not in self._maps:
                 raise SockredirError(f"max_entries: {self.where} has no map {name}", f"it has {_list(self._maps)}")
             if not isinstance(entries, int) or isinstance(entries, bool) or not 0 < entries < 1 << 32:
-                raise SockredirError(f"max_entries: {name} takes a whole number from 1 on, not {entries!r}")
+                raise SockredirError(f"max_entries: {name} takes a whole number of at least 1, not {entries!r}")
             self._maps[name].set_max_entries(entries)
 
     def _configure(self, config: Dict[str, Any]) -> None:

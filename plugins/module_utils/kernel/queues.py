@@ -79,7 +79,7 @@ def _tried(trial: Callable[[], Any], kind: Any) -> Any:
     except SockredirError as error:
         return kind(None, why=error.message)
     except OSError as error:
-        return kind(None, why=f"a connection on 127.0.0.1 fails: {error}")
+        return kind(None, why=f"a connection on 127.0.0.1 failed: {error}")
 
 
 def _one_queue() -> OneQueue:

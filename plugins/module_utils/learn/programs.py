@@ -119,7 +119,7 @@ def _first(data: bytes, cgroup: Optional[str], stack: contextlib.ExitStack) -> H
             stack.enter_context(trial.pop_all())
             return found
     raise SockredirError(
-        f"the kernel does not take the programs that learn: {refused[0].message}",
+        f"the kernel does not accept the learning programs: {refused[0].message}",
         refused[0].cure or "learning needs BTF, and Linux 6.3 or newer or a kernel with fexit",
         "\n".join(error.detail for error in refused),
     )

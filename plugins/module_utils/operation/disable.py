@@ -319,7 +319,7 @@ def _listing(directory: str) -> List[str]:
 def remaining(places: Places, made: List[str]) -> List[str]:
     """What is still there, in lines."""
     lines = [
-        f"cgroup {path} is still in use: it can go when its processes have ended: disable again, or rmdir"
+        f"cgroup {path} is still in use: once its processes have ended, disable again or rmdir it"
         for path in made
         if os.path.isdir(path)
     ]

@@ -68,7 +68,7 @@ def read(state_dir: str, name: str, verify: bool = True) -> Optional[Manifest]:
     _check(path, document)
     checksum = document.pop("checksum", None)
     if verify and checksum != _checksum(document):
-        raise _damaged(path, "it was changed by hand, its checksum is another")
+        raise _damaged(path, "it was changed by hand, its checksum does not match")
     return document
 
 

@@ -23,7 +23,7 @@ def show(state_dir: str, as_json: bool) -> int:
     pin_dir = document["pin_dir"]
     counts = intercept_live.counters(pin_dir)
     if counts is None:
-        raise SockredirError(f"no programs of interception are loaded in {pin_dir}", "see docs/intercept.md")
+        raise SockredirError(f"no interception programs are loaded in {pin_dir}", "see docs/intercept.md")
     heard = listeners.listeners()
     rules = [
         {

@@ -36,7 +36,7 @@ def _brought(state_dir: str) -> str:
     found = _first(directory, "learn")
     if not found:
         raise SockredirError(
-            f"the programs that learn are not in {directory}", "run the role, or name learn.bpf.c with --source"
+            f"the learning programs are not in {directory}", "run the role, or name learn.bpf.c with --source"
         )
     return found
 

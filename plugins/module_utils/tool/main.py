@@ -55,12 +55,12 @@ def parser(state_dir: str = STATE_DIR) -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
         prog="sockredirctl",
-        description="Look at, use and steer the redirection of local TCP connections on this host.",
+        description="Inspect, use and control the redirection of local TCP connections on this host.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--state-dir", default=state_dir, metavar="DIR", help="where the manifest is (%(default)s)")
-    top.add_argument("-v", "--verbose", action="store_true", help="with an error, the kernel's own log too")
+    top.add_argument("-v", "--verbose", action="store_true", help="with an error, show the kernel's own log too")
     verbs = top.add_subparsers(metavar="VERB", dest="verb", required=True)
     _looking(verbs)
     _steering(verbs)
@@ -68,13 +68,13 @@ def parser(state_dir: str = STATE_DIR) -> argparse.ArgumentParser:
 
 
 def _looking(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("status", help="is the host as its manifest says; a line for each difference")
+    verb = verbs.add_parser("status", help="compare the host with its manifest; a line for each difference")
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.set_defaults(run=lambda options: status.show(options.state_dir, options.json))
 
     verb = verbs.add_parser("verify", help="prove by a transfer that the host does what its mode says")
     verb.add_argument("--json", action="store_true", help="as JSON")
-    verb.add_argument("--speed", action="store_true", help="compare plain TCP and redirection too, for some seconds")
+    verb.add_argument("--speed", action="store_true", help="also compare plain TCP and redirection, for some seconds")
     verb.set_defaults(run=lambda options: verify.verify(options.state_dir, options.json, options.speed))
 
     verb = verbs.add_parser("counters", help="what was redirected, what was not, and why")
@@ -88,21 +88,21 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--limit", type=_count, metavar="N", help="at most N connections")
     verb.set_defaults(run=lambda options: counters.show_flows(options.state_dir, options.json, options.limit))
 
-    verb = verbs.add_parser("intercepts", help="the rules of interception, and what they have done")
+    verb = verbs.add_parser("intercepts", help="the interception rules, and what they have done")
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.set_defaults(run=lambda options: intercepts.show(options.state_dir, options.json))
 
     verb = verbs.add_parser("trace", help="a line for each socket as it is put in the map")
-    verb.add_argument("--seconds", type=_seconds, metavar="N", help="end after this time")
-    verb.add_argument("--count", type=_count, metavar="N", help="end after so many lines")
+    verb.add_argument("--seconds", type=_seconds, metavar="N", help="end after N seconds")
+    verb.add_argument("--count", type=_count, metavar="N", help="end after N lines")
     verb.set_defaults(run=lambda options: trace.trace(options.state_dir, options.seconds, options.count))
     _learning(verbs)
 
 
 def _learning(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("learn", help="which ports gain by redirection and which would break; changes nothing")
-    verb.add_argument("--seconds", type=_seconds, default=60, metavar="N", help="watch for so long (%(default)s)")
-    verb.add_argument("--cgroup", metavar="PATH", help="only programs in this cgroup; without it, of the whole host")
+    verb.add_argument("--seconds", type=_seconds, default=60, metavar="N", help="watch for N seconds (%(default)s)")
+    verb.add_argument("--cgroup", metavar="PATH", help="watch only programs in this cgroup, not the whole host")
     verb.add_argument("--source", metavar="FILE", help="learn.bpf.c or learn.bpf.o, if the role has brought none")
     verb.add_argument("--estimate", action="store_true", help="do not measure what redirection gains on this host")
     form = verb.add_mutually_exclusive_group()
@@ -120,14 +120,14 @@ def _steering(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD ...", help="the program and its arguments")
     verb.set_defaults(run=_execute)
 
-    verb = verbs.add_parser("mode", help="enforce: redirect; observe: only count; drain: back to TCP")
+    verb = verbs.add_parser("mode", help="enforce: redirect; observe: only count; drain: return to TCP")
     verb.add_argument("mode", choices=("enforce", "observe", "drain"))
     _waits(verb).set_defaults(run=lambda options: change.mode(options.state_dir, options.mode, options.wait))
 
-    verb = verbs.add_parser("restore", help="make the host what its manifest says; runs at boot")
+    verb = verbs.add_parser("restore", help="make the host match its manifest; runs at boot")
     _waits(verb).set_defaults(run=lambda options: change.restore(options.state_dir, options.wait))
 
-    verb = verbs.add_parser("rollback", help="go back to what the host was before the last change")
+    verb = verbs.add_parser("rollback", help="return to the state before the last change")
     _waits(verb).set_defaults(run=lambda options: change.rollback(options.state_dir, options.wait))
 
 
@@ -140,7 +140,7 @@ def _waits(verb: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def _execute(options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        parser().error("exec: which program?")
+        parser().error("exec: name a program")
     user = identity.find(options.user) if options.user is not None else None
     cgroup.enter(context.accelerated(context.enabled(options.state_dir)))
     if user:

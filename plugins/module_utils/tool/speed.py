@@ -69,7 +69,7 @@ def text(report: Dict[str, Any]) -> List[str]:
     )
     lines += [_line(row) for row in report["streams"]]
     smallest = report["stream_from"]
-    streams = f"from {record.size(smallest)} a message on" if smallest else "at no size that was tried"
+    streams = f"from {record.size(smallest)} per message up" if smallest else "at no size that was tried"
     return [*lines, f"one way, redirection is faster {streams}", in_force]
 
 

@@ -51,7 +51,7 @@ def _follow(pin_dir: str, state_dir: str, over: Callable[[], bool], count: Optio
             if time.monotonic() >= renewal:
                 renewal += _RENEW_SECONDS
                 if live.trace_until(pin_dir, state_dir, time.monotonic_ns() + _AHEAD_NS) != maps:
-                    raise SockredirError("the maps were made again meanwhile", "start the trace again")
+                    raise SockredirError("the maps have been recreated", "start the trace again")
         _print(reader.read(), left)
 
 

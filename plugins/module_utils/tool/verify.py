@@ -21,7 +21,7 @@ _LO = "/sys/class/net/lo/statistics/tx_bytes"
 def verify(state_dir: str, as_json: bool, with_speed: bool = False) -> int:
     """Show the proof.
 
-    :param with_speed: whether to compare plain TCP and redirection too, for some seconds.
+    :param with_speed: whether to also compare plain TCP and redirection, for some seconds.
     :returns: the exit code: not 0 where the host does something else than its mode says.
     """
     report = prove(state_dir)

@@ -141,7 +141,7 @@ def _error(result: Mapping[str, Any]) -> List[Optional[str]]:
 
 _SUMMARIES: Dict[str, Callable[[Entry], str]] = {
     "compliant": lambda found: "as its manifest says",
-    "not_enabled": lambda found: "could be enabled, nothing of this collection is there",
+    "not_enabled": lambda found: "could be enabled, nothing of this collection is installed",
     "unsupported": lambda found: _names("missing", [item["name"] for item in found["missing"]]),
     "drifted": lambda found: _names("differs", [f"{item['kind']} {item['subject']}" for item in found["drift"]]),
     "unreachable": lambda found: found["error"],

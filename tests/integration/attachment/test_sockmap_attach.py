@@ -51,7 +51,7 @@ def test_a_relative_cgroup_is_made_and_removed_again(bench):
     relative = os.path.relpath(inner, cgroup2_mount())
     failed = bench.attach(cgroup=relative)
     assert failed["failed"]
-    assert failed["msg"] == f"cgroup: {inner} does not exist; make it, or set create_cgroup: true"
+    assert failed["msg"] == f"cgroup: {inner} does not exist; create it, or set create_cgroup: true"
     bench.four_times(cgroup=relative, create_cgroup=True)
     assert bench.manifest()["cgroups"] == [f"{bench.cgroup}/outer", inner]
     assert not bench.attach(cgroup=inner)["changed"], "absolute or relative is the same cgroup"
@@ -282,7 +282,7 @@ def test_a_foreign_verdict_is_refused(bench):
     for check in (True, False):
         done = bench.attach(map=bench.path("peers"), check=check)
         assert done["failed"]
-        assert f"program {foreign} is attached to it (legacy), and it is not ours" in done["msg"]
+        assert f"program {foreign} is attached to it (legacy), and it is not this collection's" in done["msg"]
         assert not bench.attach(map=bench.path("peers"), state="absent", check=check)["changed"]
     assert [each.program_id for each in bench.on("map", bench.path("peers"))] == [foreign]
     assert bench.manifest() is None or bench.manifest()["attachments"] == []

@@ -57,7 +57,7 @@ def test_without_loopback_it_is_unknown_and_says_why():
     before = descriptors()
     for found in in_new_netns(lambda: (queues.one_queue(), queues.fionread(True))):
         assert found.ok is None
-        assert found.why.startswith("a connection on 127.0.0.1 fails: ")
+        assert found.why.startswith("a connection on 127.0.0.1 failed: ")
         assert "\n" not in found.why
     assert descriptors() == before
 

@@ -220,7 +220,7 @@ def test_sources_compile_and_errors_are_one_line(host, tmp_path):
     assert run(*inside, "--source", str(SOURCE)) == (0, "")
     code, text = run(*inside)
     assert (code, text.count("\n")) == (3, 1)
-    assert f"the programs that learn are not in {host.state_dir}/src; run the role" in text
+    assert f"the learning programs are not in {host.state_dir}/src; run the role" in text
     assert run("--cgroup", "no-such.slice", "--source", str(SOURCE))[1].endswith(
         "does not exist; name one that does, or choose none\n"
     )

@@ -151,7 +151,7 @@ def test_without_the_programs_it_says_so(whole):
     own.proxy.mkdir()
     failed = own.write(own.rule(15001))
     assert "load intercept.bpf.c with sockmap_program" in failed["msg"]
-    assert "no programs of interception are loaded" in whole.ctl("intercepts").stderr
+    assert "no interception programs are loaded" in whole.ctl("intercepts").stderr
     assert own.write(own.rule(15001), check=True)["changed"]
 
 

@@ -126,12 +126,12 @@ def test_damage_anywhere_in_an_object_is_one_line(loaded):
 def test_programs_of_another_type(loaded):
     loaded.edit('SEC("sk_msg")', 'SEC("xdp")')
     msg = refused(loaded)["msg"]
-    assert 'holds the program verdict in SEC("xdp"): of a type that redirects no sockets; use SEC("sockops"' in msg
+    assert 'holds the program verdict in SEC("xdp"): a type that does not redirect sockets; use SEC("sockops"' in msg
 
 
 def test_no_programs_at_all(loaded):
     loaded.src.write_text('#include "pair.h"\nchar LICENSE[] SEC("license") = "GPL";\nint number SEC(".data") = 1;\n')
-    assert f"{loaded.src} holds no program; " in refused(loaded)["msg"]
+    assert f"{loaded.src} contains no program; " in refused(loaded)["msg"]
 
 
 LEGACY = """
@@ -178,10 +178,10 @@ def test_a_checksum_that_is_none(loaded):
         ({"config": {"quiet": "maybe"}}, "config: quiet: it takes true or false, not 'maybe'"),
         ({"config": {"label": "x" * 16}}, "config: label: char[16] holds at most 15 bytes of text, not 16"),
         ({"max_entries": {"nope": 1}}, "has no map nope; it has events, flows, peers"),
-        ({"max_entries": {"peers": 0}}, "max_entries: peers takes a whole number from 1 on, not 0"),
-        ({"max_entries": {"peers": "many"}}, "max_entries: peers takes a whole number from 1 on, not 'many'"),
+        ({"max_entries": {"peers": 0}}, "max_entries: peers takes a whole number of at least 1, not 0"),
+        ({"max_entries": {"peers": "many"}}, "max_entries: peers takes a whole number of at least 1, not 'many'"),
         ({"defines": {"A B": 1}}, "defines: 'A B' is not a name in C"),
-        ({"name": "a.b"}, "name: 'a.b' is not made of up to 32 letters, digits, - and _"),
+        ({"name": "a.b"}, "name: 'a.b' is not up to 32 letters, digits, - and _"),
     ],
 )
 def test_options_that_do_not_fit(loaded, options, message):
@@ -191,17 +191,17 @@ def test_options_that_do_not_fit(loaded, options, message):
 def test_neither_clang_nor_bcc(pair):
     prefix = hiding(*clangs(), *bccs())
     msg = pair.run(prefix=prefix)["msg"]
-    assert msg.startswith("compiler: neither clang nor bcc is on this host; run: ")
+    assert msg.startswith("compiler: neither clang nor bcc is installed on this host; run: ")
     assert "clang" in msg.split("run: ")[1]
     foretold = pair.run(prefix=prefix, check=True)
     assert foretold["changed"] is True
-    assert "neither clang nor bcc is on this host" in foretold["notes"][0]
+    assert "neither clang nor bcc is installed on this host" in foretold["notes"][0]
     assert pair.everything() == ({}, {})
 
 
 def test_no_clang_where_clang_is_asked_for(pair):
     msg = pair.run(prefix=hiding(*clangs()), compiler="clang")["msg"]
-    assert msg.startswith("compiler: clang is not on this host; run: ")
+    assert msg.startswith("compiler: clang is not installed on this host; run: ")
 
 
 def test_what_is_loaded_needs_no_compiler_to_stay(loaded):

@@ -203,7 +203,7 @@ def test_a_function_that_is_no_program(bcc_pair):
     bcc_pair.edit("int verdict(struct sk_msg_md *msg)", "int verdict(struct bpf_sk_lookup *msg)")
     bcc_pair.edit("peers.msg_redirect_hash(msg", "peers.sk_redirect_hash(msg")
     msg = bcc_pair.run(prefix=headers())["msg"]
-    assert "holds the function verdict, which is no program that redirects sockets; make it static, or" in msg
+    assert "holds the function verdict, which is not a program that redirects sockets; make it static, or" in msg
 
 
 def instead_of_bcc(prepare=""):
@@ -236,7 +236,7 @@ def test_no_bcc(bcc_pair, tmp_path):
     empty.mkdir()
     hide = f"mount --bind {empty} {PACKAGE} && " if os.path.isdir(PACKAGE) else ""
     msg = bcc_pair.run(prefix=("unshare", "--mount", "sh", "-c", hide + 'exec "$@"', "sh"))["msg"]
-    assert msg.startswith("compiler: bcc is not on this host; run: ")
+    assert msg.startswith("compiler: bcc is not installed on this host; run: ")
 
 
 @pytest.mark.skipif(bcc.search().real is None, reason="needs the distribution's BCC")
@@ -248,7 +248,7 @@ def test_no_headers(bcc_pair):
     msg = bcc_pair.run(prefix=prefix)["msg"]
     release = os.uname().release
     assert msg.startswith(
-        f"compiler: bcc needs the headers of the running kernel, {release}, which are not on this host"
+        f"compiler: bcc needs the headers of the running kernel, {release}, which are not installed on this host"
     )
     foretold = bcc_pair.run(prefix=prefix, check=True)
     assert foretold["changed"] is True

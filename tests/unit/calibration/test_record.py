@@ -76,23 +76,23 @@ HERE = {"source": "measured", "kernel": record.holds_for(None)["kernel"]}
 @pytest.mark.parametrize(
     ("below", "section", "said"),
     [
-        (65536, HERE, "one-way streams: redirected from 64 KiB a message on, by TCP below (measured on this host)"),
+        (65536, HERE, "one-way streams: redirected from 64 KiB per message up, by TCP below (measured on this host)"),
         (decision.NEVER, HERE, "one-way streams: by TCP (measured on this host)"),
         (0, {"source": "given"}, "one-way streams: redirected at every size (as given)"),
         (
             30000,
             {"source": "default", "problem": "no room"},
-            "one-way streams: redirected from 30000 bytes a message on, by TCP below (the default: no room)",
+            "one-way streams: redirected from 30000 bytes per message up, by TCP below (the default: no room)",
         ),
         (
             1 << 20,
             {"source": "measured", "kernel": "0.1"},
-            "one-way streams: redirected from 1 MiB a message on, by TCP below (measured on kernel 0.1)",
+            "one-way streams: redirected from 1 MiB per message up, by TCP below (measured on kernel 0.1)",
         ),
         (
             30000,
             {},
-            "one-way streams: redirected from 30000 bytes a message on, by TCP below (by an earlier version)",
+            "one-way streams: redirected from 30000 bytes per message up, by TCP below (by an earlier version)",
         ),
         (None, {}, "one-way streams: unknown"),
     ],

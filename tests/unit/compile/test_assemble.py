@@ -78,9 +78,9 @@ def test_a_part_of_it_is_refused_in_words(data, size):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ("xdp", r'holds the program sockops in SEC\("xdp"\): of a type that redirects no sockets'),
-        ("kprobe/tcp_sendmsg", "of a type that redirects no sockets"),
-        (".text", "holds no program"),
+        ("xdp", r'holds the program sockops in SEC\("xdp"\): a type that does not redirect sockets'),
+        ("kprobe/tcp_sendmsg", "a type that does not redirect sockets"),
+        (".text", "contains no program"),
     ],
 )
 def test_sections_of_other_kinds(section, message):

@@ -49,14 +49,14 @@ def test_most_bytes_first_and_no_passing_ports():
 
 def test_hosts_that_could_not_learn_are_named_with_the_reason():
     results = {
-        "b": {"failed": True, "msg": "clang is not on this host"},
+        "b": {"failed": True, "msg": "clang is not installed on this host"},
         "a": learned(),
         "c": {"unreachable": True, "msg": "no route"},
     }
     found = [(host["name"], host["status"], host["reason"]) for host in advise(results, {})["hosts"]]
     assert found == [
         ("a", "learned", ""),
-        ("b", "failed", "clang is not on this host"),
+        ("b", "failed", "clang is not installed on this host"),
         ("c", "unreachable", "no route"),
     ]
 

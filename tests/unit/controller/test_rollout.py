@@ -31,9 +31,7 @@ def test_share(value, whole, number):
 
 @pytest.mark.parametrize("value", ["", "five", "-1", "101%", "5 hosts", "1.5", True, None, [], "%", "9" * 10])
 def test_share_refuses(value):
-    with pytest.raises(
-        RolloutError, match="^sockredir_rollout_budget is .* has to be a number of hosts or a percentage"
-    ):
+    with pytest.raises(RolloutError, match="^sockredir_rollout_budget is .* must be a number of hosts or a percentage"):
         share(value, 10, "sockredir_rollout_budget")
 
 

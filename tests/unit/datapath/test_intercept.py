@@ -107,7 +107,7 @@ def test_an_empty_element_is_no_rule():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"to": (End("127.0.0.1", 0),)}, "no port"),
+        ({"to": (End("127.0.0.1", 0),)}, "is not a port"),
         ({"to": (End("127.0.0.1", 1), End("127.0.0.2", 1))}, "to: 2 addresses of IPv4"),
         ({"dns": (End("127.0.0.1", 1),) * 4}, "udp_dns: 4 addresses"),
         ({"ports": ((1, 1),) * 33}, "ports: 33 ranges"),

@@ -67,7 +67,7 @@ def networks(count):
         ([changed(to=["here:1"])], "rule web: to: 'here:1' is not a port"),
         ([changed(to=["300.0.0.1:1"])], "rule web: to: '300.0.0.1' does not appear"),
         ([changed(to=["15001", "15002"])], "rule web: to: 2 addresses of IPv4, at most 1"),
-        ([changed(to=[])], "rule web: to: it says nowhere to go"),
+        ([changed(to=[])], "rule web: to: it is empty"),
         ([changed(udp_dns=["1", "2", "3", "4"])], "udp_dns: 4 addresses of IPv4, at most 3"),
         ([changed(ports=["0"])], "rule web: ports: '0' is not a port or a range"),
         ([changed(cidrs=networks(33))], "rule web: cidrs: 33 networks, at most 32"),
@@ -76,7 +76,7 @@ def networks(count):
         ([changed(proxy_cgroup=None)], "rule web: it does not say who the proxy is; set proxy_cgroup, or proxy_user"),
         ([changed(proxy_cgroup="/apps")], "cgroup /apps is in proxy_cgroup /apps: it would never be intercepted"),
         ([changed(proxy_cgroup="/")], "it would never be intercepted"),
-        ([WEB, WEB], "rule web: another one has this name"),
+        ([WEB, WEB], "rule web: another rule has this name"),
         ([changed(name=f"n{n}") for n in range(33)], "rules: 33 of them, at most 32"),
     ],
 )
@@ -171,7 +171,7 @@ def attached(*pairs):
         ),
         (
             attached((APPS, "/apps"), (PROXY, "/proxy"), (("connect4",), "/")),
-            "connect4 is attached to / and in it again",
+            "connect4 is attached to / and again below it",
         ),
     ],
 )

@@ -37,7 +37,7 @@ SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "report-schema.json"
             "drifted",
             "differs: settings_changed /sys/fs/bpf/sockredir/settings, pin_missing /sys/fs/bpf/sockredir/verdict",
         ),
-        (not_enabled(), "not_enabled", "could be enabled, nothing of this collection is there"),
+        (not_enabled(), "not_enabled", "could be enabled, nothing of this collection is installed"),
         (unsupported(), "unsupported", "missing: helper bpf_get_netns_cookie"),
         (unreachable(), "unreachable", "Failed to connect to the host via ssh: Connection timed out"),
         (failed(), "failed", "MODULE FAILURE: no python3"),
@@ -49,7 +49,7 @@ SCHEMA = Path(__file__).resolve().parents[3] / "docs" / "report-schema.json"
         (
             dict(not_enabled(), prerequisites=[COMPILER]),
             "not_enabled",
-            "could be enabled, nothing of this collection is there",
+            "could be enabled, nothing of this collection is installed",
         ),
         (
             enabled(enabled=None, unreadable=[{"what": "manifest", "why": "Permission denied"}]),

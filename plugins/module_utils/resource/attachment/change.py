@@ -63,5 +63,5 @@ def _notes(wanted: Wanted, observed: Observed) -> List[str]:
     if wanted.present and observed.program_id is None:
         notes.append(f"nothing is pinned at {wanted.program} yet; its type cannot be known")
     if wanted.present and observed.target_id is None and not (wanted.kind == CGROUP and wanted.create_cgroup):
-        notes.append(f"{wanted.target} does not exist yet; an earlier task has to make it")
+        notes.append(f"{wanted.target} does not exist yet; an earlier task has to create it")
     return notes

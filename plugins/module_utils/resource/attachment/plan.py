@@ -311,7 +311,7 @@ def _refuse(wanted: Wanted, observed: Observed) -> None:
     if wanted.kind == MAP and others and not _intruder(wanted, observed):
         raise SockredirError(
             f"map {wanted.target}: program {others[0].program_id} is attached to it ({others[0].method}), and it is not"
-            " ours",
+            " this collection's",
             "have its owner detach it, or choose another map",
         )
 
@@ -322,4 +322,4 @@ def _refuse_missing_target(wanted: Wanted) -> None:
             f"map: nothing is pinned at {wanted.target}", "load its program first, with sockmap_program"
         )
     if not wanted.create_cgroup:
-        raise SockredirError(f"cgroup: {wanted.target} does not exist", "make it, or set create_cgroup: true")
+        raise SockredirError(f"cgroup: {wanted.target} does not exist", "create it, or set create_cgroup: true")

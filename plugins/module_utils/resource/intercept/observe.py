@@ -75,7 +75,7 @@ def _place(cgroup: str, check: bool) -> intercept_rules.Place:
     path = cgroups.resolve(cgroup, known)
     number = cgroups.cgroup_id(path)
     if number is None and not check:
-        raise SockredirError(f"cgroup {cgroup} does not exist", "make it, or start its slice")
+        raise SockredirError(f"cgroup {cgroup} does not exist", "create it, or start its slice")
     return number or 0, intercept_live.level_of(path, cgroups.resolve("/", known))
 
 

@@ -67,7 +67,7 @@ def plan(wanted: List[Dict[str, Any]], rules: List[intercept.Rule], observed: Ob
 def _refuse(wanted: List[Dict[str, Any]], observed: Observed) -> None:
     if observed.rules is None and wanted:
         raise SockredirError(
-            "there is no map for rules of interception",
+            "there is no map for interception rules",
             "load intercept.bpf.c with sockmap_program into the same pin_dir",
         )
     wrong = [found for found in (intercept_rules.missing(rule, observed.attached) for rule in wanted) if found]

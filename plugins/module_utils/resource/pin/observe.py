@@ -60,7 +60,7 @@ def place(path: str, on_bpffs: bool) -> Optional[Place]:
     except PermissionError as error:
         if on_bpffs and os.geteuid() == 0:  # a name with a dot: bpffs does not even look it up
             return None
-        raise SockredirError(f"path {path} cannot be looked at: {error.strerror}", "use become: true") from error
+        raise SockredirError(f"path {path} cannot be examined: {error.strerror}", "use become: true") from error
     access = Access(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
     if stat.S_ISLNK(status.st_mode):
         return Place("symlink", access=access)
@@ -87,7 +87,9 @@ def _source(wanted: Wanted) -> Tuple[Optional[str], Optional[int]]:
         pin = objects.at(source)
         return (pin.kind, pin.id) if pin else (None, None)
     if kind is None:
-        raise SockredirError(f"source: {source} is an id, but not of which kind", "set kind to program, map or link")
+        raise SockredirError(
+            f"source: {source} is an id, but its kind is not given", "set kind to program, map or link"
+        )
     with contextlib.suppress(FileNotFoundError), by_id(kind, int(source)):
         return kind, int(source)
     return None, None

@@ -175,7 +175,7 @@ def _refuse_source(wanted: Wanted, observed: Observed) -> None:
     parents = [path for path in observed.missing if path != wanted.path]
     if parents and not wanted.check:
         raise SockredirError(
-            f"path {wanted.path}: {parents[-1]} does not exist", "make it first, with state: directory"
+            f"path {wanted.path}: {parents[-1]} does not exist", "create it first, with state: directory"
         )
 
 

@@ -53,7 +53,7 @@ class Handlers:
         try:
             os.makedirs(step.subject, 0o700)
         except OSError as error:
-            raise SockredirError(f"pin_dir: cannot make {step.subject}: {error.strerror}") from error
+            raise SockredirError(f"pin_dir: cannot create {step.subject}: {error.strerror}") from error
         return lambda: os.rmdir(step.subject)
 
     def _store(self, _step: Step) -> Callable[[], None]:

@@ -58,7 +58,7 @@ class NotYet(SockredirError):
 
 def check_names(request: Request) -> None:
     if not _NAME.fullmatch(request.name):
-        raise SockredirError(f"name: {request.name!r} is not made of up to 32 letters, digits, - and _")
+        raise SockredirError(f"name: {request.name!r} is not up to 32 letters, digits, - and _")
     if request.checksum and not _SHA256.fullmatch(request.checksum):
         raise SockredirError(f"checksum: {request.checksum!r} is not a sha256: 64 hex digits")
 
@@ -100,7 +100,7 @@ def _verify(request: Request, data: bytes) -> None:
     if wanted and store.sha256(data) != wanted[1]:
         raise SockredirError(
             f"checksum: {request.src} has the sha256 {store.sha256(data)}, not {wanted[1]}",
-            "look where the file comes from; if it is right, correct the checksum",
+            "check where the file comes from; if it is right, correct the checksum",
         )
 
 

@@ -119,12 +119,16 @@ def test_a_map(wanted, hook, change, observed, expected):
     ("wanted", "observed", "words"),
     [
         (ON_CGROUP, {"program_id": None}, "program: nothing is pinned at /b/sockops; load it first"),
-        (ON_CGROUP, {"target_id": None}, "cgroup: /cg/x does not exist; make it, or set create_cgroup"),
+        (ON_CGROUP, {"target_id": None}, "cgroup: /cg/x does not exist; create it, or set create_cgroup"),
         (ON_MAP, {"target_id": None}, "map: nothing is pinned at /b/peers"),
         (ON_CGROUP._replace(method="link"), {"links": False}, "Linux 5.7"),
         (ON_MAP._replace(method="link"), {"links": False}, "Linux 6.10"),
         (ON_CGROUP, {"exclusive": "/cg"}, "/cg holds a program that was attached exclusively"),
-        (ON_MAP, {"attached": (legacy(FOREIGN),)}, "program 99 is attached to it (legacy), and it is not ours"),
+        (
+            ON_MAP,
+            {"attached": (legacy(FOREIGN),)},
+            "program 99 is attached to it (legacy), and it is not this collection's",
+        ),
         (
             ON_MAP,
             {"attached": (legacy(FOREIGN),), "record": {"program_id": NEW, "map_id": 4, "method": "legacy"}},

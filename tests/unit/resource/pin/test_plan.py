@@ -116,7 +116,7 @@ def test_absent(observed, expected):
         (
             ("present", "map", "7"),
             {"source_kind": "map", "source_number": 7, "missing": ("/b", "/b/x")},
-            "/b does not exist; make it first",
+            "/b does not exist; create it first",
         ),
         (("absent",), {"here": FULL}, "holds peers, sockops; remove those first"),
         (("absent",), {"here": EMPTY, "mount_point": "/b/x"}, "where bpffs is mounted"),
