@@ -67,7 +67,7 @@ ANSWERS = {
         }
     ],
     "Hosts with one kind of drift": ["db1"],
-    "What the settings of drifted hosts are, and would become": [
+    "The settings of drifted hosts, and what they would become": [
         {"before": '{"mode": "observe"}', "after": '{"mode": "enforce"}'}
     ],
     "The kind of drift that most hosts have": {"value": "pin_missing", "hosts": 1},
@@ -84,7 +84,7 @@ ANSWERS = {
         ["6.18.2", 1],
     ],
     "Hosts on a 6.1 kernel": ["db1", "app1"],
-    "Enabled hosts with another version than 1.0.0": [["app3", "0.9.0"]],
+    "Enabled hosts with a version other than 1.0.0": [["app3", "0.9.0"]],
     "Hosts that only observe": ["app3"],
     "Bytes that did not go through the TCP stack, on the whole fleet": 65536 * (1 + 9 + 1),
     "The three hosts that redirect most": [["app3", 65536 * 9], ["app1", 65536], ["db1", 65536]],
@@ -94,7 +94,7 @@ ANSWERS = {
         "no_peer": {"messages": 2, "bytes": 128},
         "redirected": {"messages": 3002, "bytes": 65536 * 11},
     },
-    "Hosts by hand: those that a rollout could not put back": [{"host": "bad1", "why": "disk full"}],
+    "Hosts that need attention, because a rollout could not restore them": [{"host": "bad1", "why": "disk full"}],
     "What the next run would begin with": ["db1", "new1"],
 }
 
