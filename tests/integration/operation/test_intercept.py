@@ -129,7 +129,7 @@ def test_what_cannot_work_changes_nothing(intercepting, proxy):
     before = intercepting.held()
     wrong = [
         ([intercepting.rule(0)], "to: '0' is not a port"),
-        ([rule, rule], "another one has this name"),
+        ([rule, rule], "another rule has this name"),
         ([intercepting.rule(1, cgroup=f"{intercepting.apps}/gone", name="x")], "gone does not exist; create it"),
         ([intercepting.rule(1, proxy_user="nobody-of-this-name")], "nobody-of-this-name is unknown on this host"),
         ([intercepting.rule(1, cgroup="/")], "not attached to cgroup /: connect4"),
