@@ -71,13 +71,14 @@ class Learn:
 
     def wait_for_links(self, count: int) -> None:
         """Until it holds so many attachments."""
-        self._wait_until(lambda: self.links() >= count)
+        self.wait_until(lambda: self.links() >= count)
 
     def wait_until_it_watches(self) -> None:
         """Until all programs that it has loaded are attached."""
-        self._wait_until(lambda: 0 < len(self.ids()["program"]) == self.links())
+        self.wait_until(lambda: 0 < len(self.ids()["program"]) == self.links())
 
-    def _wait_until(self, condition: Callable[[], bool]) -> None:
+    def wait_until(self, condition: Callable[[], Any]) -> None:
+        """Until something is so; AssertionError if it has ended before."""
         deadline = time.monotonic() + 120
         while not condition():
             assert self.process.poll() is None, self.process.stderr.read()

@@ -171,6 +171,33 @@ def test_killed_it_leaves_nothing(host, learn_object, links):
     assert list(host.bpffs.glob("learn*")) == []
 
 
+def test_killed_while_it_measures_it_leaves_an_empty_cgroup_which_the_next_run_removes(host, redirection_beside):
+    words = ("--cgroup", str(host.cgroup), "--source", redirection_beside, "--seconds", "0.1")
+    run = Learn(*words)
+    left = cgroup2_mount() / f"sockredir-calibration-{run.process.pid}"
+    try:
+        run.wait_until(lambda: left.exists() and run.ids()["program"])
+        ids = run.ids()
+    finally:
+        run.kill()
+    gone(ids)
+    subprocess.run(tool("learn", *words), check=True, capture_output=True, timeout=120)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_killed_at_any_moment_it_leaves_no_program_and_no_map(host, learn_object, part):
+    """From the first thing that it loads, through the programs that this kernel may refuse."""
+    run = Learn("--cgroup", str(host.cgroup), "--source", learn_object, "--seconds", "300")
+    try:
+        run.wait_until(lambda: run.ids()["map"])
+        time.sleep(0.02 * part)
+        ids = run.ids()
+    finally:
+        run.kill()
+    gone(ids)
+
+
 def test_ended_it_leaves_nothing(host, learn_object):
     with learning("--cgroup", str(host.cgroup), "--source", learn_object, "--seconds", "300") as run:
         ids = run.ids()
