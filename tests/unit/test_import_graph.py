@@ -100,7 +100,8 @@ def test_a_plan_neither_looks_nor_acts(name):
     impure = [
         one
         for one in reached(name)
-        if one.startswith("kernel.libbpf") or one.endswith((".observe", ".apply", ".change", ".snapshot", "change.transaction"))
+        if one.startswith("kernel.libbpf")
+        or one.endswith((".observe", ".apply", ".change", ".snapshot", "change.transaction"))
     ]
     assert impure == []
 
