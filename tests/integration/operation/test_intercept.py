@@ -18,6 +18,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
+from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from support.host import inside
 from support.interception import FAR4, SOURCE, Namer, told
 from support.module import run_module
@@ -42,8 +43,8 @@ class Intercepting:
     def rule(self, port: int, **values):
         return {"name": "web", "cgroup": str(self.apps), "proxy_cgroup": str(self.proxy), "to": [port], **values}
 
-    def write(self, *rules, check: bool = False):
-        return run_module("sockredir_intercept", {"rules": list(rules), **self.whole.places}, check=check)
+    def write(self, *rules, check: bool = False, **options):
+        return run_module("sockredir_intercept", {"rules": list(rules), **self.whole.places, **options}, check=check)
 
     def held(self):
         return intercept_live.read_rules(self.whole.places["pin_dir"])
@@ -142,6 +143,16 @@ def test_what_cannot_work_changes_nothing(intercepting, proxy):
         assert "\n" not in failed["msg"]
         assert intercepting.held() == before
     assert not intercepting.write(rule)["changed"]
+
+
+def test_it_waits_for_its_turn(intercepting, proxy):
+    state_dir, rule = intercepting.whole.corner.state_dir, intercepting.rule(proxy.port)
+    with lock.hold(str(state_dir), 0):
+        refused = intercepting.write(rule, lock_timeout=0)
+        assert f"another run (process {os.getpid()}) has held {state_dir}/lock for the last 0 s" in refused["msg"]
+        assert intercepting.held() == []
+        assert intercepting.write(rule, check=True)["changed"], "who only looks needs no turn"
+    assert intercepting.write(rule, lock_timeout=0)["changed"]
 
 
 def test_without_the_programs_it_says_so(whole):
