@@ -30,7 +30,7 @@ struct address6 {
 };
 
 /*
- * After the programs the kernel copies its buffer over the caller's, also where it has filled none
+ * After the programs the kernel copies its buffer over the caller's, even if it has filled none
  * because the option failed. With a length of 0 it leaves the caller's alone.
  */
 static __always_inline int untouched(struct bpf_sockopt *ctx)
@@ -120,7 +120,7 @@ int getpeername6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
-/* The note of a proxy's socket, where its rule wants getsockname() answered, too. */
+/* The note of a proxy's socket, if its rule wants getsockname() answered too. */
 static __always_inline const struct intercept_note *named(struct bpf_sock_addr *ctx)
 {
 	const struct intercept_note *note = bpf_sk_storage_get(&incoming, ctx->sk, NULL, 0);

@@ -85,7 +85,7 @@ static __always_inline int first_rule(void)
 	return (*(volatile const __u32 *)&s->half & 1) * INTERCEPT_MAX_RULES;
 }
 
-/* NULL where the list has ended. */
+/* NULL at the end of the list. */
 static __always_inline const struct intercept_rule *rule_at(__u32 index)
 {
 	const struct intercept_rule *rule = bpf_map_lookup_elem(&intercepts, &index);

@@ -43,7 +43,7 @@ static __always_inline struct sk_psock *psock_of(struct sock *sk)
 	return (struct sk_psock *)((__u64)BPF_CORE_READ(sk, sk_user_data) & ~7ULL);
 }
 
-/* Bytes in the queue, where the kernel tells: an upper bound of those that were redirected. */
+/* Bytes in the queue, if the kernel tells: an upper bound of those that were redirected. */
 static __always_inline __u64 queued_bytes(struct sock *sk, struct sk_psock *psock)
 {
 	__u64 counted = counted_bytes(psock);

@@ -100,7 +100,7 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct tcp_soc
 		trace(s, &names.self, ctx->op);
 }
 
-/* What happens to a socket of ours. */
+/* What happens to a socket in the map. */
 enum occasion {
 	OCCASION_SEGMENT,  /* something has come by TCP: bytes, or an acknowledgement of its own */
 	OCCASION_SHUTDOWN, /* it will send no more */

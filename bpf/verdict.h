@@ -40,7 +40,7 @@ static __always_inline __u32 against(const struct tcp_sock *tp, struct sockredir
 	return 0;
 }
 
-/* A bound of what will lie unread with this message; looked up where it matters. */
+/* A bound of what will lie unread with this message; looked up if it matters. */
 static __always_inline __u64 unread_with(struct sockredir_side *own, const struct sockredir_side *peer,
 					 __u32 size)
 {

@@ -92,7 +92,7 @@ def _streams(below: Optional[int]) -> str:
 
 
 def measure(tool: str, whole_host: bool, length: str) -> Dict[str, Measured]:
-    """Plain and redirected pairs in turns; where the whole host is accelerated there is no plain one."""
+    """Plain and redirected pairs in turns; if the whole host is accelerated there is no plain one."""
     kinds = {"plain TCP": [], "redirected": [tool, "exec"]}
     if whole_host:
         del kinds["plain TCP"]

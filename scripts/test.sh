@@ -58,7 +58,7 @@ unit() {
 	pytest "$ROOT/tests/unit" "$@"
 }
 
-# The same tests where a target's Python differs from the controller's, but for those of what only the controller runs.
+# The same tests on each target Python other than the controller's, except those of code that only the controller runs.
 # Modules need Ansible's target half, which runs there as it is.
 unit_on() {
 	version=$1

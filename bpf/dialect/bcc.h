@@ -92,7 +92,7 @@ static __always_inline int slock_of(const struct sock *sk)
 #endif
 }
 
-/* The bytes of the queue, where the kernel counts them (929e30f93125); else 0. Headers tell from 7.0 on. */
+/* The bytes of the queue, if the kernel counts them (929e30f93125); else 0. Headers tell from 7.0 on. */
 static __always_inline __u64 counted_bytes(const struct sk_psock *psock)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)

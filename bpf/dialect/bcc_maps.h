@@ -40,7 +40,7 @@ static __always_inline struct sockredir_flow *flow_find(const struct sockredir_k
 	return flows.lookup((void *)id);
 }
 
-/* Fails where there is one. */
+/* Fails if there is one. */
 static __always_inline long flow_create(const struct sockredir_key *id, const struct sockredir_flow *flow)
 {
 	return flows.insert((void *)id, (void *)flow);

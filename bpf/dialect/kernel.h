@@ -167,7 +167,7 @@ static __always_inline int slock_of(const struct sock *sk)
 	return BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
 }
 
-/* The bytes of the queue, where the kernel counts them (929e30f93125); else 0. */
+/* The bytes of the queue, if the kernel counts them (929e30f93125); else 0. */
 static __always_inline __u64 counted_bytes(const struct sk_psock *psock)
 {
 	if (!bpf_core_field_exists(struct sk_psock, msg_tot_len))

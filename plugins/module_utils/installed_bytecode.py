@@ -87,7 +87,7 @@ def _archive() -> Optional[zipimporter]:
 
 
 def _library(state_dir: str) -> str:
-    """Where the manifest says that the library is; the usual place where it says nothing."""
+    """Where the manifest says that the library is; the usual place if it says nothing."""
     try:
         with open(os.path.join(state_dir, "current"), encoding="utf-8") as file:
             prefix = str(json.load(file)["unit"]["prefix"])

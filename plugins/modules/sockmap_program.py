@@ -201,7 +201,7 @@ ARGUMENTS = {
 
 
 def ensure(options, check):
-    """What the task asks for, done or pretended."""
+    """What the task asks for, done or only planned."""
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 

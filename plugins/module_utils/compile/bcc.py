@@ -199,7 +199,7 @@ def _program(function: Dict[str, Any], names: Dict[int, str], text: str, src: st
 
 
 def _hook(name: str, struct: str, src: str) -> hooks.Hook:
-    """Where a function's program belongs, of which BCC knows its parameter alone."""
+    """Where a function's program belongs, of which BCC knows only the parameter."""
     fitting = hooks.of_context(struct)
     if len(fitting) > 1:
         raise SockredirError(

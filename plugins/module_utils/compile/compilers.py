@@ -103,7 +103,7 @@ def options(defines: Dict[str, Any]) -> List[str]:
 
 
 def choose(wanted: str) -> str:
-    """The compiler for ``auto``: clang where it is installed, else bcc. Any other wish is taken as it is.
+    """The compiler for ``auto``: clang if it is installed, else bcc. Any other choice is taken as it is.
 
     :raises Missing: ``auto``, and there is neither.
     """

@@ -141,7 +141,7 @@ def encode_rule(rule: Rule) -> bytes:
 
 
 def decode_rule(raw: bytes) -> Optional[Rule]:
-    """The rule in an element of ``intercepts``; None where there is none.
+    """The rule in an element of ``intercepts``; None if there is none.
 
     :raises LayoutError: it makes no sense.
     """

@@ -25,7 +25,7 @@ _UNKNOWN_ARCHITECTURE_SECONDS = 0.2
 
 
 def read_rules(pin_dir: str) -> Optional[List[intercept.Rule]]:
-    """The rules that hold, in their order; None where there is no such map.
+    """The rules that hold, in their order; None if there is no such map.
 
     :raises SockredirError: the maps are of another layout, or hold nonsense.
     """
@@ -41,7 +41,7 @@ def read_rules(pin_dir: str) -> Optional[List[intercept.Rule]]:
 
 
 def _half(raw: Optional[bytes]) -> Optional[int]:
-    """Which half holds; None where nobody has written any."""
+    """Which half holds; None if none have been written."""
     if raw is None or len(raw) != intercept.STATE.size:
         raise SockredirError("intercept_state: the map is of another version", "load the programs again")
     version, half = intercept.STATE.unpack(raw)
@@ -100,7 +100,7 @@ def wait_for_programs() -> None:
 
 
 def counters(pin_dir: str) -> Optional[Dict[int, Dict[str, int]]]:
-    """Slot of a rule (0: of none) -> event -> how often; None where there is no such map."""
+    """Slot of a rule (0: of none) -> event -> how often; None if there is no such map."""
     found = open_map(pin_dir, "intercepted")
     if found is None:
         return None

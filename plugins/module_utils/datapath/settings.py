@@ -107,7 +107,7 @@ def ranges(ports: Iterable[object], option: str) -> Tuple[Range, ...]:
 def networks(cidrs: Iterable[object]) -> List[str]:
     """Networks in their usual notation, each once, sorted; v4-mapped ones as IPv4.
 
-    :raises SockredirError: one is no network, or has bits set beyond its prefix.
+    :raises SockredirError: one is not a network, or has bits set beyond its prefix.
     """
     found = set()
     for text in cidrs:

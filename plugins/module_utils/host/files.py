@@ -27,7 +27,7 @@ class File(NamedTuple):
     link: bool = False
 
     def show(self) -> str:
-        """What a diff says of it: the whole text where it is short, else its digest."""
+        """What a diff shows: the whole text if it is short, else its digest."""
         if self.link:
             return f"-> {self.text}"
         body = self.text if len(self.text) <= 2048 else f"sha256:{digest(self.text)}\n"

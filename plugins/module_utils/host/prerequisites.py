@@ -195,7 +195,7 @@ def _bpffs(facts: Facts) -> Prerequisite:
 
 
 def _memlock(facts: Facts) -> Prerequisite:
-    # From 5.11 on maps are charged to the memory cgroup instead (3ac1f01b43b6); libbpf raises the limit where it may.
+    # From 5.11 on maps are charged to the memory cgroup instead (3ac1f01b43b6); libbpf raises the limit if it may.
     limit = facts["memlock"]
     free = kernel_version(facts["release"]) >= (5, 11) or limit == -1
     may_raise = facts["capabilities"] is not None and _has(facts, _CAP_SYS_RESOURCE)
@@ -300,6 +300,6 @@ _CHECKS: Sequence[Callable[[Facts], Prerequisite]] = (
 
 
 def kernel_version(release: str) -> Tuple[int, int]:
-    """``(6, 1)`` for ``6.1.0-28-amd64``; ``(0, 0)`` where it has another form."""
+    """``(6, 1)`` for ``6.1.0-28-amd64``; ``(0, 0)`` if it has another form."""
     match = re.match(r"(\d+)\.(\d+)", release)
     return (int(match.group(1)), int(match.group(2))) if match else (0, 0)

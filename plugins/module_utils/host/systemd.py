@@ -114,7 +114,7 @@ def service_name(name: str) -> str:
 
 
 def slice_of(cgroup: str) -> Optional[str]:
-    """The slice unit that has a cgroup; None if it is no slice's.
+    """The slice unit of a cgroup; None if it does not belong to a slice.
 
     :param cgroup: str, relative to the cgroup2 mount; ``a.slice/a-b.slice`` is the cgroup of ``a-b.slice``
         (systemd.slice(5)).

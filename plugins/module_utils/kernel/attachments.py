@@ -37,7 +37,7 @@ def links() -> List[LinkInfo]:
 
 
 def hook_of(program: libbpf.Descriptor) -> Optional[Hook]:
-    """Where a loaded program belongs; None if that is not one of our hooks."""
+    """Where a loaded program belongs; None if that is not one of the collection's hooks."""
     fitting = hooks.of_program(libbpf.program_info(program).type)
     if len(fitting) > 1:
         # The kernel tells nobody which of them a program was loaded for, but looks at that before it looks for the

@@ -89,11 +89,11 @@ def of_program(program_type: int) -> List[Hook]:
 
 
 def of_section(section: str) -> Optional[Hook]:
-    """Where programs in an object file's section belong; None if that is not one of our hooks."""
+    """Where programs in an object file's section belong; None if that is not one of the collection's hooks."""
     name = section.lstrip("?")
     return next((hook for hook in HOOKS if (name + "/").startswith(hook.section + "/")), None)
 
 
 def of_context(struct: str) -> List[Hook]:
-    """Where programs with a parameter of this struct may belong: none, or more than one where it does not tell."""
+    """Where programs with a parameter of this struct may belong: none, or more than one if it does not tell."""
     return [hook for hook in HOOKS if hook.context == struct]

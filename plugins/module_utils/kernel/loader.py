@@ -51,7 +51,7 @@ class Loadable:
         self.maps: Dict[str, MapSpec] = {name: self._spec(found) for name, found in self._maps.items()}
 
     def stamp(self, digest: str) -> None:
-        """Write the identity where the kernel shows it; nothing if the object has no place for it."""
+        """Write the identity to a place that the kernel shows; nothing if the object has no place for it."""
         variable = self._variables().get(objects.DIGEST)
         if variable and variable.size >= _DIGEST_BYTES:
             self._write(variable, digest.encode("ascii").ljust(variable.size, b"\0"))

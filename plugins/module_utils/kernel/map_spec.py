@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When a pinned map can go on serving a new program, and what differs where it cannot."""
+"""When a pinned map can serve a new program, and what differs if it cannot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MapSpec(NamedTuple):
     """All of a map that a program depends on. Sizes in bytes.
 
     :ivar type: str, as in ``sockhash``.
-    :ivar layout: the fields of ``key`` and of ``value``, where they are known; the kernel keeps none for some types.
+    :ivar layout: the fields of ``key`` and of ``value``, if they are known; the kernel keeps none for some types.
     :ivar layout_version: int, of the object that made the map; None if it does not say.
     """
 

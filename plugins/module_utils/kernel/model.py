@@ -118,7 +118,7 @@ class Attached(NamedTuple):
 
 
 class PinnedLink(NamedTuple):
-    """What a link pin holds. ``target_id`` is a cgroup's or map's id, 0 where the target is gone."""
+    """What a link pin holds. ``target_id`` is a cgroup's or map's id, 0 if the target is gone."""
 
     link_id: int
     program_id: int

@@ -29,7 +29,7 @@ def by_id(root: str) -> Dict[int, str]:
 
 
 def unit(path: str) -> Optional[str]:
-    """``nginx.service``, ``container 0123456789ab``, or None where the path names neither.
+    """``nginx.service``, ``container 0123456789ab``, or None if the path names neither.
 
     :param path: str, of the cgroup.
     """

@@ -216,7 +216,7 @@ class _Work:
         return services_plan.waiting(self.services, observed._replace(drop_ins=self.seen_services.drop_ins))
 
     def _directory_steps(self) -> Plan:
-        """It also goes where an earlier run has made it and then failed."""
+        """It is also removed if an earlier run created it and then failed."""
         pin_dir = self.places.pin_dir
         return disable_plan.remove_directory(pin_dir, _listing(pin_dir), self.done) if os.path.isdir(pin_dir) else []
 

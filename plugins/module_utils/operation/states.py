@@ -148,7 +148,7 @@ def absent(options: Options, check: bool, watch: Optional[Watch] = None) -> Outc
 
 
 def rolled_back(options: Options, check: bool, watch: Optional[Watch] = None) -> Outcome:
-    """What the host was before the last change; where there was nothing before it, nothing.
+    """What the host was before the last change; nothing, if there was nothing before it.
 
     :raises SockredirError: there is nothing to go back to, it is damaged, or the kernel refuses; all is as it was.
     """

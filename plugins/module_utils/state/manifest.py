@@ -256,7 +256,7 @@ def _giving_way(document: Manifest) -> List[Dict[str, Any]]:
 def begin_rollback(state_dir: str) -> Manifest:
     """Make the previous manifest the current one, marked as on its way back; the caller holds the lock.
 
-    A committed current one becomes ``previous`` in turn; an unfinished one is dropped. Where a killed run has begun
+    A committed current one becomes ``previous`` in turn; an unfinished one is dropped. If a killed run has begun
     already, that is gone on with. :func:`commit` ends it.
 
     :raises SockredirError: there is no previous one, either is damaged, or the disk is full.

@@ -21,7 +21,7 @@ LEAF = cgroups.LEAF
 
 
 def enter(cgroup: str) -> None:
-    """Move this process into a cgroup, or a child of it where it takes none itself; stay where it is inside already.
+    """Move this process into a cgroup, or a child of it if it takes none itself; stay if it is already inside.
 
     :param cgroup: str, absolute or relative to the cgroup2 mount.
     :raises SockredirError: there is no such cgroup, or the kernel refuses.

@@ -87,7 +87,7 @@ def prometheus(counts: Counters, used: Optional[int], budget: Optional[int], bel
 
 
 def intercepted(document: Dict[str, Any]) -> List[str]:
-    """What interception has done, by rule; nothing where its programs are not loaded."""
+    """What interception has done, by rule; nothing if its programs are not loaded."""
     counts = intercept_live.counters(document["pin_dir"])
     if counts is None:
         return []

@@ -18,7 +18,7 @@ STATE_DIR = "/var/lib/sockredir"
 
 _EPILOG = """\
 exit codes: 0 done; 1 the host differs from its manifest (status); 2 wrong usage; 3 an error, in one line on standard
-error; 4 not enabled on this host; exec: the program's own, 126 and 127 where it cannot be started.
+error; 4 not enabled on this host; exec: the program's own, 126 and 127 if it cannot be started.
 """
 
 

@@ -22,7 +22,7 @@ def verify(state_dir: str, as_json: bool, with_speed: bool = False) -> int:
     """Show the proof.
 
     :param with_speed: whether to also compare plain TCP and redirection, for some seconds.
-    :returns: the exit code: not 0 where the host does something else than its mode says.
+    :returns: the exit code: not 0 if the host does something other than its mode says.
     """
     report = prove(state_dir)
     if with_speed:
@@ -38,8 +38,8 @@ def prove(state_dir: str) -> Dict[str, Any]:
     """Transfer, and judge it by the mode of the manifest.
 
     :returns: ``mode``; ``pairs`` as :func:`.proof.transfer` returns them; ``lo_bytes`` that crossed the loopback device
-        meanwhile, whosever; ``counters`` that grew, each with ``messages`` and ``bytes``; ``wrong``, in one line, or
-        None; ``unproved``, the reason why it could not be tried, or None.
+        meanwhile, from any program; ``counters`` that grew, each with ``messages`` and ``bytes``; ``wrong``, in one
+        line, or None; ``unproved``, the reason why it could not be tried, or None.
     :raises SockredirError: the host is not enabled, or the transfer could not be made.
     """
     document = context.enabled(state_dir)

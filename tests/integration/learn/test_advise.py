@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The playbook: it learns on a host that has nothing of ours, changes nothing there, and writes the report."""
+"""The playbook learns on a host without this collection, changes nothing there, and writes the report."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ class _LinkUpdateOpts(ctypes.Structure):
 def update_link(link: Descriptor, program: Descriptor, old_program: Optional[Descriptor] = None) -> None:
     """Replace the link's program in one step.
 
-    :param old_program: refuse (EPERM) where the link has another one than this.
-    :raises BpfError: ENOLINK where the cgroup is gone.
+    :param old_program: refuse (EPERM) if the link has another program than this.
+    :raises BpfError: ENOLINK if the cgroup is gone.
     """
     opts = _LinkUpdateOpts(ctypes.sizeof(_LinkUpdateOpts), 0, 0)
     if old_program is not None:

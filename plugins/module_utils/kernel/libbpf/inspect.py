@@ -18,7 +18,7 @@ _KINDS = {"bpf-prog": "program", "bpf-map": "map", "bpf_link": "link", "bpf-link
 
 
 def map_type_name(number: int) -> str:
-    """``sockhash``, ``array`` ...; the number itself where libbpf is older than the kernel's type."""
+    """``sockhash``, ``array`` ...; the number itself if libbpf is older than the kernel's type."""
     return text_of(library().libbpf_bpf_map_type_str(number)) or str(number)
 
 

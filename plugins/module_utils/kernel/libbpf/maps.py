@@ -142,7 +142,7 @@ class Map:
             yield key
 
     def items(self) -> Iterator[Tuple[bytes, bytes]]:
-        """Every key with its value, in batches where the kernel has them for this type (hash maps: Linux 5.6)."""
+        """Every key with its value, in batches if the kernel has them for this type (hash maps: Linux 5.6)."""
         try:
             batch = self._batch(None, 4096)
         except BpfError as error:

@@ -198,12 +198,12 @@ class ObjectMap:
 
     @property
     def key_type_id(self) -> int:
-        """In the object's BTF; 0 where the map was defined by sizes alone."""
+        """In the object's BTF; 0 if the map was defined only by sizes."""
         return library().bpf_map__btf_key_type_id(self._pointer)
 
     @property
     def value_type_id(self) -> int:
-        """In the object's BTF; 0 where the map was defined by sizes alone."""
+        """In the object's BTF; 0 if the map was defined only by sizes."""
         return library().bpf_map__btf_value_type_id(self._pointer)
 
     @property

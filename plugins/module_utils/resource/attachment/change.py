@@ -21,7 +21,7 @@ from .plan import Observed, Record, Wanted
 
 class Result(NamedTuple):
     """:ivar record: what the manifest says of the attachment now; None if it is absent.
-    :ivar foreign: programs on the same target that are not ours.
+    :ivar foreign: programs on the same target that are not this collection's.
     :ivar notes: what an operator should know, one line each.
     """
 

@@ -163,7 +163,7 @@ def ours(wanted: Wanted, observed: Observed) -> List[Attached]:
 
 
 def foreign(wanted: Wanted, observed: Observed) -> List[Attached]:
-    """Those that are not ours."""
+    """Those that are not this collection's."""
     known = ours(wanted, observed)
     return [each for each in observed.attached if each not in known]
 
@@ -232,7 +232,7 @@ def _kept(wanted: Wanted, observed: Observed, how: str) -> Optional[Attached]:
 
 
 def _intruder(wanted: Wanted, observed: Observed) -> Optional[Attached]:
-    """A foreign program in the one place of a map where ours was: somebody has overwritten it without telling us."""
+    """A foreign program in the only place of a map, instead of this collection's: somebody has overwritten it."""
     entry = None if withheld(wanted, observed) else observed.record
     had = wanted.kind == MAP and entry and entry["program_id"] and entry["map_id"] == observed.target_id
     others = foreign(wanted, observed) if had else []
@@ -273,7 +273,7 @@ def _absent(wanted: Wanted, observed: Observed) -> Plan:
 
 
 def _drop_stale_pin(wanted: Wanted, observed: Observed) -> Plan:
-    """Our pin, where its link is dead (the cgroup was removed) or is on something else."""
+    """This collection's pin, if its link is dead (the cgroup was removed) or is on something else."""
     if observed.pinned is None or _pinned_here(observed):
         return []
     return [Step("unpin_link", wanted.link_pin, _shown(None, observed.pinned.program_id, LINK), None)]

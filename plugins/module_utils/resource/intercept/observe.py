@@ -56,7 +56,7 @@ def relative(rule: Dict[str, Any]) -> Dict[str, Any]:
 def to_layout(rules: Sequence[Dict[str, Any]], check: bool = False) -> List[intercept.Rule]:
     """What the map has to hold.
 
-    :param check: whether cgroups may be missing, because earlier tasks only pretended to make them.
+    :param check: whether cgroups may be missing, because earlier tasks in check mode did not create them.
     :raises SockredirError: a cgroup or a user is unknown on this host; all of them are named.
     """
     found, wrong = [], []

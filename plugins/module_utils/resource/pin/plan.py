@@ -27,7 +27,7 @@ class Access(NamedTuple):
     mode: Optional[int] = None
 
     def over(self, other: Access) -> Access:
-        """This, and the other's value where this has none."""
+        """This, with the other's value if this has none."""
         return Access(*(mine if mine is not None else theirs for mine, theirs in zip(self, other)))
 
     def shown(self) -> Dict[str, Any]:

@@ -215,7 +215,7 @@ def _is_stored(state_dir: str, digest: str) -> bool:
 
 
 def _drop_objects(state_dir: str) -> None:
-    """Keep on disk what the manifest, or a rollback, could load again; all where that cannot be known."""
+    """Keep on disk what the manifest, or a rollback, could load again; all of them if that cannot be known."""
     try:
         both = (manifest.known(state_dir), manifest.previous(state_dir))
     except manifest.Damaged:

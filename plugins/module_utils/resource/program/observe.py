@@ -32,7 +32,7 @@ def still_used(entries: Iterable[Dict[str, Any]]) -> List[Dict[str, Any]]:
 
 
 def recorded_entry(document: Optional[manifest.Manifest], name: str) -> Optional[Dict[str, Any]]:
-    """The program's section; without ids where they are of another boot."""
+    """The program's section; without ids if they are of another boot."""
     entry = ((document or {}).get("programs") or {}).get(name)
     if entry and not manifest.ids_valid(document or {}):
         return dict(entry, program_ids={}, program_tags={}, map_ids={})
@@ -89,7 +89,7 @@ def _listing(pin_dir: str) -> List[str]:
 
 
 def _running(loaded: List[Program], entry: Optional[Dict[str, Any]], names: List[str]) -> Dict[str, MapInfo]:
-    """The maps behind our loaded programs, by name; the recorded ones where the programs do not use them themselves."""
+    """The maps behind our loaded programs, by name; the recorded ones if the programs do not use them themselves."""
     used = [number for program in loaded for number in program.map_ids]
     infos = {info.name: info for number in used for info in [_map_info(number)] if info}
     found = {name: infos[_short(name)] for name in names if _short(name) in infos}

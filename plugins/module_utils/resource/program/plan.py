@@ -62,7 +62,7 @@ class Observed(NamedTuple):
     :ivar pins: path -> what is there, of the paths of interest.
     :ivar maps: path -> the map pinned there.
     :ivar running: map name -> the map that our loaded programs use under this name, pinned or not.
-    :ivar entry: the program's section of the manifest; no ids in it where they are of another boot.
+    :ivar entry: the program's section of the manifest; no ids in it if they are of another boot.
     :ivar same_boot: whether the manifest was written since the last boot.
     :ivar taken: path -> the other program of the manifest that has its pin there.
     :ivar stored: whether the object is in the store, intact.

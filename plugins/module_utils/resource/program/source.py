@@ -53,7 +53,7 @@ class Compiled(NamedTuple):
 
 
 class NotYet(SockredirError):
-    """Check mode cannot know more: an earlier task of the same play has only pretended."""
+    """Check mode cannot know more: an earlier task of the same play has changed nothing."""
 
 
 def check_names(request: Request) -> None:

@@ -12,7 +12,7 @@ from ...datapath.settings import Found, from_layout
 
 
 def steps(wanted: Dict[str, Any], found: Optional[Found]) -> Plan:
-    """Tell the programs what is wanted, where they are told something else."""
+    """Write the wanted settings, if the programs have others."""
     now = from_layout(found.settings) if found and found.settings else None
     if now == wanted and found and not found.trouble:
         return []
