@@ -84,7 +84,7 @@ enum sockredir_reason {
 	SOCKREDIR_CUT,	    /* segment whose beginning had come before */
 	SOCKREDIR_OBSERVED, /* socket not in the map: mode observe, counted when it ends */
 
-	SOCKREDIR_SKIP_VAIN, /* socket not in the map: connections to this port gain nothing from redirection */
+	SOCKREDIR_SKIP_VAIN, /* socket not in the map: connections to this port gain nothing */
 
 	SOCKREDIR_REASONS = 64, /* size of `counters`, with room to grow */
 };
