@@ -25,11 +25,12 @@ options:
       - V(attachments) returns RV(attachments) and RV(foreign).
       - V(counters) returns RV(mode), RV(settings), RV(counters), RV(memory), and how many RV(flows) are open.
       - V(flows) returns RV(flows) with the connections and their processes.
+      - V(ports) returns RV(ports), which server ports gain by redirection.
       - V(drift) returns RV(drift), how the host differs from its manifest.
     type: list
     elements: str
-    choices: [prerequisites, programs, attachments, counters, flows, drift]
-    default: [prerequisites, programs, attachments, counters, flows, drift]
+    choices: [prerequisites, programs, attachments, counters, flows, ports, drift]
+    default: [prerequisites, programs, attachments, counters, flows, ports, drift]
   wanted:
     description:
       - What the host should do. Adds RV(preflight), which compares that with what was found.
@@ -387,6 +388,32 @@ flows:
             bytes: {description: How many of its bytes were redirected., type: int}
             unread: {description: Upper bound of the bytes that the other end has not read yet., type: int}
   sample: {open: 2, connections: null}
+ports:
+  description:
+    - What the programs have counted of each server port, and what that says; V(null) if there is no such map.
+  returned: O(gather) has V(ports)
+  type: list
+  elements: dict
+  contains:
+    port: {description: The server's port., type: int}
+    verdict: {description: 'V(accelerate), V(no-gain) or V(leave).', type: str}
+    reasons: {description: 'For V(leave), sections of docs/limits.md.', type: list, elements: str}
+    programs: {description: The programs that listen there., type: list, elements: str}
+    connections: {description: 'How many there were, those that were left alone included.', type: int}
+    bytes: {description: Redirected., type: int}
+    gain: {description: 'For V(accelerate), the speed to expect; 1.0 is plain TCP.', type: float}
+    gain_source: {description: 'V(enabled) if measured on this host, V(table) if on another machine.', type: str}
+    why: {description: The verdict in words., type: str}
+    messages: {description: Messages of connections in the map., type: int}
+    open: {description: Connections in the map now., type: int}
+    open_messages: {description: Their messages., type: int}
+    open_bytes: {description: Their redirected bytes., type: int}
+    brief: {description: Connections that ended after an exchange or two., type: int}
+    demoted: {description: 'Connections that sent small messages one way, or files.', type: int}
+    left_alone: {description: Connections that were not put in the map because their port gains nothing., type: int}
+    worth: {description: What redirection has been worth lately; negative if nothing., type: int}
+    states: {description: 'Directions of open connections by how their last message went.', type: dict}
+  sample: []
 preflight:
   description: What the findings mean for O(wanted). The role acts on it.
   returned: O(wanted) is given
@@ -429,8 +456,8 @@ ARGUMENTS = {
     "gather": {
         "type": "list",
         "elements": "str",
-        "choices": ["prerequisites", "programs", "attachments", "counters", "flows", "drift"],
-        "default": ["prerequisites", "programs", "attachments", "counters", "flows", "drift"],
+        "choices": ["prerequisites", "programs", "attachments", "counters", "flows", "ports", "drift"],
+        "default": ["prerequisites", "programs", "attachments", "counters", "flows", "ports", "drift"],
     },
     "wanted": {
         "type": "dict",

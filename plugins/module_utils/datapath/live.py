@@ -182,3 +182,12 @@ def used(pin_dir: str) -> Optional[int]:
     with found as pressure:
         raw = pressure.lookup(_FIRST)
     return layout.decode_pressure(raw).used if raw else 0
+
+
+def ports(pin_dir: str) -> Optional[Dict[int, layout.Port]]:
+    """What has been learned of each server port that had connections; None if there is no such map."""
+    found = open_map(pin_dir, "ports")
+    if found is None:
+        return None
+    with found as table:
+        return {struct.unpack("=I", key)[0]: layout.decode_port(value) for key, value in table.items()}

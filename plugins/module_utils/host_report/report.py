@@ -15,7 +15,7 @@ from ..errors import SockredirError
 from ..resource.snapshot import Snapshot
 from ..state import manifest
 
-PARTS = ("prerequisites", "programs", "attachments", "counters", "flows", "drift")
+PARTS = ("prerequisites", "programs", "attachments", "counters", "flows", "ports", "drift")
 SCHEMA_VERSION = 1
 PIN_DIR = "/sys/fs/bpf/sockredir"
 
@@ -59,6 +59,8 @@ def gather(parts: Sequence[str], pin_dir: Optional[str], state_dir: str, max_flo
         report.update(_counters(unreadable, pins))
     if "flows" in parts:
         report["flows"] = _flows(unreadable, pins, max_flows)
+    if "ports" in parts:
+        report["ports"] = _ports(unreadable, pins, document)
     if "drift" in parts:
         report["drift"] = unreadable.read("drift", lambda: _drift(snapshot))
     report["unreadable"] = unreadable.found
@@ -119,6 +121,16 @@ def _flows(unreadable: Unreadable, pin_dir: str, most: int) -> Optional[Dict[str
     from . import flows
 
     return unreadable.read(f"flows in {pin_dir}", lambda: flows.report(pin_dir, most))
+
+
+def _ports(
+    unreadable: Unreadable, pin_dir: str, document: Optional[manifest.Manifest]
+) -> Optional[List[Dict[str, Any]]]:
+    from . import ports
+
+    return unreadable.read(
+        f"ports in {pin_dir}", lambda: ports.report(pin_dir, (document or {}).get("calibration") or {})
+    )
 
 
 def _drift(snapshot: Snapshot) -> List[Dict[str, Any]]:

@@ -10,8 +10,9 @@ from typing import Any, Dict, List, Optional, Tuple
 from ..calibration import record
 from ..datapath import intercept_live, layout, live, reasons
 from ..errors import SockredirError
+from ..host_report import ports as host_ports
 from ..resource.intercept.observe import recorded
-from . import context
+from . import context, ports
 
 Counters = Dict[str, layout.Count]
 Record = Tuple[layout.Key, layout.Flow]
@@ -32,7 +33,7 @@ def show_counters(state_dir: str, form: str) -> int:
         streams = {"demote_below": below, "source": source.get("source")}
         context.show_json({**as_json(counts, used, budget), "streams": streams})
     elif form == "prometheus":
-        context.show(prometheus(counts, used, budget, below) + intercepted(document))
+        context.show(prometheus(counts, used, budget, below) + by_port(document) + intercepted(document))
     else:
         context.show([*text(counts, used, budget), record.words(below, source)])
     return context.OK
@@ -84,6 +85,12 @@ def prometheus(counts: Counters, used: Optional[int], budget: Optional[int], bel
         meaning = "One-way runs of smaller messages go by TCP."
         lines += _metric("sockredir_demote_below_bytes", "gauge", meaning, [("", below)])
     return lines
+
+
+def by_port(document: Dict[str, Any]) -> List[str]:
+    """What was counted of each server port; nothing if an earlier version's maps have no such counts."""
+    found = host_ports.of_document(document)
+    return [line for metric in ports.metrics(found or []) if metric[3] for line in _metric(*metric)]
 
 
 def intercepted(document: Dict[str, Any]) -> List[str]:

@@ -12,7 +12,7 @@ from typing import List, Optional
 
 from ..errors import SockredirError
 from ..operation.restore import NotEnabled
-from . import cgroup, change, context, counters, identity, intercepts, learn, status, trace, verify
+from . import cgroup, change, context, counters, identity, intercepts, learn, ports, status, trace, verify
 
 STATE_DIR = "/var/lib/sockredir"
 
@@ -88,6 +88,14 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--limit", type=_count, metavar="N", help="at most N connections")
     verb.set_defaults(run=lambda options: counters.show_flows(options.state_dir, options.json, options.limit))
 
+    verb = verbs.add_parser(
+        "ports", help="which server ports gain, and which do not and why, from the programs' counts"
+    )
+    verb.add_argument("--json", action="store_true", help="as JSON")
+    verb.add_argument("--watch", action="store_true", help="again each interval, until Ctrl-C")
+    verb.add_argument("--interval", type=_seconds, default=2, metavar="SECONDS", help="for --watch (%(default)s)")
+    verb.set_defaults(run=_ports)
+
     verb = verbs.add_parser("intercepts", help="the interception rules, and what they have done")
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.set_defaults(run=lambda options: intercepts.show(options.state_dir, options.json))
@@ -146,6 +154,12 @@ def _execute(options: argparse.Namespace) -> int:
     if user:
         identity.become(user)
     return cgroup.execute(command)
+
+
+def _ports(options: argparse.Namespace) -> int:
+    if options.watch:
+        return ports.watch(options.state_dir, options.json, options.interval)
+    return ports.show(options.state_dir, options.json)
 
 
 def _seconds(text: str) -> float:

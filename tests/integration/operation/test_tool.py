@@ -270,7 +270,7 @@ def test_nothing_to_roll_back_to(ready):
 def test_help_names_every_verb_and_the_exit_codes(ready):
     shown = ready.ctl("--help")
     assert shown.returncode == 0
-    for verb in ("status", "exec", "counters", "flows", "trace", "mode", "restore", "rollback"):
+    for verb in ("status", "exec", "counters", "flows", "ports", "trace", "mode", "restore", "rollback"):
         assert f"    {verb}" in shown.stdout
         assert ready.ctl(verb, "--help").returncode == 0
     assert "exit codes:" in shown.stdout

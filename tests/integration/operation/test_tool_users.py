@@ -29,6 +29,7 @@ VERBS = (
     ["verify"],
     ["counters"],
     ["flows"],
+    ["ports"],
     ["intercepts"],
     ["trace"],
     ["learn"],
