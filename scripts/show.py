@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: sockredir contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shows a person what ``./run enable`` has done to this machine: plain TCP against redirected, and how to go on.
+"""Show what ``./run enable`` has done to this machine: plain TCP against redirection, and what to do next.
 
 usage: show.py [PATH OF SOCKREDIRCTL]
 """

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that are there whole or not at all, also after a crash or with the disk full."""
+"""Write files atomically: complete or not at all, even after a crash or with a full disk."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a fleet has learned, from what its hosts have. Pure functions."""
+"""Combine what the hosts of a fleet have learned. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which one-way streams redirection is faster for on this very host: measured, decided, kept in the manifest."""
+"""Measure for which one-way streams redirection is faster on this host, decide, and keep it in the manifest."""

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From turns of plain TCP and of redirection to the setting ``demote_below``. Pure."""
+"""Compute the setting ``demote_below`` from measured turns of plain TCP and redirection. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two processes in a cgroup, joined by connections, that transfer bytes when they are told to.
+"""Two processes in a cgroup, connected to each other, that transfer bytes on command.
 
 The writer makes the connections, its child accepts and reads. Both end by themselves when the process that tells them
 is gone, and no call on a socket lasts longer than :data:`_PATIENCE`.

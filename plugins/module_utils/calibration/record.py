@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the manifest says of ``demote_below``: a section ``calibration``, and the words for people.
+"""The manifest's section ``calibration``, which explains ``demote_below``, and its text form.
 
 ``source`` is ``given`` (by the operator), ``measured`` or ``default`` (measuring failed; ``problem`` says why). Unless
 it is ``given``, ``kernel``, ``cpu`` and ``object_sha256`` say what it holds for: it is measured again if one of them is

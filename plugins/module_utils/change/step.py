@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a plan is: a list of steps, each with a before and an after."""
+"""The steps that a plan consists of, each with a before and an after."""
 
 from __future__ import annotations
 

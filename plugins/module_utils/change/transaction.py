@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run a plan as a transaction: all of it, or the host is as it was."""
+"""Run a plan as a transaction: either all of it, or the host is left as it was."""
 
 from __future__ import annotations
 

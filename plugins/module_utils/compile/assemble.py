@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes a BPF object file, as clang would have, from instructions that another compiler made.
+"""Write a BPF object file, as clang would, from instructions of another compiler.
 
 What libbpf needs, and no more: programs in sections of their own, maps defined by BTF, metadata in .rodata, a licence.
 Sources of the formats: elf(5), the kernel's Documentation/bpf/btf.rst.

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Compiles with BCC, the distribution's own, and makes of it an object file like any other.
+"""Compile with the distribution's BCC, and turn the result into an ordinary object file.
 
 BCC lives in the distribution's Python and compiles against the headers of the running kernel, so what it makes is for
 this kernel alone. It runs in a process of its own: it brings a compiler along, creates the maps in passing, and prints

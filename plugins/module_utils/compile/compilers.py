@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From C to a BPF object: which compiler, its errors in one line, and what makes two compilations the same."""
+"""Compile C to a BPF object: choose the compiler, report its errors in one line, identify equal compilations."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keys and values of the maps of interception: the Python mirror of ``bpf/intercept.h``.
+"""Keys and values of the interception maps: the Python mirror of ``bpf/intercept.h``.
 
 Pure functions between bytes and named values, as :mod:`.layout` is for the data path.
 """

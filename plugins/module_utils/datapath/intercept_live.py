@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The maps of interception as they are now on this host, found by their pins."""
+"""The interception maps as they are now on this host, found by their pins."""
 
 from __future__ import annotations
 

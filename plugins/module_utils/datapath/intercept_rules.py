@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules of interception as the operator writes them, in the form that the manifest keeps. Pure.
+"""Interception rules as the operator writes them, in the form that the manifest keeps. Pure.
 
 A dict: ``name``, ``cgroup`` (whose connections), ``proxy_cgroup`` or ``proxy_user`` (who the proxy is), ``to`` (its
 listener: a port, or addresses with ports), ``ports``, ``exclude_ports``, ``cidrs``, ``exclude_cidrs``, ``when_down``

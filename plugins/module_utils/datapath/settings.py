@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the operator asks of the programs, in the form that the manifest keeps and reports show.
+"""The operator's settings for the programs, in the form that the manifest keeps and reports show.
 
 A dict: ``mode`` (enforce, observe, drain), ``ports`` and ``exclude_ports`` (lists of ``80`` or ``8000-8099``, joined
 and sorted), ``cidrs``, ``cross_netns``, ``budget`` and ``demote_below`` (bytes), ``demote_after`` (messages). In a wish

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an operator should know although it forbids nothing: kernel bugs near sockmap, programs that splice.
+"""Risks that an operator should know: kernel bugs around sockmap, programs that splice.
 
 Bugs that crash cannot be tried out, so these go by version and by whether the feature is in use here. Distributions
 backport fixes: the texts name the commit to look for. How sockets behave was tried out (:mod:`.facts`).

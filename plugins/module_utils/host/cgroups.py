@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Control groups of version 2: where they are, which one is which, making and removing our own.
+"""Control groups version 2: find them, identify them, create and remove this collection's own.
 
 Controllers (``cgroup.subtree_control``) are never touched: programs attach to a cgroup without any.
 """

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host has of what we need: found by trying it, never by the kernel's version.
+"""What a host has of what the collection needs: found by testing, never by the kernel's version.
 
 Reads, and tries things that leave nothing behind. Works without root and on a host with nothing installed.
 """

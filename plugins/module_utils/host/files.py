@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Our ordinary files: looking at them, and changing each in one step that a crash cannot halve."""
+"""The collection's ordinary files: observe them, and change each in one step that a crash cannot split."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The library on the host: exactly the package that runs now, under the name ``sockredir``, and its launcher.
+"""Install the library on the host: the package that runs now, under the name ``sockredir``, and its launcher.
 
 The package lies in a numbered directory and ``sockredir`` is a symlink to it, so that an upgrade is one rename:
 a run that is killed leaves the old library or the new one, never some files of each.

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a report means for what its host is to do: what is missing, what to install, what needs no second look.
+"""What a report means for the wanted state: what is missing, what to install, what needs no further check.
 
 Pure: the role acts on these decisions and makes none of its own.
 """

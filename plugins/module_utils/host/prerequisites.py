@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host needs, judged all at once from :mod:`.facts`. Pure: nothing here looks at the host."""
+"""Judge all prerequisites of a host at once, from :mod:`.facts`. Pure: nothing here looks at the host."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every attachment of the manifest beside what the kernel says of its target."""
+"""Every attachment of the manifest, compared with what the kernel says about its target."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the programs have counted, what they are told, and how much memory they hold."""
+"""The programs' counters and settings, and how much memory they hold."""
 
 from __future__ import annotations
 

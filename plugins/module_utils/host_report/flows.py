@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Live connections, each end with its process and what the next message from there meets."""
+"""Live connections: each end with its process and the state of its next message."""
 
 from __future__ import annotations
 

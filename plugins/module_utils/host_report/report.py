@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Everything there is to say about a host, for ``sockmap_info`` and the fleet's audit. Reads only.
+"""The full report on a host, for ``sockmap_info`` and the fleet's audit. Reads only.
 
 Works without root and on a host with nothing installed: what could not be read is named in ``unreadable``. Each part is
 imported only when it is asked for, because an audit asks every host of a fleet.

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an object file holds, read strictly and without libelf: whether it is ours to load, before libbpf sees it.
+"""Read an object file strictly and without libelf: whether it can be loaded, before libbpf sees it.
 
 Source of the format: elf(5); section names as in libbpf's program_types documentation.
 """

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What this kernel can do, found by doing it: load a tiny program, create a one-entry map, throw both away.
+"""Test what this kernel can do: load a tiny program, create a one-entry map, discard both.
 
 It speaks to bpf(2) itself, because preflight must answer on hosts where libbpf is what is missing. All else goes
 through :mod:`.libbpf`.

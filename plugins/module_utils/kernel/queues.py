@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How this kernel keeps account of a socket in a map, found by doing: one connection on 127.0.0.1, redirected and not.
+"""Test how this kernel accounts for a socket in a map: one connection on 127.0.0.1, redirected and not.
 
 A stream verdict (SK_SKB) makes bytes that come by TCP and redirected ones lie in one queue. Kernels without
 b40cc5adaa80 take redirected bytes for bytes of TCP's own sequence (``copied_seq``) then, and a reader does not wake up

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was learned as it is shown: the report, the role's variables, a table. Pure functions."""
+"""Present what was learned: the report, the role's variables, a table. Pure functions."""
 
 from __future__ import annotations
 

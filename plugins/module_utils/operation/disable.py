@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Remove everything of this collection from a host, and no byte from a live connection.
+"""Remove everything of this collection from a host, without losing a byte of a live connection.
 
 First the programs are told to drain: from then on each direction goes on by TCP, behind what was redirected before.
 Then they are taken off, cgroups first, and the pins go. A live socket keeps the verdict that it was inserted with, and

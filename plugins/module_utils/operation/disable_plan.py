@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which steps take our files off a host, and the directories that held our state. Pure."""
+"""Which steps remove this collection's files and state directories from a host. Pure."""
 
 from __future__ import annotations
 

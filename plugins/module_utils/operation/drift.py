@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole host beside its manifest: what differs. Reads only.
+"""Compare the whole host with its manifest. Reads only.
 
 Apart from what makes changes: an audit asks every host of a fleet, and what it sends and compiles there is its cost.
 """

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole host as one plan over its manifest, and what each of its steps says of how the host has drifted. Pure.
+"""Plan the whole host from its manifest, and name the kind of drift that each step repairs. Pure.
 
 The plan is that of its parts (:mod:`.program`, :mod:`.attachment`, :mod:`.setup`), made by the very same functions with
 the manifest's word as the wish. Restore and rollback do it; status and audit say it should be empty.

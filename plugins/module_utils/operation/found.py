@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What belongs to this collection on a host without a sound manifest, told from the pins and the kernel alone."""
+"""Find what belongs to this collection on a host without a valid manifest, from the pins and the kernel alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the programs do from now on: enforce, observe or drain."""
+"""Change the mode of the programs: enforce, observe or drain."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole host after its manifest: restore, roll back. No compiler, no Ansible.
+"""Make the whole host match its manifest: restore, roll back. Needs no compiler and no Ansible.
 
 :mod:`.drift_kinds` says how the parts make one plan. Here the parts are done: programs first, then settings, then what
 is attached to the map, then the cgroups, so that no socket enters the map before it has all that it needs.

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ``sockredir_host`` does with its options: each state from options to result."""
+"""Implements ``sockredir_host``: each state from options to result."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one run has read of a host: each thing once, handed down to all that observe, read again after a change."""
+"""A snapshot of a host for one run: everything is read once, shared by all observers, and refreshed after a change."""
 
 from __future__ import annotations
 

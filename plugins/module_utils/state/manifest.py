@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The manifest: what this host is meant to run, as JSON in the state directory.
+"""The manifest: what this host should run, as JSON in the state directory.
 
 ``current`` and ``previous`` are symbolic links to ``manifests/<number>.json``; each change writes a new file and moves
 the link in one step. While a change is under way ``committed`` is false and ``previous`` is the last committed one:

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``sockredirctl mode``, ``restore`` and ``rollback``: each says what it has done, a line for each step."""
+"""``sockredirctl mode``, ``restore`` and ``rollback``: each prints a line for each step that it has taken."""
 
 from __future__ import annotations
 

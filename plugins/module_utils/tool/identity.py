@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``sockredirctl exec --user``: become somebody else, as runuser(1) does."""
+"""``sockredirctl exec --user``: become another user, as runuser(1) does."""
 
 from __future__ import annotations
 

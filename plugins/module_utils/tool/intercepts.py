@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``sockredirctl intercepts``: the rules of interception, and what they have done."""
+"""``sockredirctl intercepts``: the interception rules, and what they have done."""
 
 from __future__ import annotations
 

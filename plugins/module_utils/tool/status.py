@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``sockredirctl status``: is this host as its manifest says."""
+"""``sockredirctl status``: compare this host with its manifest."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One host of a fleet report, made from what ``sockmap_info`` said of it."""
+"""One host of a fleet report, built from the result of ``sockmap_info``."""
 
 from __future__ import annotations
 

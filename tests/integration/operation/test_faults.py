@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What goes wrong around us: a clear line, a host that works, and convergence on the next run."""
+"""Faults from outside: a clear line, a host that works, and convergence on the next run."""
 
 from __future__ import annotations
 

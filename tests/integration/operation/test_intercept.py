@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules of interception on a host that is set up: written, shown, drifted from, restored, rolled back, taken away."""
+"""Interception rules on a host that is set up: written, shown, drifted from, restored, rolled back, removed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A kernel that is not fit for ``receive``: all else is there, and that it is not attached is no difference."""
+"""A kernel that cannot use ``receive``: everything else is there, and its absence is not drift."""
 
 from __future__ import annotations
 

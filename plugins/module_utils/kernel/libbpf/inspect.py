@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is there: names of types, probes, pins, ids and what the kernel says of them."""
+"""Inspect the kernel: names of types, probes, pins, ids and information about objects."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Attach a program to a cgroup or a map, or take it off: observe, plan, apply."""
+"""Attach a program to a cgroup or a map, or detach it: observe, plan, apply."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a program may need of the kernel beyond being loaded: without it, it is withheld from its place."""
+"""What a program may need of the kernel beyond being loaded: if that is missing, it is not attached."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which steps attach a program to a cgroup or a map, or take it off. Pure.
+"""Which steps attach a program to a cgroup or a map, or detach it. Pure.
 
 Ours are: the link at our pin, and every attachment of a program whose id is known as ours. All others are foreign: on a
 cgroup they stay beside ours, on a map they forbid ours. Only programs at the same hook count: what a cgroup or map has

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The steps of a plan for rules of interception, each with its undo."""
+"""The steps of a plan for interception rules, each with its undo."""
 
 from __future__ import annotations
 

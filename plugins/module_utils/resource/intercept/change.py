@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Have rules of interception hold: observe, plan, apply for ``sockredir_intercept``."""
+"""Set interception rules: observe, plan, apply for ``sockredir_intercept``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ensure(
     watch: Optional[Watch] = None,
     wait_seconds: float = lock.WAIT_SECONDS,
 ) -> Result:
-    """Have these rules hold and no others; live connections stay where they are.
+    """Put exactly these rules in force; live connections stay where they are.
 
     :param check: change nothing, say what a run would do.
     :raises SockredirError: a rule makes no sense or cannot work here; the host is as it was.

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is there of rules of interception: the map, the manifest, and the cgroups and users that rules name."""
+"""Observe interception rules: the map, the manifest, and the cgroups and users that rules name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which steps tell the programs of interception what is wanted. Pure."""
+"""Which steps write the wanted interception rules. Pure."""
 
 from __future__ import annotations
 

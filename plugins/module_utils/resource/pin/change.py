@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mount a bpffs, and have directories and pins on it: observe, plan, apply."""
+"""Mount a bpffs, and keep directories and pins on it: observe, plan, apply."""
 
 from __future__ import annotations
 

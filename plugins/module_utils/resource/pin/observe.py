@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is at a path of a bpffs, and what is to be pinned there. Reads only."""
+"""Observe a path on a bpffs, and what should be pinned there. Reads only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which steps mount a bpffs, make a directory on it, or pin something there, and take it away. Pure."""
+"""Which steps mount a bpffs, create a directory on it, pin something there, or remove it. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Load and pin an object's programs and maps, or take them away: observe, plan, apply."""
+"""Load and pin an object's programs and maps, or remove them: observe, plan, apply."""
 
 from __future__ import annotations
 

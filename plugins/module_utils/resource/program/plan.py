@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What it takes to have an object's programs and maps loaded and pinned, or gone. Pure: decides, does nothing.
+"""Which steps load and pin an object's programs and maps, or remove them. Pure: decides, does nothing.
 
 Live connections go on through all of it: a socket keeps the program that it was inserted with, that keeps its maps, and
 maps that are pinned already go on serving the new programs.

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is asked for, and the object to load: stored, taken as it is, or compiled now."""
+"""The request, and the object to load: stored, used as it is, or compiled now."""
 
 from __future__ import annotations
 

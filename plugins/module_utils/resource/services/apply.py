@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The steps of the services' plan, each with what undoes it."""
+"""The steps of the services' plan, each with its undo."""
 
 from __future__ import annotations
 

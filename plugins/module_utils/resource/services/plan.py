@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which steps have systemd read its unit files again, start the slice, and restart services. Pure."""
+"""Which steps reload systemd's unit files, start the slice, and restart services. Pure."""
 
 from __future__ import annotations
 

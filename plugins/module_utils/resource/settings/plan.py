@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which step tells the programs what is wanted. Pure."""
+"""Which step writes the programs' settings. Pure."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def steps(wanted: Dict[str, Any], found: Optional[Found]) -> Plan:
 
 
 def step(before: Any, wanted: Dict[str, Any]) -> Step:
-    """Tell the programs what is wanted."""
+    """Write the programs' settings."""
     return Step("settings", "settings", before, wanted, kind="settings_changed")

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is there of settings, library, launcher, unit and drop-ins. Reads only."""
+"""Observe settings, library, launcher, unit and drop-ins. Reads only."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the operator has left open of the settings: known from an earlier run, or found out by measuring."""
+"""Settings that the operator has left open: known from an earlier run, or measured."""
 
 from __future__ import annotations
 
