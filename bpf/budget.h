@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * How much may lie unread.
+ * How much may be unread.
  *
  * A redirect knows no window. So a message that would put more than a window's worth before its
  * reader goes by TCP, whose window does stop a writer; and so does one that the host's budget has

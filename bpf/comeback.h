@@ -48,7 +48,7 @@ static __always_inline void spare_uring(struct sockredir_side *own)
 }
 
 /*
- * Setting the limit wakes whoever sleeps on the socket. That is as it should be for a writer that
+ * Setting the limit wakes any thread that sleeps on the socket. That is right for a writer that
  * waits for room, and makes a recv say EAGAIN.
  */
 static __always_inline bool wakes_a_reader(const struct tcp_sock *tp)

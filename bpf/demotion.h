@@ -50,7 +50,7 @@ static __always_inline __u32 run_weight(const struct sockredir_settings *s, __u3
 
 /*
  * Notes a message; true when the run has become too long. Whether the peer has sent meanwhile is
- * asked at the end of a run, not at each message: its CPU writes there.
+ * read at the end of a run, not at each message: its CPU writes there.
  */
 static __always_inline bool overrun(const struct sockredir_settings *s, struct sockredir_side *own,
 				    const struct sockredir_side *peer, __u32 size)
@@ -58,7 +58,7 @@ static __always_inline bool overrun(const struct sockredir_settings *s, struct s
 	__u32 weight = s->demote_below ? run_weight(s, size) : 0;
 	__u16 heard;
 
-	/* By TCP for the moment: says nothing about what redirection is worth. */
+	/* By TCP for the moment: no evidence of what redirection is worth. */
 	if (own->way_back && own->state > SOCKREDIR_REDIRECTED)
 		return false;
 	if (!weight) {
@@ -80,7 +80,7 @@ static __always_inline bool overrun(const struct sockredir_settings *s, struct s
 /*
  * May a direction turn to TCP for no reason but speed? Not while a thread waits in recv on the
  * sending socket, or soon may, having left bytes unread: once its writer blocks on TCP, room in
- * the send buffer wakes that recv too, which then says EAGAIN.
+ * the send buffer wakes that recv too, which then returns EAGAIN.
  */
 static __always_inline bool may_demote(const struct tcp_sock *tp, struct sockredir_side *own)
 {

@@ -25,7 +25,7 @@ static __always_inline bool flow_join(struct sockredir_flow *flow, const struct 
 {
 	__u64 owners = *(volatile __u64 *)&flow->owners;
 
-	/* Being deleted, or our place is taken by a socket whose end nobody told us. */
+	/* Being deleted, or this side belongs to a socket whose end was never reported. */
 	if (!(owners & OWNER_BITS) || (owners & 1ULL << index))
 		return false;
 	if (flow_find(id) != flow)

@@ -37,9 +37,9 @@ struct intercept_end {
 
 /* `flags` of a rule. */
 #define INTERCEPT_VALID		   1 /* the first rule without it ends the list */
-#define INTERCEPT_PROXY_USER	   2 /* whoever runs as `proxy_user` is the proxy */
-#define INTERCEPT_DIRECT_WHEN_DOWN 4 /* without a listener at `to`, connect as asked */
-#define INTERCEPT_SOCKNAME	   8 /* getsockname() of the proxy's socket is the destination, too */
+#define INTERCEPT_PROXY_USER	   2 /* processes of `proxy_user` are the proxy */
+#define INTERCEPT_DIRECT_WHEN_DOWN 4 /* without a listener at `to`, connect directly */
+#define INTERCEPT_SOCKNAME	   8 /* getsockname() of the proxy's socket is the destination too */
 
 /*
  * Whose connections go where. A cgroup is named by its id and its depth below the root: that is
@@ -47,7 +47,7 @@ struct intercept_end {
  */
 struct intercept_rule {
 	__u64 apps;
-	__u64 proxy; /* 0: told by its user alone */
+	__u64 proxy; /* 0: identified only by its user */
 	__u32 apps_level;
 	__u32 proxy_level;
 	__u32 proxy_user;
@@ -113,13 +113,13 @@ struct intercept_reached {
 enum intercept_event {
 	INTERCEPT_REWRITTEN,   /* connect() sent to the proxy */
 	INTERCEPT_PASSED,      /* no rule is for it */
-	INTERCEPT_DIRECT,      /* nobody listens at `to`: connected as asked */
+	INTERCEPT_DIRECT,      /* nothing listens at `to`: connected directly */
 	INTERCEPT_LOOPED,      /* refused: the proxy was about to come back to itself */
 	INTERCEPT_LEFT_ALONE,  /* bound to a device */
 	INTERCEPT_FAILED,      /* refused: no memory to remember where it wanted to go */
 	INTERCEPT_LOST,	       /* `pending` is full: the proxy cannot know the destination */
 	INTERCEPT_CLAIMED,     /* accepted by the proxy, with its destination */
-	INTERCEPT_UNCLAIMED,   /* accepted by the proxy, from somebody who went there himself */
+	INTERCEPT_UNCLAIMED,   /* accepted by the proxy from a program that asked for it */
 	INTERCEPT_WITHDRAWN,   /* closed before the proxy had it */
 	INTERCEPT_ANSWERED,    /* SO_ORIGINAL_DST answered */
 	INTERCEPT_DNS,	       /* datagram to a name server sent to the proxy */

@@ -120,7 +120,7 @@ static long is_proxys(__u32 i, struct listener *l)
 }
 
 /*
- * Accepted from somebody who came by himself. Under the address that he used the listener can be
+ * Accepted from a program that asked for it. Under the address that it used the listener can be
  * reached: the proxy is not to connect to it. A loop has to come through here before it turns.
  */
 static __always_inline void unclaimed(const struct sockredir_key *key)

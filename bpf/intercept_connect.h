@@ -88,7 +88,7 @@ static __always_inline int as_asked(struct bpf_sock_addr *ctx, __u32 slot, enum 
 	return PROCEED;
 }
 
-/* Answers where to go in `q->asked`. */
+/* Writes the address to go to into `q->asked`. */
 static __always_inline int connecting(struct bpf_sock_addr *ctx, struct question *q, bool *rewritten)
 {
 	const struct intercept_rule *r;

@@ -82,7 +82,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	return verdict;
 }
 
-/* Whom the program asked when an answer comes from here; NULL: this one. */
+/* The server that the program asked if an answer comes from here; NULL: this one. */
 static __always_inline const struct intercept_end *asked_of(struct bpf_sock_addr *ctx,
 							    const struct intercept_end *from)
 {

@@ -2,7 +2,7 @@
 /*
  * The way out of the map, for a live socket.
  *
- * Leaving throws away what lies in the socket's queue, so nothing may be there or on its way.
+ * Leaving discards what is in the socket's queue, so nothing may be there or on its way.
  * leave() runs in a callback of the leaving socket S, with S locked; P is its peer.
  *
  *  - P's program sets STARTED on its side before each redirect and gives up if BARRED was set; we
@@ -12,13 +12,13 @@
  *    reference to P's psock from before its program ran until its bytes lie in S's queue. P in the
  *    map holds one more. So one reference, read after setting BARRED, means that no such sender is
  *    left; none at all (no psock) says the same. P may be about to lose the map's reference:
- *    P says LEFT, or clears its cookie, before that, and we read these after the references.
+ *    P sets LEFT, or clears its cookie, before that, and these are read after the references.
  *  - What such senders queued is in S's queue, which they append to with S locked, as it is now:
  *    S's queue being empty, nothing is lost. What TCP has brought goes there with S locked too,
  *    or waits for memory in ingress_skb, which must be empty.
  *
  * With one queue (program `receive`), a thread that is inside recv on S would not see what TCP
- * brings after S has left: it waits for the queue that is gone, and says EAGAIN. It holds a
+ * brings after S has left: it waits for the queue that is gone, and returns EAGAIN. It holds a
  * reference to S's psock. So S leaves while nobody but the map and the thread whose call this
  * callback interrupts holds one, and that thread does not sleep in recv.
  */
@@ -38,7 +38,7 @@ static __always_inline int references(const struct sk_psock *psock)
 
 /*
  * No thread is inside recv on the socket: with one queue it would wait for that, whatever TCP
- * brings, and say EAGAIN. `owned`: a reference is that of the call that we run in.
+ * brings, and return EAGAIN. `owned`: one reference is that of the call that this runs in.
  */
 static __always_inline bool nobody_receives(const struct sockredir_side *side, bool owned)
 {

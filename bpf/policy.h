@@ -36,7 +36,7 @@ static __always_inline bool addr_listed(const struct sockredir_settings *s, cons
 	return false;
 }
 
-/* Without being told so by the operator: 127/8 to 127/8, or an address to itself (::1 too). */
+/* Local without configuration: 127/8 to 127/8, or an address to itself (::1 too). */
 static __always_inline bool surely_local(const struct sockredir_key *k)
 {
 	return same_addr(&k->local, &k->remote) || (is_loopback(&k->local) && is_loopback(&k->remote));

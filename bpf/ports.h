@@ -37,7 +37,7 @@ static __always_inline __u16 server_port(const struct sockredir_flow *flow, cons
 	return flow->side[1].flags & SOCKREDIR_SIDE_SERVER ? id->remote_port : 0;
 }
 
-/* What a connection that has ended says of its port. */
+/* What a connection that has ended tells about its port. */
 static __always_inline __s64 worth_of(struct sockredir_port *port, const struct sockredir_flow *flow,
 				      __u64 messages)
 {
@@ -82,7 +82,7 @@ static __always_inline void earn(const struct sockredir_side *own, const struct 
 		change_worth(port, WORTH_EARNED);
 }
 
-/* Is a new connection to this port left alone? Asked by its client: the server's end goes with it. */
+/* Is a new connection to this port left alone? Decided by its client: the server's end follows. */
 static __always_inline bool left_alone(const struct sockredir_settings *s, __u16 number)
 {
 	struct sockredir_port *port = s->leave_after ? port_find(number) : NULL;

@@ -16,7 +16,7 @@
 
 enum look {
 	LOOK_GONE,  /* the socket is not there any more, or cannot be read */
-	LOOK_EMPTY, /* it has read all that lies in its queue */
+	LOOK_EMPTY, /* it has read all that is in its queue */
 	LOOK_SOME,  /* it has not */
 };
 
@@ -52,7 +52,7 @@ static __always_inline __u64 queued_bytes(struct sock *sk, struct sk_psock *psoc
 	return counted ? counted : BPF_CORE_READ(sk, sk_backlog.rmem_alloc.counter);
 }
 
-/* What has the socket not read of what lies in its queue? */
+/* How much of its queue has the socket not read? */
 static __always_inline struct glance look_at(const struct sockredir_side *side)
 {
 	struct sock *sk = sock_of(side);

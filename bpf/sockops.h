@@ -13,7 +13,7 @@
 #include "reuse.h"
 #include "trace.h"
 
-/* Kinds of sockets that we keep away from whatever their addresses say. */
+/* Kinds of sockets that are left alone, whatever their addresses. */
 static __always_inline bool odd_kind(const struct tcp_sock *tp)
 {
 	/*
@@ -29,7 +29,7 @@ static __always_inline bool odd_kind(const struct tcp_sock *tp)
  */
 #define SEGMENT_FLAGS (BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG)
 
-/* Asks for callbacks and remembers whether some were on before, for somebody else. */
+/* Enables callbacks and remembers whether another program had enabled some before. */
 static __always_inline void ask_callbacks(struct bpf_sock_ops *ctx, struct sockredir_side *side)
 {
 	__u32 on = ctx->bpf_sock_ops_cb_flags;
@@ -188,7 +188,7 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 /*
  * A socket that is closed with bytes unread resets its peer, on TCP. Those in its queue do not count
  * for that. A peer that goes on sending is told then; one whose TCP waits for the window to open
- * would wait for ever: the queue's memory is given back only after the FIN, which brings the window.
+ * would wait forever: the queue's memory is released only after the FIN, which announces the window.
  * So the receive buffer is given room first: the FIN opens the window, and what the peer sends is
  * answered by a reset.
  */

@@ -4,7 +4,7 @@
  *
  * `sockops` puts both sockets of a local connection in a map as they are established and takes
  * note of them in a flow record. `verdict` sees each message before TCP does and hands it to the
- * receiving socket, or leaves it to TCP: whatever is not surely right and worth it is TCP's.
+ * receiving socket, or leaves it to TCP unless redirecting is certain to be right and worth it.
  */
 #include "dialect/dialect.h"
 

@@ -81,7 +81,7 @@ enum sockredir_reason {
 	SOCKREDIR_AHEAD,    /* message by TCP: the reader is a window behind */
 	SOCKREDIR_WAITED,   /* message whose writer waited some microseconds for the reader */
 	SOCKREDIR_BEHIND,   /* message by TCP: earlier ones have not arrived yet */
-	SOCKREDIR_CUT,	    /* segment whose beginning had come before */
+	SOCKREDIR_CUT,	    /* segment whose beginning had already arrived */
 	SOCKREDIR_OBSERVED, /* socket not in the map: mode observe, counted when it ends */
 
 	SOCKREDIR_SKIP_VAIN, /* socket not in the map: connections to this port gain nothing */
@@ -111,7 +111,7 @@ struct sockredir_side {
 	__u8 way_back;	/* enum sockredir_way_back */
 	__u8 vain;	/* times in a row that waiting for the reader was in vain */
 	__u16 run;	/* messages that count against it, since the peer last sent */
-	__u16 heard;	/* the peer's messages when that was asked last (their lower bits) */
+	__u16 heard;	/* the peer's messages when last read (their lower bits) */
 	__u64 flags;	/* SOCKREDIR_SIDE_... (64 bits wide for the sake of atomics) */
 	__u32 queued;	/* sequence number up to which its queue has TCP's bytes (receive.h) */
 	__u32 zero;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * One event for each socket put in the map, while somebody watches. The watcher keeps moving
+ * One event for each socket put in the map, while a trace runs. The watcher keeps moving
  * settings.trace_until ahead: killed, it needs no undoing.
  */
 #ifndef SOCKREDIR_TRACE_H

@@ -51,8 +51,8 @@ static __always_inline __u64 unread_with(struct sockredir_side *own, const struc
 
 /*
  * Would turning to TCP show? It may make the writer sleep until there is room in the send buffer.
- * That wakes a thread that sleeps in recv on the same socket, too, and it would say EAGAIN. And a
- * message of io_uring's that TCP takes in part only goes on at the wrong byte (MSG_WAITALL in a
+ * That wakes a thread that sleeps in recv on the same socket too, and it would return EAGAIN. And a
+ * message of io_uring that TCP takes only in part continues at the wrong byte (MSG_WAITALL in a
  * socket of a map, at least 6.12 to 6.18).
  */
 static __always_inline bool shows_turning(const struct tcp_sock *tp)
@@ -60,7 +60,7 @@ static __always_inline bool shows_turning(const struct tcp_sock *tp)
 	return has_sleeper(as_sock(tp)) || uses_uring();
 }
 
-/* Then the budget alone is the limit, unless TCP would have to drop what comes to a full buffer. */
+/* Then only the budget limits, unless TCP would have to drop what comes to a full buffer. */
 static __always_inline __u64 window_for(const struct tcp_sock *tp, const struct sockredir_side *own,
 					const struct sockredir_side *peer, __u32 size)
 {
@@ -143,7 +143,7 @@ static __always_inline __u32 choose(struct sk_msg_md *msg, const struct tcp_sock
 	return why;
 }
 
-/* What becomes of this message: SOCKREDIR_REDIRECTED or why it goes by TCP. */
+/* How this message goes: SOCKREDIR_REDIRECTED, or the reason why by TCP. */
 static __always_inline __u32 handle(struct sk_msg_md *msg, const struct tcp_sock *tp, __u32 size)
 {
 	struct sockredir_settings *s = get_settings();

@@ -26,7 +26,7 @@ struct wait {
 	const struct sockredir_side *reader;
 	__u64 enough; /* unread bytes that may be left */
 	__u64 until;
-	__u64 idle; /* when to give up, unless it goes on reading */
+	__u64 idle; /* when to give up, unless it keeps reading */
 };
 
 static long wait_pause(__u32 turn, void *unused)

@@ -19,7 +19,7 @@
 #define BPF_LICENSE Dual BSD/GPL
 /* clang-format on */
 
-/* BCC tells programs by their names alone. */
+/* BCC identifies programs only by their names. */
 #undef SEC
 #define SEC(name)
 
