@@ -129,7 +129,8 @@ def test_counters_in_three_forms(ready):
     assert 'sockredir_message_bytes_total{reason="redirected"} 4' in metrics
     names = [line.split()[2] for line in metrics if line.startswith("# TYPE ")]
     assert len(names) == len(set(names))
-    assert all(line.startswith("#") or re.fullmatch(r"[a-z_]+(\{reason=\"[a-z_]+\"\})? \d+", line) for line in metrics)
+    label = r"\{(reason=\"[a-z_]+\"|port=\"\d+\")\}"
+    assert all(line.startswith("#") or re.fullmatch(rf"[a-z_]+({label})? \d+", line) for line in metrics)
     assert ready.ctl("counters", "--json", "--prometheus").returncode == 2
 
 
