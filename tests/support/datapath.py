@@ -14,14 +14,12 @@ from typing import Dict, Iterator, List, Optional, Tuple
 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout, live, settings_value
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, loader
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, loader, queues
 
 from .host import enter
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "bpf" / "sockredir.bpf.c"
-#: What is attached to the map of sockets, as far as an object has it.
-ON_PEERS = {"verdict": libbpf.ATTACH_SK_MSG_VERDICT, "receive": libbpf.ATTACH_SK_SKB_STREAM_VERDICT}
 _FIRST = bytes(4)
 
 
@@ -42,6 +40,13 @@ def compiled(source: Path) -> bytes:
     if source.suffix == ".o":
         return source.read_bytes()
     return compilers.compile_source(str(source), {}, compilers.CLANG).data
+
+
+@functools.lru_cache(maxsize=None)
+def _on_peers() -> Dict[str, int]:
+    """What is attached to the map of sockets, as the role does it: without ``receive`` if the kernel miscounts then."""
+    verdict = {"verdict": libbpf.ATTACH_SK_MSG_VERDICT}
+    return {**verdict, "receive": libbpf.ATTACH_SK_SKB_STREAM_VERDICT} if queues.one_queue().ok else verdict
 
 
 class Redirection:
@@ -117,7 +122,7 @@ def redirection(
             _pin(stack, loadable.program(name), pin_dir / name)
         group = stack.enter_context(libbpf.Fd(os.open(cgroup, os.O_RDONLY)))
         sockops, peers = (stack.enter_context(libbpf.get(str(pin_dir / name))) for name in ("sockops", "peers"))
-        for name, attach_type in ON_PEERS.items():
+        for name, attach_type in _on_peers().items():
             if name in loadable.programs:
                 program = stack.enter_context(libbpf.get(str(pin_dir / name)))
                 libbpf.attach(program, peers, attach_type)

@@ -7,6 +7,7 @@ The project's own library does the work: from the checkout, or as installed on t
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import json
@@ -42,6 +43,12 @@ def _alias(name, directory):
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+
+
+@functools.lru_cache(maxsize=None)
+def _receives():
+    """Whether this kernel keeps its account right with ``receive`` attached; the role leaves it out elsewhere, too."""
+    return library("kernel.queues").one_queue().ok
 
 
 class Maps:
@@ -117,7 +124,9 @@ class Loaded:
         self._loaded.load({})
         self.maps = Maps(lambda which: libbpf.Map(libbpf.Fd(os.dup(self._loaded.map(which).fileno()))))
         self.maps.settings(**(settings or {}))
-        self._attach_to_map({"verdict": libbpf.ATTACH_SK_MSG_VERDICT, "receive": libbpf.ATTACH_SK_SKB_STREAM_VERDICT})
+        self._attach_to_map({"verdict": libbpf.ATTACH_SK_MSG_VERDICT})
+        if _receives():
+            self._attach_to_map({"receive": libbpf.ATTACH_SK_SKB_STREAM_VERDICT})
         self.cgroup = os.path.join(parent, name)
         os.makedirs(self.cgroup)
         self._link = None
