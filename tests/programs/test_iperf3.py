@@ -7,21 +7,42 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 
 import pytest
 
 _PORT = 8021
 
 
+class _Server:
+    """iperf3 closes its listening socket after each client and makes a new one; who connects meanwhile is reset."""
+
+    def __init__(self, place):
+        self.place = place
+        self._clients = 0
+
+    def expect(self):
+        """Wait until it listens for the next client, which it says each time."""
+        path = self.place.directory / "iperf3.log"
+        deadline = time.monotonic() + 60 * self.place.patience
+        while path.read_text(errors="replace").count("Server listening") <= self._clients:
+            assert time.monotonic() < deadline, f"iperf3 does not listen: {self.place.log('iperf3')}"
+            time.sleep(0.01)
+        self._clients += 1
+
+
 @contextlib.contextmanager
 def serve(place):
-    with place.serving(["iperf3", "-s", "-p", str(_PORT)], _PORT):
-        yield place
+    # A connection to see whether it answers would be its first client.
+    with place.started(["iperf3", "-s", "--forceflush", "-p", str(_PORT)]):
+        yield _Server(place)
 
 
-def _transfer(place, options):
+def _transfer(server, options):
     """What is the same each time. iperf3 ends with bytes on their way that nobody counts."""
+    place = server.place
     size = place.scaled(256 << 20, 16 << 20)
+    server.expect()
     done = place.run(["iperf3", "-J", "-c", "127.0.0.1", "-p", str(_PORT), "-n", str(size), *options])
     report = json.loads(done.out)
     end = report["end"]
@@ -35,4 +56,4 @@ def _transfer(place, options):
 @pytest.mark.parametrize("options", ["", "-R", "-P 8", "--bidir", "-Z", "-l 1000"])
 def test_transfer(same, options):
     # With sendfile the transfer is TCP's after 18 messages and connections; only its end adds more.
-    same(lambda place: _transfer(place, options.split()), after=8)
+    same(lambda server: _transfer(server, options.split()), after=8)
