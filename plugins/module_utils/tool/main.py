@@ -12,7 +12,7 @@ from typing import List, Optional
 
 from ..errors import SockredirError
 from ..operation.restore import NotEnabled
-from . import cgroup, change, context, counters, identity, intercepts, learn, ports, status, trace, verify
+from . import cgroup, change, context, counters, identity, intercepts, learn, ports, status, top, trace, verify
 
 STATE_DIR = "/var/lib/sockredir"
 
@@ -53,18 +53,18 @@ def main(arguments: Optional[List[str]] = None, state_dir: str = STATE_DIR) -> i
 
 def parser(state_dir: str = STATE_DIR) -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
+    whole = argparse.ArgumentParser(
         prog="sockredirctl",
         description="Inspect, use and control the redirection of local TCP connections on this host.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--state-dir", default=state_dir, metavar="DIR", help="where the manifest is (%(default)s)")
-    top.add_argument("-v", "--verbose", action="store_true", help="with an error, show the kernel's own log too")
-    verbs = top.add_subparsers(metavar="VERB", dest="verb", required=True)
+    whole.add_argument("--state-dir", default=state_dir, metavar="DIR", help="where the manifest is (%(default)s)")
+    whole.add_argument("-v", "--verbose", action="store_true", help="with an error, show the kernel's own log too")
+    verbs = whole.add_subparsers(metavar="VERB", dest="verb", required=True)
     _looking(verbs)
     _steering(verbs)
-    return top
+    return whole
 
 
 def _looking(verbs: argparse._SubParsersAction) -> None:
@@ -95,6 +95,13 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--watch", action="store_true", help="again each interval, until Ctrl-C")
     verb.add_argument("--interval", type=_seconds, default=2, metavar="SECONDS", help="for --watch (%(default)s)")
     verb.set_defaults(run=_ports)
+
+    verb = verbs.add_parser("top", help="a live view by server port: connections, rates, what goes by TCP and why")
+    verb.add_argument("-n", "--count", type=_count, metavar="N", help="end after so many views")
+    verb.add_argument(
+        "-d", "--interval", type=_seconds, default=2, metavar="SECONDS", help="between views (%(default)s)"
+    )
+    verb.set_defaults(run=lambda options: top.top(options.state_dir, options.interval, options.count))
 
     verb = verbs.add_parser("intercepts", help="the interception rules, and what they have done")
     verb.add_argument("--json", action="store_true", help="as JSON")

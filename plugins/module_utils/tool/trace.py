@@ -12,15 +12,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
 import sys
 import time
-from typing import Callable, Iterator, List, Optional
+from typing import Callable, Iterator, Optional
 
 from ..datapath import layout, live
 from ..errors import SockredirError
 from ..kernel import ring
-from . import context
+from . import context, signals
 
 _LOOK_SECONDS = 0.05
 _RENEW_SECONDS = 1.0
@@ -31,7 +30,7 @@ def trace(state_dir: str, seconds: Optional[float], count: Optional[int]) -> int
     """Print events until a time, a number of events, or a signal."""
     pin_dir = context.enabled(state_dir)["pin_dir"]
     deadline = None if seconds is None else time.monotonic() + seconds
-    with _among_others(pin_dir, state_dir), _stop_signals() as stopped:
+    with _among_others(pin_dir, state_dir), signals.asked_to_end() as stopped:
         _follow(pin_dir, state_dir, lambda: bool(stopped) or _over(deadline), count)
     return context.OK
 
@@ -94,16 +93,3 @@ def _among_others(pin_dir: str, state_dir: str) -> Iterator[None]:
                 live.trace_until(pin_dir, state_dir, 0)
     finally:
         os.close(number)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[List[int]]:
-    """The signals that have asked to end, so that what has happened until then is still shown."""
-    seen: List[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda which, _frame: seen.append(which)) for number in numbers}
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -30,6 +30,7 @@ VERBS = (
     ["counters"],
     ["flows"],
     ["ports"],
+    ["top"],
     ["intercepts"],
     ["trace"],
     ["learn"],
