@@ -95,7 +95,9 @@ def _standing(wanted: Wanted, report: Report) -> bool:
     pins, cgroup = report["pin_dir"], _cgroup_path(wanted, report)
     expected: List[Tuple[Any, Any, Any]] = [(f"{pins}/{name}", f"{pins}/{MAP}", None) for name in ON_MAP]
     expected += [(f"{pins}/{name}", None, cgroup) for name in ON_CGROUP]
-    entries = report["manifest"]["attachments"]
+    # Interception has attachments of its own.
+    ours = (*ON_MAP, *ON_CGROUP)
+    entries = [e for e in report["manifest"]["attachments"] if os.path.basename(e.get("program") or "") in ours]
     found = [(entry.get("program"), entry.get("map"), entry.get("cgroup")) for entry in entries]
     return len(found) == len(expected) and set(found) == set(expected)
 

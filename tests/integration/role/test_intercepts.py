@@ -1,0 +1,96 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``sockredir_intercepts``: the role sets interception up and takes it away; what is wrong changes nothing."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from support.host import cgroup2_mount, inside
+from support.interception import FAR4, Namer, told
+
+RULES = "Write the rules of interception"
+
+
+def rule(site, **values):
+    apps, proxy = (f"{site.cgroup.name}/{name}" for name in ("apps", "proxy"))
+    return {"name": "web", "cgroup": apps, "proxy_cgroup": proxy, "to": [15001], **values}
+
+
+def enable(site, *rules, options=(), **variables):
+    return site.enable(*options, variables={"sockredir_intercepts": list(rules), **variables})
+
+
+def destination(site, proxy) -> str:
+    """What the proxy is told of a connection of the programs."""
+    with inside(cgroup2_mount() / rule(site)["cgroup"]):
+        client = socket.create_connection((FAR4, 80), timeout=20)
+    with client:
+        assert client.getpeername() == (FAR4, 80)
+        return told(client)[0]
+
+
+@pytest.mark.parametrize("options", [[], ["--check"]], ids=["for real", "in check mode"])
+def test_all_that_is_wrong_with_rules_is_said_at_once_and_changes_nothing(site, options):
+    wrong = [
+        rule(site, name="zero", to=[0]),
+        rule(site, name="port", ports=["0"]),
+        rule(site, name="many", cidrs=[f"10.{number}.0.0/16" for number in range(33)]),
+        rule(site, name="own", proxy_cgroup="sockredir-none.slice", cgroup="sockredir-none.slice/x"),
+        rule(site, name="twice"),
+        rule(site, name="twice"),
+    ]
+    played = enable(site, *wrong, options=options)
+    said = played.tasks[-1]["result"]["msg"]
+    assert played.code != 0
+    assert not played.changed
+    assert "\n" not in said.strip()
+    for words in ("zero: to: '0' is not", "port: ports:", "many: ", "own: cgroup", "twice: another one has this name"):
+        assert f"rule {words}" in said
+    assert site.traces() == []
+
+
+def test_an_unknown_key_of_a_rule_is_refused(site):
+    played = enable(site, rule(site, porst=[80]))
+    assert played.code != 0
+    assert "porst" in played.tasks[-1]["result"]["msg"]
+    assert site.traces() == []
+
+
+def test_a_variable_that_the_role_does_not_have_is_refused(site):
+    played = site.enable(variables={"sockredir_port": [80], "sockredir_intercept_rules": []})
+    said = played.tasks[-1]["result"]["msg"]
+    assert played.code != 0
+    assert "unknown variable sockredir_intercept_rules, sockredir_port:" in said
+    assert site.traces() == []
+
+
+def test_a_host_that_intercepts(site):
+    assert RULES in enable(site, rule(site), options=["--check"]).ok().changed
+    assert site.traces() == []
+    assert RULES in enable(site, rule(site)).ok().changed
+    assert enable(site, rule(site)).ok().changed == []
+    assert site.ask("status")["drift"] == []
+
+
+def test_other_rules_hold_at_once(site):
+    with inside(cgroup2_mount() / rule(site)["proxy_cgroup"]):
+        proxy = Namer()
+    with proxy:
+        assert enable(site, rule(site, to=[proxy.port])).ok().changed == [RULES]
+        assert destination(site, proxy) == f"{FAR4} 80"
+        assert site.ask("intercepts")["rules"][0]["events"]["claimed"] == 1
+
+
+def test_no_rules_intercept_nothing(site):
+    assert enable(site).ok().changed == [RULES]
+    assert enable(site).ok().changed == []
+    assert site.ask("intercepts")["rules"] == []
+
+
+def test_disabling_leaves_nothing(site):
+    enable(site, rule(site)).ok()
+    site.disable().ok()
+    assert site.traces() == []
