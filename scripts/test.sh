@@ -186,6 +186,7 @@ integration)
 test)
 	stage lint lint
 	stage 'ansible-test sanity' sanity
+	need_packages groff-base zsh
 	unit_everywhere
 	effects_stage integration integration
 	live_stage conformance "$ROOT/tests/conformance"

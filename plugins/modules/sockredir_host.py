@@ -256,14 +256,17 @@ def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     installed_bytecode.install(module.params["state_dir"])
     from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.host import install
     from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states
 
-    # What is installed on the host is what travels with this module, and that is what it imports.
-    from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import main as _tool  # noqa: F401
+    # It imports the tool: what is installed on the host is what travels with this module, and that is what it imports.
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import documents
 
     change_to = {"present": states.present, "absent": states.absent, "rolled_back": states.rolled_back}
+    places = install.Places(module.params["prefix"])
+    options = {**module.params, "documents": documents.made(places, module.params["state_dir"])}
     try:
-        outcome = change_to[module.params["state"]](module.params, module.check_mode)
+        outcome = change_to[module.params["state"]](options, module.check_mode)
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
     for warning in outcome.warnings:

@@ -16,7 +16,7 @@ import pkgutil
 import re
 import shutil
 import sys
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import SockredirError
 from . import files
@@ -65,6 +65,24 @@ class Places(NamedTuple):
     @property
     def launcher(self) -> str:
         return os.path.join(self.prefix, "sbin", "sockredirctl")
+
+    @property
+    def manual(self) -> str:
+        return os.path.join(self.prefix, "share", "man", "man8", "sockredirctl.8")
+
+    @property
+    def bash_completion(self) -> str:
+        return os.path.join(self.prefix, "share", "bash-completion", "completions", "sockredirctl")
+
+    @property
+    def zsh_completion(self) -> str:
+        return os.path.join(self.prefix, "share", "zsh", "site-functions", "_sockredirctl")
+
+    @property
+    def shared(self) -> Tuple[str, str]:
+        """The host's own directories that stay when manual and completion go."""
+        share = os.path.join(self.prefix, "share")
+        return share, os.path.join(share, "man")
 
 
 def travelled() -> Dict[str, str]:

@@ -158,7 +158,8 @@ class _Work:
         init = services_apply.Changes(wanted)
 
         def remove(step: Step) -> Undo:
-            undo = files.change(step.subject, None, setup_apply.keep_of(step.subject, self.places.unit_dir))
+            roots = (self.places.unit_dir, *install.Places(self.places.prefix).shared)
+            undo = files.change(step.subject, None, setup_apply.keep_of(step.subject, *roots))
             return init.guard(step.subject, undo)
 
         yield from self._part(name, steps + after, {"file": remove, "package": self._package, **init.handlers()})
@@ -192,6 +193,7 @@ class _Work:
         places = install.Places(self.places.prefix)
         unit_dir = self.places.unit_dir
         paths = {places.launcher, os.path.join(unit_dir, systemd.UNIT), systemd.wants_link(unit_dir)}
+        paths |= {places.manual, places.bash_completion, places.zsh_completion}
         paths |= {systemd.drop_in_path(unit_dir, service) for service in systemd.drop_ins(unit_dir)}
         recorded = [path for path in self.document["files"] if not path.startswith(places.package + "/")]
         return disable_plan.remove_files({path: files.read(path) for path in paths | set(recorded)}, recorded)

@@ -84,7 +84,7 @@ def wish(options: Options, check: bool) -> Wanted:
     names = services_observe.names(options["services"], options["cgroup"], host)
     places = install.Places(options["prefix"])
     unit = {"prefix": options["prefix"], "unit_dir": options["unit_dir"], "services": list(names)}
-    ours = {places.launcher: install.launcher(places, options["state_dir"])}
+    ours = {places.launcher: install.launcher(places, options["state_dir"]), **options.get("documents", {})}
     slice_name = systemd.slice_of(cgroups.relative(options["cgroup"], host.mounts)) if systemd.booted() else None
     if options["persist"] and systemd.booted():
         made = systemd.unit_files(options["unit_dir"], places.launcher, options["state_dir"], slice_name)

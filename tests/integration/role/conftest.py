@@ -26,7 +26,8 @@ class Site(Harness):
         self.directory = directory
         self.cgroup = cgroup2_mount() / f"{own.cgroup.name}.slice"
         # Every host has these.
-        self.as_usual = [str(directory / name) for name in ("prefix", "prefix/lib", "prefix/sbin", "units")]
+        usual = ("prefix", "prefix/lib", "prefix/sbin", "prefix/share", "prefix/share/man", "units")
+        self.as_usual = [str(directory / name) for name in usual]
         for name in self.as_usual:
             Path(name).mkdir()
         self.tool = directory / "prefix" / "sbin" / "sockredirctl"

@@ -54,7 +54,7 @@ class _Handlers:
         return self.services.guard(step.subject, undo) if self.services else undo
 
     def _keep(self, path: str) -> str:
-        return keep_of(path, self.paths.unit_dir, self.wanted.places.prefix)
+        return keep_of(path, self.paths.unit_dir, self.wanted.places.prefix, *self.wanted.places.shared)
 
     def forget_previous(self, _step: Step) -> Undo:
         manifest.forget_previous(self.paths.state_dir)
