@@ -80,4 +80,6 @@ def test_the_manual_is_right_roff():
     roff = ["groff", "-man", "-ww", "-Tutf8"]
     done = subprocess.run(roff, input=MADE[PLACES.manual].text, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert "sockredirctl - look at, use and steer" in done.stdout.replace("\u2010", "-")
+    purpose = (main.parser().description or "").rstrip(".")
+    shown = " ".join(done.stdout.replace("\u2010", "-").split())
+    assert f"sockredirctl - {purpose[:1].lower()}{purpose[1:]} SYNOPSIS" in shown
