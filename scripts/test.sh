@@ -187,6 +187,7 @@ test)
 	stage lint lint
 	stage 'ansible-test sanity' sanity
 	need_packages groff-base zsh
+	need_servers prometheus # for promtool
 	unit_everywhere
 	effects_stage integration integration
 	live_stage conformance "$ROOT/tests/conformance"
