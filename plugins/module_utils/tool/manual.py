@@ -18,7 +18,7 @@ def page(parser: argparse.ArgumentParser, state_dir: str) -> str:
     purpose = parser.description or ""
     lines = [
         f'.\\" {words.MARK}',
-        '.\\" SPDX-License-Identifier: GPL-3.0-or-later',
+        '.\\" SPDX-' + "License-Identifier: GPL-3.0-or-later",
         ".TH SOCKREDIRCTL 8",
         ".SH NAME",
         f"sockredirctl \\- {_text(purpose[:1].lower() + purpose[1:].rstrip('.'))}",
