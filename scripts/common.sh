@@ -80,7 +80,7 @@ find_python() {
 	return 1
 }
 
-# need_venv controller|development|benchmark: the virtual environment holds what requirements/ pins.
+# need_venv controller|development|proxies|benchmark: the virtual environment holds what requirements/ pins.
 need_venv() {
 	stamp=$VENV/.$1
 	wanted=$(cd "$ROOT" && { say "$ROOT" && cat requirements/controller.txt "requirements/$1.txt" requirements/constraints.txt; } | sha256sum)

@@ -130,7 +130,8 @@ effects_stage() {
 
 # With the proxies that connections are intercepted for.
 integration() {
-	need_servers haproxy libnginx-mod-stream nginx redsocks squid
+	need_servers curl haproxy libnginx-mod-stream nginx redsocks squid
+	need_venv proxies
 	live "$ROOT/tests/integration" "$@"
 }
 

@@ -9,7 +9,7 @@ import importlib.util
 from typing import List
 
 from . import report
-from .names import HIGHER, OBSERVE, OURS, PLAIN, UNIX
+from .names import HIGHER, OBSERVE, OURS, PLAIN, TCP, UNIX
 
 #: In the order of a row's marks.
 _COLOURS = {PLAIN: "#c44e52", UNIX: "#8a8a8a", OURS: "#1f5fa8", OBSERVE: "#55a868"}
@@ -30,7 +30,7 @@ def draw(document: dict, path: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    found = [row for row in report.rows(document["results"]) if row["ratios"]]
+    found = [row for row in report.rows(document["results"]) if row["ratios"] and report.base_of(row) == TCP]
     groups = [
         ("Throughput and rate (right of the line is better)", [row for row in found if row["better"] == HIGHER]),
         ("Latency (left of the line is better)", [row for row in found if row["better"] != HIGHER]),

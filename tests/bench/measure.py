@@ -16,9 +16,10 @@ from typing import Dict, Iterator, List, NamedTuple, Optional
 
 from . import report
 from .names import SUBJECTS, TCP
+from .proxied import proxied
 from .subjects import Subject, subjects
 from .traffic import veth
-from .work import VETH, Metric, Work
+from .work import PROXIED, VETH, Metric, Work
 
 HERE = Path(__file__).resolve().parent
 _FAILURES = (RuntimeError, ValueError, subprocess.TimeoutExpired)
@@ -45,7 +46,9 @@ class Plan(NamedTuple):
         return max(os.sched_getaffinity(0)) if self.one_cpu else None
 
     def names(self, work: Work) -> List[str]:
-        """The subjects of a work, plain TCP among them; none without anything to compare it to."""
+        """The subjects of a work, its base among them; none without anything to compare it to."""
+        if work.place == PROXIED:
+            return [name for name in SUBJECTS if name in work.subjects]
         named = [name for name in SUBJECTS if name in work.subjects and name in (TCP, *self.subjects)]
         return named if len(named) > 1 else []
 
@@ -77,18 +80,27 @@ def measure_all(works: List[Work], plan: Plan, tools: Path) -> Iterator[dict]:
         here = [work for work in works if work.place == place]
         names = sorted({name for work in here for name in plan.names(work)}, key=SUBJECTS.index)
         with contextlib.ExitStack() as stack:
-            netns = stack.enter_context(veth()) if place == VETH else None
-            own = stack.enter_context(subjects(names, netns, plan.cpu))
+            own = stack.enter_context(_placed(place, names, plan))
             stack.enter_context(_busy_loops(tools, 2 if plan.busy else 0))
             for work in here:
                 print(work.title, flush=True, file=sys.stderr)
                 yield from _measure(work, {name: own[name] for name in plan.names(work)}, plan, tools)
 
 
+@contextlib.contextmanager
+def _placed(place: str, names: List[str], plan: Plan) -> Iterator[Dict[str, Subject]]:
+    with contextlib.ExitStack() as stack:
+        if place == PROXIED:
+            yield stack.enter_context(proxied(names, plan.cpu))
+        else:
+            netns = stack.enter_context(veth()) if place == VETH else None
+            yield stack.enter_context(subjects(names, netns, plan.cpu))
+
+
 def _measure(work: Work, own: Dict[str, Subject], plan: Plan, tools: Path) -> List[dict]:
     """All repetitions of a work, its subjects in turn, each turn in another order.
 
-    One that fails is named and left out; without plain TCP there is nothing to compare.
+    One that fails is named and left out; without the base there is nothing to compare.
     """
     values: Dict[str, List[dict]] = {name: [] for name in own}
     failed: Dict[str, str] = {}
@@ -99,10 +111,10 @@ def _measure(work: Work, own: Dict[str, Subject], plan: Plan, tools: Path) -> Li
         for turn in range(plan.repeats):
             names = list(own)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                if name not in failed and TCP not in failed:
+                if name not in failed and work.base not in failed:
                     with _noted(work, name, failed):
                         values[name].append(work.run(own[name], tools, plan.seconds))
-    if TCP in failed:
+    if work.base in failed:
         values = {}
     values = {name: found for name, found in values.items() if name not in failed}
     return [_result(work, metric, values, failed, plan) for metric in work.metrics]
@@ -127,8 +139,9 @@ def _result(work: Work, metric: Metric, values: Dict[str, List[dict]], failed: D
         "metric": metric.name,
         "better": metric.better,
         "unit": metric.unit,
+        "base": work.base,
         "values": figures,
-        "ratios": report.ratios(figures),
+        "ratios": report.ratios(figures, work.base),
         "failed": failed,
     }
 

@@ -4,7 +4,9 @@
 """What the things compared are called, in tables and files. The place in SUBJECTS decides their ports."""
 
 TCP, PLAIN, OURS, UNIX, OBSERVE = "TCP", "plain pair", "sockredir", "Unix sockets", "observe"
-SUBJECTS = (TCP, PLAIN, OURS, UNIX, OBSERVE)
+#: How a connection comes to a local proxy; compared too: a proxy whose configuration names its server.
+REDIRECT, EXPLICIT, INTERCEPTED, ACCELERATED = "iptables REDIRECT", "explicit", "intercepted", "intercepted, redirected"
+SUBJECTS = (TCP, PLAIN, OURS, UNIX, OBSERVE, REDIRECT, EXPLICIT, INTERCEPTED, ACCELERATED)
 #: What sockredir is judged by besides TCP: the better of these two.
 LIMITS = (PLAIN, UNIX)
 HIGHER, LOWER = "higher", "lower"

@@ -8,24 +8,26 @@ from __future__ import annotations
 import statistics
 from typing import Dict, Iterable, List, Optional
 
-from .names import HIGHER, LIMITS, OBSERVE, OURS, PLAIN, TCP, UNIX
+from .names import ACCELERATED, EXPLICIT, HIGHER, INTERCEPTED, LIMITS, OBSERVE, OURS, PLAIN, REDIRECT, TCP, UNIX
 
 #: Of the file of figures. 2: a result has a condition and failures, and may be there once for each choice of subjects.
 VERSION = 2
-_COLUMNS = (PLAIN, UNIX, OURS, OBSERVE)
+_COLUMNS = {TCP: (PLAIN, UNIX, OURS, OBSERVE), REDIRECT: (INTERCEPTED, ACCELERATED, EXPLICIT, TCP)}
+#: What a column is called where that is not its subject.
+_HEADS = {REDIRECT: {TCP: "no proxy"}}
 _BEST = "best of pair, Unix"
 
 
-def ratios(values: Dict[str, List[float]]) -> Dict[str, Dict[str, float]]:
-    """Each subject against plain TCP, repetition by repetition.
+def ratios(values: Dict[str, List[float]], base: str = TCP) -> Dict[str, Dict[str, float]]:
+    """Each subject against the base, repetition by repetition.
 
     :param values: subject -> one figure for each repetition; may be empty.
     :returns: subject -> median, low and high (quartiles) of the paired ratios.
     """
     found = {}
     for subject, figures in values.items():
-        if subject != TCP:
-            paired = sorted(figure / base for figure, base in zip(figures, values[TCP]))
+        if subject != base:
+            paired = sorted(figure / other for figure, other in zip(figures, values[base]))
             low, median, high = quartiles(paired)
             found[subject] = {"median": median, "low": low, "high": high}
     return found
@@ -100,10 +102,15 @@ def machine(document: dict) -> str:
 
 def runs(document: dict) -> str:
     """How often and how long; results of several runs of the benchmark may differ in it."""
-    measured = [result for result in document["results"] if TCP in result["values"]]
-    counts = sorted({len(result["values"][TCP]) for result in measured})
+    measured = [result for result in document["results"] if base_of(result) in result["values"]]
+    counts = sorted({len(result["values"][base_of(result)]) for result in measured})
     lengths = sorted({result.get("seconds", document["seconds"]) for result in measured})
     return f"{_span(counts)} paired runs of {_span(lengths)} s"
+
+
+def base_of(result: dict) -> str:
+    """What it is compared with; once that was plain TCP, and nobody wrote it down."""
+    return result.get("base", TCP)
 
 
 def _span(numbers: List[float]) -> str:
@@ -113,15 +120,19 @@ def _span(numbers: List[float]) -> str:
 
 def text(document: dict) -> str:
     """For a terminal."""
-    end = "Ratios to plain TCP in the same run: median (quartiles). + more is better, - less is better."
-    return f"{machine(document)}; {runs(document)}.\n\n{table(document['results'])}\n\n{end}"
+    end = "Ratios to the first column in the same run: median (quartiles). + more is better, - less is better."
+    tables = [table(document["results"], base) for base in _COLUMNS]
+    return "\n\n".join([f"{machine(document)}; {runs(document)}.", *filter(None, tables), end])
 
 
-def table(results: Iterable[dict]) -> str:
-    """Median ratios to plain TCP with quartiles, plain TCP's own median; only columns that have any."""
-    lines = rows(results)
-    names = [name for name in _COLUMNS if any(name in row["ratios"] or name in row["failed"] for row in lines)]
-    cells = [["work", "figure", "TCP", *names]]
+def table(results: Iterable[dict], base: str = TCP) -> str:
+    """Median ratios to the base with quartiles, the base's own median; columns that have any. May be empty."""
+    lines = rows(result for result in results if base_of(result) == base)
+    if not lines:
+        return ""
+    names = [name for name in _COLUMNS[base] if any(name in row["ratios"] or name in row["failed"] for row in lines)]
+    heads = _HEADS.get(base, {})
+    cells = [["work", "figure", base, *(heads.get(name, name) for name in names)]]
     cells += [[title(row), _figure(row), _base(row), *(_cell(row, name) for name in names)] for row in lines]
     limits = [best(row) for row in lines]
     if any(limits):
@@ -147,7 +158,8 @@ def _figure(row: dict) -> str:
 
 
 def _base(row: dict) -> str:
-    return _amount(statistics.median(row["values"][TCP]), row["unit"]) if TCP in row["values"] else "failed"
+    values = row["values"].get(base_of(row))
+    return _amount(statistics.median(values), row["unit"]) if values else "failed"
 
 
 def _cell(row: dict, name: str) -> str:

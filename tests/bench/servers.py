@@ -31,8 +31,8 @@ http {{
     fastcgi_temp_path {place}/fastcgi;
     uwsgi_temp_path {place}/uwsgi;
     scgi_temp_path {place}/scgi;
-    server {{ listen 127.0.0.1:{read}; }}
-    server {{ listen 127.0.0.1:{sendfile}; sendfile on; }}
+    server {{ listen {host}:{read}; }}
+    server {{ listen {host}:{sendfile}; sendfile on; }}
 }}
 """
 
@@ -135,7 +135,7 @@ def requests(output: str) -> float:
     return float(found.group(1))
 
 
-def _nginx(subject: Subject, sizes: List[int]) -> List[str]:
+def nginx_command(subject: Subject, sizes: List[int], host: str = "127.0.0.1") -> List[str]:
     """Its configuration and files; the command that serves them."""
     bodies = subject.directory / "bodies"
     bodies.mkdir(exist_ok=True)
@@ -143,7 +143,7 @@ def _nginx(subject: Subject, sizes: List[int]) -> List[str]:
     for size in sizes:
         (bodies / str(size)).write_bytes(b"x" * size)
         (bodies / str(size)).chmod(0o644)
-    text = _NGINX.format(place=subject.directory, read=port(subject, 5), sendfile=port(subject, 6))
+    text = _NGINX.format(place=subject.directory, host=host, read=port(subject, 5), sendfile=port(subject, 6))
     (subject.directory / "nginx.conf").write_text(text, encoding="utf-8")
     return [str(installed("nginx")), "-p", str(subject.directory), "-c", str(subject.directory / "nginx.conf")]
 
@@ -152,7 +152,7 @@ def nginx(size: int, sendfile: bool) -> Work:
     """A body of this size from nginx to wrk with 4 connections."""
 
     def serve(subject: Subject, _tools: Path) -> ContextManager[None]:
-        command = _nginx(subject, [size])
+        command = nginx_command(subject, [size])
         return subject.serving(command, "start worker process", name="nginx", stop=signal.SIGTERM)
 
     def run(subject: Subject, _tools: Path, seconds: float) -> Dict[str, float]:

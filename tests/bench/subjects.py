@@ -39,10 +39,12 @@ class Subject(NamedTuple):
     """Name of the namespace where servers run, None for this one."""
     cpu: Optional[int] = None
     """The CPU that servers and clients share, None for any."""
+    together: bool = False
+    """Whether clients run in the servers' namespace, too."""
 
     def command(self, command: List[str], server: bool = False) -> List[str]:
-        """The command line that runs it in the cgroup (and a server in its namespace)."""
-        if server and self.netns:
+        """The command line that runs it in the cgroup (and a server, or both, in its namespace)."""
+        if self.netns and (server or self.together):
             command = ["ip", "netns", "exec", self.netns, *command]
         if self.cpu is not None:
             command = ["taskset", "--cpu-list", str(self.cpu), *command]

@@ -9,12 +9,14 @@ import shutil
 from pathlib import Path
 from typing import Callable, ContextManager, Dict, List, NamedTuple, Optional
 
-from .names import HIGHER, LOWER, UNIX
+from .names import HIGHER, LOWER, TCP, UNIX
 from .subjects import Subject
 
 SIZES = {64: "64 B", 128: "128 B", 1024: "1 KiB", 4096: "4 KiB", 16384: "16 KiB", 24576: "24 KiB", 32768: "32 KiB"}
-SIZES.update({49152: "48 KiB", 65536: "64 KiB", 131072: "128 KiB", 262144: "256 KiB", 1000000: "1 MB"})
-LOCAL, VETH = "local", "veth"
+SIZES.update(
+    {49152: "48 KiB", 65536: "64 KiB", 131072: "128 KiB", 262144: "256 KiB", 1000000: "1 MB", 1048576: "1 MiB"}
+)
+LOCAL, VETH, PROXIED = "local", "veth", "proxied"
 VETH_NAME, VETH_HERE, VETH_THERE = "sockredir-bench", "198.18.78.1", "198.18.78.2"
 _MORE_PLACES = ("/usr/sbin", "/usr/local/sbin")
 
@@ -46,6 +48,8 @@ class Work(NamedTuple):
     run: Callable[[Subject, Path, float], Dict[str, float]]
     group: str
     place: str = LOCAL
+    base: str = TCP
+    """The subject that the others are compared with."""
     programs: Dict[str, Optional[str]] = {}
     """Programs that must be installed, and where they are: None where one is not."""
 

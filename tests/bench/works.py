@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import List
 
+from .proxies import proxy_works
 from .servers import nginx, pgbench, redis
 from .traffic import iperf3, sockbench, sockperf
 from .work import VETH, Work
@@ -19,6 +20,7 @@ GROUPS = {
     "iperf3": "iperf3 in several ways",
     "redis": "redis-benchmark",
     "servers": "pgbench; nginx with wrk",
+    "intercept": "redis-benchmark and wrk through HAProxy and Envoy, which connections come to in several ways",
     "more": "request/response of other sizes and with 200 connections, sockperf, connections that are not local",
 }
 _SMALL = (64, 1024, 4096, 16384)
@@ -39,4 +41,4 @@ def all_works() -> List[Work]:
     works += [nginx(size, sendfile) for sendfile in (False, True) for size in (128, 1000000)]
     not_local = {"place": VETH, "id_more": "-veth", "title_more": ", not local"}
     works += [sockbench(kind, size, "more", **not_local) for kind, size in (("rr", 64), ("stream", 65536), ("crr", 64))]
-    return works
+    return [*works, *proxy_works()]

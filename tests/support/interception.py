@@ -52,13 +52,15 @@ class Namer:
     Its listener belongs to the cgroup in which it is made.
 
     :param reads: int, bytes that it reads from each client before.
+    :param shared: whether other listeners may have the same port.
     """
 
-    def __init__(self, address: str = "127.0.0.1", port: int = 0, reads: int = 0) -> None:
-        self._reads = reads
+    def __init__(self, address: str = "127.0.0.1", port: int = 0, reads: int = 0, shared: bool = False) -> None:
+        self._reads, self.told = reads, 0
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         dual = address == "::"
-        self.listener = socket.create_server((address, port), family=family, dualstack_ipv6=dual, backlog=4096)
+        more = {"family": family, "dualstack_ipv6": dual, "backlog": 4096, "reuse_port": shared}
+        self.listener = socket.create_server((address, port), **more)
         self.port = self.listener.getsockname()[1]
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._serve)
@@ -81,6 +83,7 @@ class Namer:
             client.settimeout(20)
             client.recv(self._reads, socket.MSG_WAITALL)
             client.sendall(f"{original_dst(client)}|{end_of(client.getsockname())}\n".encode())
+            self.told += 1
 
     def close(self) -> None:
         if self._wake.fileno() < 0:

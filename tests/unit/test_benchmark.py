@@ -4,9 +4,9 @@
 """The benchmark: ratios, columns, files of figures; what it reads out of what other programs print; its works."""
 
 import pytest
-from bench import report, servers, traffic
+from bench import proxies, report, servers, traffic
 from bench.measure import Plan
-from bench.names import OBSERVE, OURS, PLAIN, TCP, UNIX
+from bench.names import ACCELERATED, OBSERVE, OURS, PLAIN, REDIRECT, TCP, UNIX
 from bench.works import GROUPS, all_works
 
 HOST = {"kernel": "6.1.0", "machine": "x86_64", "cpus": 2}
@@ -106,7 +106,8 @@ def test_works_are_told_apart_and_belong_to_a_set():
     works = all_works()
     assert len({work.id for work in works}) == len({work.title for work in works}) == len(works)
     assert {work.group for work in works} == set(GROUPS)
-    assert all({TCP, OURS, OBSERVE} <= set(work.subjects) for work in works)
+    assert all({TCP, OURS, OBSERVE} <= set(work.subjects) for work in works if work.base == TCP)
+    assert all({REDIRECT, ACCELERATED, TCP} <= set(work.subjects) for work in works if work.base != TCP)
 
 
 def test_a_plan_chooses_subjects_that_make_sense():
@@ -118,6 +119,23 @@ def test_a_plan_chooses_subjects_that_make_sense():
 def test_a_plan_names_its_condition():
     assert Plan([], 1, 1).condition == ""
     assert Plan([], 1, 1, one_cpu=True, busy=True).condition == "one CPU, two busy loops"
+
+
+def test_ways_to_a_proxy_have_a_table_of_their_own():
+    proxied = {**result({REDIRECT: [10, 10], ACCELERATED: [15, 17], TCP: [20, 20]}, "haproxy-redis"), "base": REDIRECT}
+    proxied["ratios"] = report.ratios(proxied["values"], REDIRECT)
+    plain = result({TCP: [1], OURS: [2]})
+    assert report.table([plain, proxied]) == report.table([plain])
+    head, _line, row = report.table([plain, proxied], REDIRECT).splitlines()
+    assert head.split() == ["work", "figure", *REDIRECT.split(), *ACCELERATED.split(), "no", "proxy"]
+    assert row.split()[-4:] == ["1.60", "(1.50-1.70)", "2.00", "(2.00-2.00)"]
+
+
+def test_wrk_names_its_median():
+    assert proxies.median("  Latency Distribution\n     50%   34.00us\n     75%  1.20ms\n") == 34
+    assert proxies.median("     50%    1.50ms\n") == 1500
+    with pytest.raises(ValueError):
+        proxies.median("     75%    1.50ms\n")
 
 
 def test_iperf3_is_what_arrived_both_ways():

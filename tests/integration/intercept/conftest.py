@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 
 import pytest
 from support.harness import Harness
 from support.host import Corner
 from support.interception import Namer, interception
+from support.proxies import Running
 
 
 class Lab(Harness):
@@ -62,3 +64,9 @@ def lab_with(host):
         return open_lab(host, **entries)
 
     return make
+
+
+@pytest.fixture
+def running(lab, tmp_path):
+    os.chmod(tmp_path, 0o755)
+    return Running(lab, tmp_path)

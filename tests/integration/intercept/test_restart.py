@@ -1,0 +1,157 @@
+# Copyright: sockredir contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The proxy restarts while programs connect: none gets to a wrong place, and what need not be lost is not."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+import time
+from collections import Counter
+
+import pytest
+from support.interception import Namer, told
+
+THREADS, GAPS, RELOADS = 4, 8, 3
+#: What a connection may meet while its proxy goes: it is refused, or it was in the queue of the listener that closed.
+GOING = {errno.ECONNREFUSED, errno.ECONNRESET}
+DIRECT = "as asked"
+
+
+@contextlib.contextmanager
+def asked(address: str = "127.0.0.77"):
+    """A server that says so to everybody who comes by himself."""
+    with socket.create_server((address, 0), backlog=4096) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with listener.accept()[0] as client, contextlib.suppress(OSError):
+                        client.sendall(DIRECT.encode())
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()
+        finally:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            thread.join(20)
+
+
+class Load:
+    """Programs that connect one time after the other until they are told to stop; what they got, counted."""
+
+    def __init__(self, lab, address) -> None:
+        self.lab, self.address = lab, address
+        self.found: Counter = Counter()
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+
+    def _one(self) -> str:
+        try:
+            with socket.create_connection(self.address, timeout=60) as client:
+                return told(client)[0]
+        except OSError as error:
+            return errno.errorcode.get(error.errno, repr(error))
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            outcome = self._one()
+            with self._lock:
+                self.found[outcome] += 1
+
+    def wait_for(self, outcome: str, count: int = 20) -> None:
+        """Until it has come so many times more."""
+        deadline, wanted = time.monotonic() + 60, self.found[outcome] + count
+        while self.found[outcome] < wanted:
+            assert time.monotonic() < deadline, (outcome, self.found)
+            time.sleep(0.002)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._run) for _thread in range(THREADS)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@contextlib.contextmanager
+def load(lab, address):
+    """This process stays in the programs' cgroup meanwhile; what is to be elsewhere moves there."""
+    with lab.icept.as_app(), Load(lab, address) as own:
+        yield own
+
+
+def nothing_is_left(lab) -> None:
+    assert lab.icept.pending() == 0
+    counts = lab.icept.counts(1)
+    assert counts["rewritten"] == counts["claimed"] + counts["withdrawn"]
+    assert counts["lost"] == counts["unclaimed"] == 0
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["refuse", "direct"])
+def test_a_proxy_that_goes_and_comes_under_load(lab, direct):
+    """Later ones listen in the programs' cgroup, where this process is meanwhile: that matters to nobody."""
+    with asked() as address:
+        with lab.icept.as_proxy():
+            proxy = Namer()
+        lab.icept.write(lab.icept.rule(proxy.port, cidrs=("127.0.0.77/32",), direct_when_down=direct))
+        right, down = f"127.0.0.77 {address[1]}", DIRECT if direct else "ECONNREFUSED"
+        with load(lab, address) as programs:
+            for _gap in range(GAPS):
+                programs.wait_for(right)
+                proxy.close()
+                programs.wait_for(down)
+                proxy = Namer(port=proxy.port)
+            programs.wait_for(right)
+        proxy.close()
+        unexpected = set(programs.found) - {right, down, *(errno.errorcode[number] for number in GOING)}
+    assert not unexpected, programs.found
+    nothing_is_left(lab)
+
+
+def test_several_listeners_at_one_port(lab):
+    """All of them are used, and when one goes the others go on. Nobody is refused meanwhile."""
+    with asked() as address:
+        with lab.icept.as_proxy():
+            proxies = [Namer(shared=True)]
+            port = proxies[0].port
+            proxies += [Namer(port=port, shared=True) for _more in range(2)]
+        lab.icept.write(lab.icept.rule(port, cidrs=("127.0.0.77/32",), direct_when_down=True))
+        right = f"127.0.0.77 {address[1]}"
+        with load(lab, address) as programs:
+            programs.wait_for(right, 200)
+            for proxy in proxies[:2]:
+                proxy.close()
+                programs.wait_for(right, 50)
+        told_by = [proxy.told for proxy in proxies]
+        proxies[2].close()
+    assert set(programs.found) <= {right, "ECONNRESET"}, programs.found
+    assert all(told_by), told_by
+    nothing_is_left(lab)
+
+
+def test_haproxy_reloads_and_no_connection_is_lost(lab, running):
+    """The new process gets the listeners from the old one, which serves what it has to the end."""
+    control = running.directory / "control"
+    more = f"\nglobal\n    stats socket {control} expose-fd listeners\n"
+    words = ("haproxy", "-db", "-f", running.configuration("haproxy.cfg", more))
+    running_one = running.start(15001, *words)
+    running.rule("127.0.0.1")
+    with asked() as address, load(lab, address) as programs:
+        for _reload in range(RELOADS):
+            programs.wait_for(DIRECT)
+            following = running.start(15001, *words, "-x", str(control), "-sf", str(running_one.pid))
+            running_one.wait(60)
+            running_one = following
+        programs.wait_for(DIRECT)
+    assert set(programs.found) == {DIRECT}
+    nothing_is_left(lab)
