@@ -20,6 +20,9 @@ PIN_DIR = "/sys/fs/bpf/sockredir"
 
 _FIRST = struct.pack("=I", 0)
 
+#: Ports are used again by cases that have nothing to do with one another: nothing is learned of them.
+_UNLEARNED = {"leave_after": 0}
+
 #: Where in the settings the budget is: behind version, size, mode and flags.
 _BUDGET_AT = 16
 
@@ -86,7 +89,7 @@ class Maps:
 
     def force(self, mode="enforce", budget=None, **changes):
         """Write settings, with defaults for what is not named; a budget that no tool would take, if need be."""
-        wanted = self._value.Settings(mode=self._value.Mode[mode.upper()], **changes)
+        wanted = self._value.Settings(mode=self._value.Mode[mode.upper()], **{**_UNLEARNED, **changes})
         for value in self._value.change_steps(self._settings.lookup(_FIRST), wanted):
             if budget is not None:
                 value = value[:_BUDGET_AT] + struct.pack("=Q", budget) + value[_BUDGET_AT + 8 :]
@@ -123,7 +126,7 @@ class Loaded:
         self._loaded = library("kernel.loader").Loadable(data, "conformance", "the object", {}, max_entries or {})
         self._loaded.load({})
         self.maps = Maps(lambda which: libbpf.Map(libbpf.Fd(os.dup(self._loaded.map(which).fileno()))))
-        self.maps.settings(**(settings or {}))
+        self.maps.settings(**{**_UNLEARNED, **(settings or {})})
         self._attach_to_map({"verdict": libbpf.ATTACH_SK_MSG_VERDICT})
         if _receives():
             self._attach_to_map({"receive": libbpf.ATTACH_SK_SKB_STREAM_VERDICT})
