@@ -47,7 +47,7 @@ def test_all_that_is_wrong_with_rules_is_said_at_once_and_changes_nothing(site, 
     assert played.code != 0
     assert not played.changed
     assert "\n" not in said.strip()
-    for words in ("zero: to: '0' is not", "port: ports:", "many: ", "own: cgroup", "twice: another one has this name"):
+    for words in ("zero: to: '0' is not", "port: ports:", "many: ", "own: cgroup", "twice: another rule has this name"):
         assert f"rule {words}" in said
     assert site.traces() == []
 
