@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from typing import Callable, Iterator
 
 from ..errors import SockredirError
+from ..state.lock import try_lock
 
 _POLL_SECONDS = 0.1
 
@@ -27,7 +27,7 @@ def alone(directory: str, wait_seconds: float, say: Callable[[str], None]) -> It
     number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     deadline, told = time.monotonic() + wait_seconds, False
     try:
-        while not _lock(number):
+        while not try_lock(number):
             if time.monotonic() >= deadline:
                 raise SockredirError(
                     f"another learn has run on this host for the last {wait_seconds:g} s",
@@ -40,11 +40,3 @@ def alone(directory: str, wait_seconds: float, say: Callable[[str], None]) -> It
         yield
     finally:
         os.close(number)
-
-
-def _lock(number: int) -> bool:
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -59,7 +59,7 @@ def _acquire(state_dir: str, wait_seconds: float) -> int:
     deadline = time.monotonic() + wait_seconds
     while True:
         number = _open(state_dir, path)
-        if _lock(number) and _is_at(number, path):
+        if try_lock(number) and _is_at(number, path):
             _sign(number)
             return number
         holder = _holder(number)
@@ -83,7 +83,8 @@ def _open(state_dir: str, path: str) -> int:
     raise SockredirError(f"cannot open {path}: somebody removes {state_dir} again and again", "find out who")
 
 
-def _lock(number: int) -> bool:
+def try_lock(number: int) -> bool:
+    """Whether the open file or directory is locked by this process now; it does not wait."""
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
