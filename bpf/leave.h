@@ -20,7 +20,8 @@
  * With one queue (program `receive`), a thread that is inside recv on S would not see what TCP
  * brings after S has left: it waits for the queue that is gone, and returns EAGAIN. It holds a
  * reference to S's psock. So S leaves while nobody but the map and the thread whose call this
- * callback interrupts holds one, and that thread does not sleep in recv.
+ * callback interrupts holds one, that thread does not sleep in recv, and nobody waits for S's lock.
+ * A reader that always waits in recv leaves in the acknowledgement that it sends on its way out.
  */
 #ifndef SOCKREDIR_LEAVE_H
 #define SOCKREDIR_LEAVE_H
@@ -47,7 +48,7 @@ static __always_inline bool nobody_receives(const struct sockredir_side *side, b
 
 	if (!has_one_queue(side))
 		return true;
-	return references(psock) <= 1 + owned && !has_sleeper(sk);
+	return references(psock) <= 1 + owned && !has_sleeper(sk) && !is_waited_for(side);
 }
 
 /* Nobody is between the verdict of `side`'s socket and the peer's queue. BARRED is set. */
@@ -96,15 +97,16 @@ static __always_inline bool may_leave(struct sockredir_side *own, struct sockred
 	       nobody_receives(own, is_owned(own));
 }
 
-/* Does the socket have no use for the map any more? */
+/* Does the socket have no use for the map any more? `heard`: something has come by TCP. */
 static __always_inline bool done_here(const struct sockredir_settings *s, const struct sockredir_side *own,
-				      const struct sockredir_side *peer)
+				      const struct sockredir_side *peer, bool heard)
 {
 	if (!for_good(own) && !(own->flags & SOCKREDIR_SIDE_BARRED))
 		return false;
 	/* No peer when our first bytes were acknowledged: it is not in the map and will not be. */
 	return (peer->flags & SOCKREDIR_SIDE_BARRED) || for_good(peer) ||
-	       mode_of(s) != SOCKREDIR_MODE_ENFORCE || (own->state == SOCKREDIR_NO_PEER && !peer->cookie);
+	       mode_of(s) != SOCKREDIR_MODE_ENFORCE ||
+	       (own->state == SOCKREDIR_NO_PEER && !peer->cookie && heard);
 }
 
 /* Takes the socket out of the map, unless that could lose a byte. */

@@ -82,6 +82,15 @@ static __always_inline bool is_owned(const struct sockredir_side *side)
 	return BPF_CORE_READ(sock_of(side), sk_lock.owned);
 }
 
+/* Does a thread wait for the socket's lock? */
+static __always_inline bool is_waited_for(const struct sockredir_side *side)
+{
+	struct sock *sk = sock_of(side);
+
+	return BPF_CORE_READ(sk, sk_lock.wq.head.next) !=
+	       __builtin_preserve_access_index(&sk->sk_lock.wq.head);
+}
+
 /* Nobody is in a section of the socket's lock, no thread and no incoming segment. */
 static __always_inline bool is_unlocked(const struct sockredir_side *side)
 {

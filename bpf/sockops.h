@@ -24,10 +24,13 @@ static __always_inline bool odd_kind(const struct tcp_sock *tp)
 }
 
 /*
- * What tells that something has come by TCP. Neither callback tells of everything: segments that
- * bring just what was expected have none, acknowledgements of bytes of its own have the other.
+ * What tells that something has come by TCP, or goes. No callback tells of everything that comes:
+ * segments that bring just what was expected have none, acknowledgements of bytes of its own have
+ * the first. The last is that of a reader, who acknowledges.
  */
-#define SEGMENT_FLAGS (BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG)
+#define SEGMENT_FLAGS                                                                                        \
+	(BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG |                                 \
+	 BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
 
 /* Enables callbacks and remembers whether another program had enabled some before. */
 static __always_inline void ask_callbacks(struct bpf_sock_ops *ctx, struct sockredir_side *side)
@@ -103,6 +106,7 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct tcp_soc
 /* What happens to a socket in the map. */
 enum occasion {
 	OCCASION_SEGMENT,  /* something has come by TCP: bytes, or an acknowledgement of its own */
+	OCCASION_ANSWER,   /* it sends a segment by TCP, from inside a call */
 	OCCASION_SHUTDOWN, /* it will send no more */
 	OCCASION_CLOSED,
 	OCCASION_DISSOLVED, /* closed to be used again */
@@ -179,7 +183,8 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 	 * A reader that blocks in a mapped socket gets EAGAIN when anything but data wakes it,
 	 * and after shutdown() the acknowledged FIN does: out before it can block.
 	 */
-	if (occasion == OCCASION_SHUTDOWN || done_here(get_settings(), own, peer))
+	if (occasion == OCCASION_SHUTDOWN ||
+	    done_here(get_settings(), own, peer, occasion == OCCASION_SEGMENT))
 		try_leave(ctx, tp, &names.self, own, peer);
 	if (occasion == OCCASION_SEGMENT)
 		limit_unsent(ctx, tp, own);

@@ -40,6 +40,10 @@ int sockops(struct bpf_sock_ops *ctx)
 	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
 		follow(ctx, tp, OCCASION_SEGMENT);
 		break;
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		if (as_sock(tp)->sk_lock.owned)
+			follow(ctx, tp, OCCASION_ANSWER);
+		break;
 	}
 	return 1;
 }

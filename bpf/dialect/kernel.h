@@ -60,6 +60,7 @@ struct sock {
 	struct {
 		struct spinlock slock;
 		int owned; /* by a thread inside a call on this socket */
+		struct wait_queue_head wq;
 	} sk_lock;
 	struct sk_buff_head sk_receive_queue;
 	struct {

@@ -36,13 +36,29 @@ def test_a_one_way_run_of_small_messages_leaves(lab):
     counters = lab.redirection.counters()
     assert counters["redirected"].events == 32
     assert counters["demoted"].events < 168
-    assert counters["socket_left"].events == 1
-    assert lab.redirection.peers() == 1
+    assert counters["socket_left"].events >= 1
+    assert lab.redirection.peers() == 2 - counters["socket_left"].events
     server.sendall(b"a reply at last")
     assert read_exactly(client, 15) == b"a reply at last"
     one_way(server, client)
     assert lab.redirection.peers() == 0
     one_way(client, server)
+
+
+def test_a_reader_that_always_waits_leaves_too(lab):
+    """It is inside recv whenever something comes, and goes in the acknowledgement that it sends when it has read."""
+    client, server = lab.pair()
+    total = 500 * 4096
+    read: list = []
+    reader = threading.Thread(target=lambda: read.append(read_exactly(server, total)))
+    reader.start()
+    for turn in range(500):
+        client.sendall(bytes([turn % 256]) * 4096)
+        time.sleep(0.0002)
+    reader.join(20)
+    assert read == [b"".join(bytes([turn % 256]) * 4096 for turn in range(500))]
+    assert lab.redirection.events("redirected") == 32
+    assert lab.redirection.peers() == 0
 
 
 def test_request_and_reply_stay(lab):
