@@ -30,20 +30,20 @@ _FLOOD = 8 << 20
 class Step:
     """settings: what the operator sets. there: names of the states that both directions are to have then.
 
-    left: both sockets are to have left the map, too. small: the messages that lead there are small ones. flood: so do
-    messages that are not read until the state is reached.
+    "left" is the state of a socket that has left the map, whatever its direction was before.
+    small: the messages that lead there are small ones. flood: so do messages that are not read until the state is
+    reached.
     """
 
-    def __init__(self, settings, there, left=False, small=False, flood=False):
+    def __init__(self, settings, there, small=False, flood=False):
         self.settings = settings
         self.there = there
-        self.left = left
         self.small = small
         self.flood = flood
 
     def reached(self, flow):
         """True when both ends of the flow record are where the step leads."""
-        return all(side.state in self.there and (side.left or not self.left) for side in flow.sides)
+        return all(("left" if side.left else side.state) in self.there for side in flow.sides)
 
 
 class State:
@@ -64,6 +64,8 @@ class State:
 _OVER = Step({"budget": 0}, ("over_budget",))
 _AGAIN = Step({}, ("redirected",))
 _DRAIN = {"mode": "drain"}
+#: Who reads what was sent by TCP leaves at once, and its peer with it.
+_DRAINED = ("drained", "left")
 
 STATES = {
     "observe": State("mode observe", {"mode": "observe"}, (), ("observed",), ("redirected", "socket_added")),
@@ -74,9 +76,9 @@ STATES = {
         steps=(Step({"demote_below": 1 << 31, "demote_after": 1}, ("demoted",), small=True),),
         counted=("demoted",),
     ),
-    "drained": State("mode drain midway", steps=(Step(_DRAIN, ("drained",)),), counted=("drained",)),
-    "observed": State("mode observe midway", steps=(Step({"mode": "observe"}, ("drained",)),), counted=("drained",)),
-    "left": State("both have left the map", steps=(Step(_DRAIN, ("drained",), left=True),), counted=("drained",)),
+    "drained": State("mode drain midway", steps=(Step(_DRAIN, _DRAINED),), counted=("drained",)),
+    "observed": State("mode observe midway", steps=(Step({"mode": "observe"}, _DRAINED),), counted=("drained",)),
+    "left": State("both have left the map", steps=(Step(_DRAIN, ("left",)),), counted=("drained",)),
     "back": State("redirected again after the budget was spent", steps=(_OVER, _AGAIN), counted=("over_budget",)),
     "ahead": State(
         "redirected again after the reader was a window behind",
