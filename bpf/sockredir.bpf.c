@@ -11,6 +11,7 @@
 /* Atomics that return the old value: kernels have them since 5.12, clang 14 unless told not. */
 #pragma clang attribute push(__attribute__((target("arch=v3"))), apply_to = function)
 
+#include "piece.h"
 #include "receive.h"
 #include "sockops.h"
 #include "verdict.h"
@@ -56,6 +57,8 @@ int verdict(struct sk_msg_md *msg)
 	__u32 size = msg->size;
 	__u32 why = tp ? handle(msg, tp, size) : SOCKREDIR_NO_FLOW;
 
+	if (why != SOCKREDIR_REDIRECTED && tp)
+		in_one_piece(msg, tp, size);
 	count(why, size);
 	return SK_PASS;
 }

@@ -96,6 +96,7 @@ struct tcp_sock {
 	__u32 data_segs_out;
 	__u32 snd_wnd;
 	__u32 snd_cwnd_clamp;
+	__u32 mss_cache;
 	__u32 notsent_lowat;
 	__u64 bytes_sent;
 } __kernel_struct;

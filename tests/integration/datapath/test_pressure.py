@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -49,6 +50,31 @@ def test_a_stopped_reader_blocks_its_writer(lab):
     assert sent < redirected + 12 * MIB, "TCP's own buffers hold the rest"
     assert lab.redirection.used() <= WINDOW
     assert lab.redirection.flow(server.getsockname()[1])[0].state in ("ahead", "behind")
+
+
+def segments_sent(sock: socket.socket) -> int:
+    """Segments with data that the socket has sent by TCP, without those it has sent again."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
+    return struct.unpack_from("=I", info, 156)[0] - struct.unpack_from("=I", info, 100)[0]
+
+
+@pytest.mark.parametrize("size", (33_000, 40_000, 50_000))
+def test_a_big_answer_by_tcp_is_one_segment(lab, size):
+    """The kernel hands it over in pieces of 32 KiB: Nagle's algorithm would hold the second back for 40 ms."""
+    lab.redirection.set(budget=65536)
+    lab.pair()[0].sendall(bytes(30000))  # nobody reads them: no room for an answer
+    client, server = lab.pair()
+    answer = os.urandom(size)
+    sent = []
+    for _turn in range(10):
+        client.sendall(b"question")
+        assert read_exactly(server, 8) == b"question"
+        server.sendall(answer)
+        assert read_exactly(client, size) == answer
+        sent.append(segments_sent(server))
+    assert lab.redirection.events("over_budget") == 10
+    # The first ones may not fit into TCP's windows as they are at the beginning.
+    assert [after - before for before, after in zip(sent[4:], sent[5:])] == [1] * 5
 
 
 def test_a_blocked_writer_goes_on_at_once(lab):
