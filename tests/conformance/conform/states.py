@@ -64,8 +64,9 @@ class State:
 _OVER = Step({"budget": 0}, ("over_budget",))
 _AGAIN = Step({}, ("redirected",))
 _DRAIN = {"mode": "drain"}
-#: Who reads what was sent by TCP leaves at once, and its peer with it.
+#: Directions that are on TCP for good: who reads what came by TCP leaves the map at once, its peer with it.
 _DRAINED = ("drained", "left")
+_DEMOTED = ("demoted", "left")
 
 STATES = {
     "observe": State("mode observe", {"mode": "observe"}, (), ("observed",), ("redirected", "socket_added")),
@@ -73,7 +74,7 @@ STATES = {
     "budget": State("the budget was spent midway", steps=(_OVER,), counted=("over_budget",)),
     "demoted": State(
         "small one-way messages midway",
-        steps=(Step({"demote_below": 1 << 31, "demote_after": 1}, ("demoted",), small=True),),
+        steps=(Step({"demote_below": 1 << 31, "demote_after": 1}, _DEMOTED, small=True),),
         counted=("demoted",),
     ),
     "drained": State("mode drain midway", steps=(Step(_DRAIN, _DRAINED),), counted=("drained",)),
