@@ -10,6 +10,7 @@ import time
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objects
+from support.connection import connection
 from support.load import load
 
 
@@ -20,6 +21,13 @@ def eventually(condition, seconds=20.0):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return True
+
+
+def talks(pair) -> bool:
+    """A message each way, and whether both arrived whole."""
+    pair.send("client", 5000)
+    pair.send("server", 5000)
+    return pair.receive("server", 5000) and pair.receive("client", 5000)
 
 
 @pytest.mark.parametrize("method", ["link", "legacy"])
@@ -66,9 +74,12 @@ def test_upgrade_rollback_drain_enforce_disable(whole, method):
         assert live.counters(str(whole.corner.pin_dir))["redirected"].events > before
         assert whole.id("peers") == peers
 
-        gone = whole.disable()
-        assert not gone["failed"], gone
-        assert {entry["program_id"] for entry in gone["draining"]} & seen
+        with connection(whole.corner.cgroup) as idle:  # those that send leave the map at once
+            assert talks(idle) and idle.redirected("client")
+            gone = whole.disable()
+            assert not gone["failed"], gone
+            assert {entry["program_id"] for entry in gone["draining"]} & seen
+            assert talks(idle)
         running.works()
         end = running.stop()
         assert end["failures"] == []
