@@ -8,12 +8,19 @@ One fleet goes through a history; each test is a chapter and stands on the one b
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
+import threading
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import layout
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.reasons import Reason
+from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
+from support.host import inside
 
 SERIAL = '{"sockredir_rollout_serial": [2, "100%"]}'
 QUICK = (
@@ -115,6 +122,69 @@ def test_a_host_with_too_old_a_kernel_stops_it_before_any_change(fleet):
     assert "btf (found: none; needed: /sys/kernel/btf/vmlinux" in run.why("h004")
     assert all(is_plain(fleet, name) for name in fleet.names)
     fleet.write_inventory({})
+
+
+#: Where a side's state is among the members of layout.SIDE.
+STATE = 7
+
+
+class KernelTls:
+    """A connection on a host, once it is enabled, that looks as if its server had turned to kernel TLS."""
+
+    def __init__(self, fleet, name):
+        self.port = None
+        self._fleet, self._name = fleet, name
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error):
+        self._done.set()
+        self._thread.join(60)
+
+    def _run(self):
+        flows = self._fleet.pin_dir(self._name) / "flows"
+        while not self._done.wait(0.1):
+            with contextlib.suppress(OSError, SockredirError), contextlib.ExitStack() as stack:
+                with libbpf.Map.open_pin(str(flows)) as records:
+                    self.port = self._connect(stack, records)
+                self._done.wait(300)
+
+    def _connect(self, stack, records):
+        with inside(self._fleet.cgroup_of(self._name)):
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            client = stack.enter_context(socket.create_connection(listener.getsockname()))
+        stack.enter_context(listener.accept()[0]).sendall(b"hello")
+        assert client.recv(5) == b"hello"
+        port = listener.getsockname()[1]
+        for key in list(records.keys()):
+            known = layout.decode_key(key)
+            if port in (known.local_port, known.remote_port):
+                records.update(key, self._with_kernel_tls(records.lookup(key)))
+                return port
+        raise OSError("not redirected yet")
+
+    @staticmethod
+    def _with_kernel_tls(record):
+        made = bytearray(record)
+        for first in (layout.FLOW_HEAD.size, layout.FLOW_HEAD.size + layout.SIDE.size):
+            side = list(layout.SIDE.unpack_from(made, first))
+            side[STATE] = Reason.ULP
+            layout.SIDE.pack_into(made, first, *side)
+        return bytes(made)
+
+
+def test_a_canary_whose_ports_would_break_stops_it(fleet):
+    with KernelTls(fleet, "h001") as connection:
+        run = Rollout(fleet, "-e", "sockredir_rollout_budget=0")
+    assert run.done.returncode == 2
+    assert run.outcomes == {**dict.fromkeys(fleet.names, "not_started"), "h001": "restored"}
+    assert f"redirection would break what uses the ports {connection.port}" in run.why("h001")
+    assert "add them to sockredir_exclude_ports" in run.why("h001")
+    assert all(is_plain(fleet, name) for name in fleet.names)
 
 
 def test_a_failing_proof_stops_it_and_the_bad_host_is_put_back(fleet, cannot_be_proved):

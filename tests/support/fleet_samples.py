@@ -42,6 +42,23 @@ def enabled(number: int = 0, **changes: Any) -> Result:
             "no_peer": {"messages": number, "bytes": 64 * number},
         },
         "flows": {"open": number % 50},
+        "ports": [port(6379, "accelerate", bytes=65536 * (number + 1) ** 2, gain=1.31)],
+        **changes,
+    }
+
+
+def port(number: int, verdict: str, **changes: Any) -> Result:
+    """What a host says of one server port."""
+    return {
+        "port": number,
+        "verdict": verdict,
+        "reasons": [],
+        "programs": ["redis-server"],
+        "connections": 12,
+        "bytes": 0,
+        "gain": None,
+        "why": "redirected",
+        "states": {},
         **changes,
     }
 

@@ -42,6 +42,7 @@ SK_MSG_HELPERS = (
     "loop",
     "map_lookup_elem",
     "map_update_elem",
+    "msg_pull_data",
     "msg_redirect_hash",
     "probe_read_kernel",
     "skc_to_tcp_sock",

@@ -45,6 +45,7 @@ HELPERS = {
     "setsockopt": 49,
     "skb_adjust_room": 50,
     "sock_ops_cb_flags_set": 59,
+    "msg_pull_data": 63,
     "sock_hash_update": 70,
     "msg_redirect_hash": 71,
     "probe_read_kernel": 113,

@@ -51,6 +51,7 @@ def build(
             for key in ("kernel", "architecture", "distribution", "version", "mode")
         },
         "counters": _sum_counters(hosts),
+        "ports_to_leave": _ports_to_leave(hosts),
         "rollout": _rollout(rollout, hosts) if rollout else None,
         "hosts": hosts,
     }
@@ -90,6 +91,15 @@ def _rollout(rollout: Mapping[str, Any], hosts: List[Entry]) -> Dict[str, Any]:
 def _drift_kinds(hosts: List[Entry]) -> List[Dict[str, Any]]:
     # A host counts once per kind, however many of its pins or attachments differ that way.
     return _distribution(kind for host in hosts for kind in {item["kind"] for item in host["drift"]})
+
+
+def _ports_to_leave(hosts: List[Entry]) -> List[Dict[str, Any]]:
+    return _distribution(
+        " ".join([str(item["port"]), *item["programs"]])
+        for host in hosts
+        for item in host["ports"]
+        if item["verdict"] == "leave"
+    )
 
 
 def _distribution(values: Iterable[Optional[str]]) -> List[Dict[str, Any]]:

@@ -12,7 +12,7 @@ from . import text
 #: Worst first: the order in which a person wants to see them.
 STATUSES = ("failed", "unreachable", "drifted", "unsupported", "not_enabled", "compliant")
 
-#: Drifts, missing prerequisites, warnings and counters kept per host; the number left out is in the entry.
+#: Drifts, missing prerequisites, warnings, ports and counters kept per host; the number left out is in the entry.
 ITEM_LIMIT = 40
 
 #: What a rollout made of a host, worst first.
@@ -47,6 +47,7 @@ def entry(host: str, result: Optional[Mapping[str, Any]], outcome: Optional[Mapp
         **_limited("warnings", _rows(result.get("advice"), _advice) + _rows(result.get("unreadable"), _unreadable)),
         "counters": _counters(result.get("counters")),
         "flows_open": _flows_open(result),
+        **_limited("ports", _rows(result.get("ports"), _port)),
         "draining": len(_sequence(result.get("draining"))),
         "error": None,
         "error_detail": None,
@@ -122,6 +123,19 @@ def _counters(value: Any) -> Dict[str, Dict[str, int]]:
     return {
         text.name(reason): {unit: _count(_mapping(count).get(unit)) for unit in ("messages", "bytes")}
         for reason, count in known
+    }
+
+
+def _port(item: Mapping[str, Any]) -> Dict[str, Any]:
+    gain = item.get("gain")
+    return {
+        "port": _count(item.get("port")),
+        "verdict": text.name(item.get("verdict") or ""),
+        "programs": [text.name(name) for name in _sequence(item.get("programs"))[:ITEM_LIMIT]],
+        "connections": _count(item.get("connections")),
+        "bytes": _count(item.get("bytes")),
+        "gain": gain if isinstance(gain, (int, float)) else None,
+        "why": text.line(item.get("why") or ""),
     }
 
 

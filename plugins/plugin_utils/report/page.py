@@ -36,6 +36,7 @@ _COLUMNS = (
     ("summary", "What", "text"),
 )
 _DRIFT_HEADS = ("Difference", "Where", "Found (before)", "Enable would make it (after)")
+_PORT_HEADS = ("Port", "Verdict", "Programs", "Connections", "Redirected", "Speed to expect", "Why")
 _MISSING_HEADS = ("Missing", "Found", "Needed", "Cure")
 
 
@@ -51,6 +52,7 @@ def to_page(report: Report) -> str:
         most_bars=_BARS,
         drift_heads=_DRIFT_HEADS,
         missing_heads=_MISSING_HEADS,
+        port_heads=_PORT_HEADS,
         stack=_stack(report["totals"]),
         rollout_facts=_rollout_facts(report["rollout"]) if report["rollout"] else [],
         distributions=_distributions(report),
@@ -84,6 +86,7 @@ def _distributions(report: Report) -> List[Tuple[str, Any]]:
     return [
         ("What drifted", report["drift_kinds"]),
         ("What is missing", report["missing"]),
+        ("Ports to leave", report["ports_to_leave"]),
         ("Kernels", found["kernel"]),
         ("Distributions", found["distribution"]),
         ("Installed versions", found["version"]),

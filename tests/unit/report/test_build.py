@@ -19,6 +19,7 @@ from support.fleet_samples import (
     fleet,
     hostile_fleet,
     not_enabled,
+    port,
     report_of,
     unreachable,
     unsupported,
@@ -94,6 +95,32 @@ def test_flows_may_be_a_list_or_a_number():
     assert entry("web1", enabled(flows={"open": 7}))["flows_open"] == 7
     assert entry("web1", enabled(flows=[{}, {}]))["flows_open"] == 2
     assert entry("web1", not_enabled())["flows_open"] is None
+
+
+def test_what_a_port_gains_and_those_to_leave():
+    ours = port(6379, "accelerate", bytes=4096, gain=1.31)
+    theirs = port(443, "leave", programs=["nginx"], why="its connections use kernel TLS")
+    found = entry("web1", enabled(ports=[ours, theirs]))["ports"]
+    assert found[0] == {
+        "port": 6379,
+        "verdict": "accelerate",
+        "programs": ["redis-server"],
+        "connections": 12,
+        "bytes": 4096,
+        "gain": 1.31,
+        "why": "redirected",
+    }
+    assert [item["verdict"] for item in found] == ["accelerate", "leave"]
+    report = report_of([("web1", enabled(ports=[ours, theirs])), ("web2", enabled(ports=[theirs])), ("new", None)])
+    assert report["ports_to_leave"] == [{"value": "443 nginx", "hosts": 2}]
+    assert validate(report) is None
+    page = to_page(report)
+    assert "443 nginx" in page and "its connections use kernel TLS" in page and "1.31x" in page
+
+
+@pytest.mark.parametrize("ports", [None, "none", [{}], [{"port": -1, "programs": 3, "gain": "much"}]])
+def test_ports_that_a_host_tells_wrongly(ports):
+    assert validate(report_of([("web1", enabled(ports=ports))])) is None
 
 
 def test_long_lists_are_cut_and_counted():

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("jmespath", reason="jmespath is not installed")
 
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.query import query
-from support.fleet_samples import drifted, enabled, failed, not_enabled, report_of, unreachable, unsupported
+from support.fleet_samples import drifted, enabled, failed, not_enabled, port, report_of, unreachable, unsupported
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "queries.md"
 #: What a person reads above a query, and the query.
@@ -22,7 +22,7 @@ READY = re.findall(r"([^\n]+):\n\n```jmespath\n([^`]*(?:`[^`]+`[^`]*)*)\n```\n",
 HOSTS = [
     ("app1", enabled(0)),
     ("app2", enabled(1, counters={})),
-    ("app3", enabled(2, mode="observe", version="0.9.0")),
+    ("app3", enabled(2, mode="observe", version="0.9.0", ports=[port(443, "leave", why="kernel TLS")])),
     ("db1", drifted(0)),
     ("new1", not_enabled(1)),
     ("old1", unsupported()),
@@ -89,6 +89,9 @@ ANSWERS = {
     "Bytes that did not go through the TCP stack, on the whole fleet": 65536 * (1 + 9 + 1),
     "The three hosts that redirect most": [["app3", 65536 * 9], ["app1", 65536], ["db1", 65536]],
     "Hosts that are enabled and redirect nothing": ["app2"],
+    "Ports whose connections would break, or have to be left to TCP, with their hosts": [
+        {"host": "app3", "ports": [[443, "kernel TLS"]]}
+    ],
     "Open connections in the maps, in all": 0 + 1 + 2 + 0,
     "Why messages went by TCP, on the whole fleet": {
         "no_peer": {"messages": 2, "bytes": 128},
