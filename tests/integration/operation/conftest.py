@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import Plan
@@ -27,7 +28,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.snapshot i
 from ansible_collections.ebpf.sockredir.plugins.modules import sockredir_host
 from support.collection import ROOT
 from support.harness import Harness
-from support.host import Corner
+from support.host import Corner, corner
 from support.module import run_module
 
 #: What the role says that a program needs of the kernel.
@@ -198,10 +199,25 @@ def _without_receive(source: Path) -> None:
     source.write_text(lesser)
 
 
-@pytest.fixture
-def whole(host, tmp_path, built):
-    """A host on which nothing is set up yet, and nothing is left afterwards."""
-    made = Whole(host, tmp_path, built)
+@contextlib.contextmanager
+def _set_up_in(own: Corner, directory: Path, built: Dict[str, Path]) -> Iterator[Whole]:
+    made = Whole(own, directory, built)
     made.unit_dir.mkdir()
     yield made
     made.disable_here()
+
+
+@pytest.fixture
+def whole(host, tmp_path, built):
+    """A host on which nothing is set up yet, and nothing is left afterwards."""
+    with _set_up_in(host, tmp_path, built) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def enabled(tmp_path_factory, built):
+    """A host that is enabled, for the tests of a file that leave it as it is."""
+    directory = tmp_path_factory.mktemp("enabled")
+    with corner(directory) as own, _set_up_in(own, directory, built) as made:
+        made.enable_here()
+        yield made

@@ -34,18 +34,12 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def ready(whole):
-    whole.enable_here()
-    return whole
-
-
-@pytest.fixture
-def talk(ready):
+def talk(enabled):
     """Starts a talk in the accelerated cgroup; returns its port while its last connection is open."""
     running = []
 
     def start(connections, exchanges):
-        command = [str(ready.prefix / "sbin" / "sockredirctl"), "exec", "python3", "-c", _TALK]
+        command = [str(enabled.prefix / "sbin" / "sockredirctl"), "exec", "python3", "-c", _TALK]
         process = subprocess.Popen(
             [*command, str(connections), str(exchanges)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -57,45 +51,47 @@ def talk(ready):
         process.communicate(timeout=30)
 
 
-def ports(whole):
-    done = whole.ctl("ports", "--json")
+def ports(enabled):
+    done = enabled.ctl("ports", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     return {entry["port"]: entry for entry in json.loads(done.stdout)["ports"]}
 
 
-def test_a_port_with_long_connections_gains_and_names_who_listens(ready, talk):
+def test_a_port_with_long_connections_gains_and_names_who_listens(enabled, talk):
     port = talk(3, 50)
-    found = ports(ready)[port]
+    found = ports(enabled)[port]
     assert (found["verdict"], found["reasons"], found["programs"]) == ("accelerate", [], ["python3"])
     assert (found["connections"], found["open"], found["messages"], found["bytes"]) == (3, 1, 300, 30000)
     assert (found["open_messages"], found["open_bytes"]) == (100, 10000)
     assert found["states"] == {"redirected": 2}
     assert found["gain"] > 1
-    line = next(line for line in ready.ctl("ports").stdout.splitlines() if line.split()[0] == str(port))
+    line = next(line for line in enabled.ctl("ports").stdout.splitlines() if line.split()[0] == str(port))
     assert re.search(r"accelerate +\d\.\d\dx +3 +1 +300 +29\.3 KiB +python3 +redirected$", line)
 
 
-def test_a_port_with_one_exchange_a_connection_gains_nothing_and_is_left_alone(ready, talk):
+def test_a_port_with_one_exchange_a_connection_gains_nothing_and_is_left_alone(enabled, talk):
     port = talk(41, 1)
-    found = ports(ready)[port]
+    found = ports(enabled)[port]
     assert found["verdict"] == "no-gain"
     assert found["why"] == "left alone: 32 of 32 connections end after an exchange or two"
     assert (found["connections"], found["open"], found["brief"], found["left_alone"]) == (41, 0, 32, 9)
 
 
-def test_metrics_by_port(ready, talk):
+def test_metrics_by_port(enabled, talk):
     port = talk(3, 50)
-    lines = ready.ctl("counters", "--prometheus").stdout.splitlines()
+    lines = enabled.ctl("counters", "--prometheus").stdout.splitlines()
     assert f'sockredir_port_bytes_total{{port="{port}"}} 20000' in lines
     assert f'sockredir_port_connections_total{{port="{port}"}} 2' in lines
     assert f'sockredir_port_open_bytes{{port="{port}"}} 10000' in lines
     assert f'sockredir_port_open{{port="{port}"}} 1' in lines
 
 
-def test_watch_shows_it_again_until_interrupted(ready):
-    command = [str(ready.prefix / "sbin" / "sockredirctl"), "ports", "--watch", "--interval", "0.05"]
+def test_watch_shows_it_again_until_interrupted(enabled):
+    command = [str(enabled.prefix / "sbin" / "sockredirctl"), "ports", "--watch", "--interval", "0.05"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    heads = [process.stdout.readline().split()[0] for _each in range(3)]
+    heads = 0
+    while heads < 3:
+        heads += next(process.stdout).startswith(" port ")
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate(timeout=30)
-    assert (heads, process.returncode, err) == (["port"] * 3, 0, "")
+    assert (process.returncode, err) == (0, "")

@@ -37,11 +37,10 @@ _SCREEN = {**os.environ, "TERM": "xterm"}
 _LEAVES = rb"\x1b\[\?1049l"
 
 
-@pytest.fixture
-def traffic(whole):
+@pytest.fixture(scope="module")
+def traffic(enabled):
     """The port of a connection that talks all the time."""
-    whole.enable_here()
-    command = [str(whole.prefix / "sbin" / "sockredirctl"), "exec", "python3", "-c", _TRAFFIC]
+    command = [str(enabled.prefix / "sbin" / "sockredirctl"), "exec", "python3", "-c", _TRAFFIC]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         yield int(process.stdout.readline())
@@ -53,11 +52,11 @@ def traffic(whole):
 class Terminal:
     """A pseudo-terminal with ``top`` on it."""
 
-    def __init__(self, whole, *options, environment=_SCREEN):
+    def __init__(self, enabled, *options, environment=_SCREEN):
         self.controller, end = pty.openpty()
         self.resize(30, 200)
         self.before = termios.tcgetattr(end)
-        command = [str(whole.prefix / "sbin" / "sockredirctl"), "top", "-d", "0.3", *options]
+        command = [str(enabled.prefix / "sbin" / "sockredirctl"), "top", "-d", "0.3", *options]
         self.process = subprocess.Popen(
             command, stdin=end, stdout=end, stderr=subprocess.PIPE, env=environment, start_new_session=True
         )
@@ -93,8 +92,8 @@ class Terminal:
             os.close(self.controller)
 
 
-def test_on_a_terminal_it_shows_the_port_follows_keys_and_leaves_all_as_it_was(whole, traffic):
-    terminal = Terminal(whole)
+def test_on_a_terminal_it_shows_the_port_follows_keys_and_leaves_all_as_it_was(enabled, traffic):
+    terminal = Terminal(enabled)
     terminal.read_until(rb"mode enforce, 1 connections")
     terminal.read_until(rb"%d +accelerate" % traffic)
     terminal.read_until(rb"redirected: [1-9]\d* messages/s")
@@ -103,8 +102,8 @@ def test_on_a_terminal_it_shows_the_port_follows_keys_and_leaves_all_as_it_was(w
     assert terminal.close() == (0, b"")
 
 
-def test_it_follows_the_size_of_the_terminal(whole, traffic):
-    terminal = Terminal(whole)
+def test_it_follows_the_size_of_the_terminal(enabled, traffic):
+    terminal = Terminal(enabled)
     terminal.read_until(rb"q quit")
     terminal.resize(12, 60)
     os.kill(terminal.process.pid, signal.SIGWINCH)
@@ -114,22 +113,26 @@ def test_it_follows_the_size_of_the_terminal(whole, traffic):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_ends_it_with_the_terminal_as_it_was(whole, traffic, number):
-    terminal = Terminal(whole)
+def test_a_signal_ends_it_with_the_terminal_as_it_was(enabled, traffic, number):
+    terminal = Terminal(enabled)
     terminal.read_until(rb"%d +accelerate" % traffic)
     os.kill(terminal.process.pid, number)
     assert terminal.close() == (0, b"")
 
 
-def test_so_many_views_on_a_terminal(whole, traffic):
-    assert Terminal(whole, "-n", "2").close() == (0, b"")
+def test_so_many_views_on_a_terminal(enabled, traffic):
+    assert Terminal(enabled, "-n", "2").close() == (0, b"")
 
 
-def test_an_error_while_it_runs_is_said_on_a_terminal_as_it_was(whole, traffic):
-    terminal = Terminal(whole)
+def test_an_error_while_it_runs_is_said_on_a_terminal_as_it_was(enabled, traffic):
+    terminal = Terminal(enabled)
     terminal.read_until(rb"%d +accelerate" % traffic)
-    (whole.corner.pin_dir / "ports").unlink()
-    code, err = terminal.close()
+    pin = enabled.corner.pin_dir / "ports"
+    away = pin.rename(pin.with_name("away"))
+    try:
+        code, err = terminal.close()
+    finally:
+        away.rename(pin)
     assert code == 3
     assert err.startswith(b"sockredirctl: there is no ports map in ")
 
@@ -138,8 +141,8 @@ def rates(text, port):
     return [int(line.split()[4]) for line in text.splitlines() if line.split()[:1] == [str(port)]]
 
 
-def test_without_a_terminal_it_is_text(whole, traffic):
-    done = whole.ctl("top", "-n", "2", "--interval", "0.3")
+def test_without_a_terminal_it_is_text(enabled, traffic):
+    done = enabled.ctl("top", "-n", "2", "--interval", "0.3")
     assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
     found = rates(done.stdout, traffic)
@@ -147,8 +150,8 @@ def test_without_a_terminal_it_is_text(whole, traffic):
     assert all(rate > 0 for rate in found)
 
 
-def test_on_a_dumb_terminal_it_is_text(whole, traffic):
-    terminal = Terminal(whole, "-n", "1", environment=_DUMB)
+def test_on_a_dumb_terminal_it_is_text(enabled, traffic):
+    terminal = Terminal(enabled, "-n", "1", environment=_DUMB)
     shown = terminal.read_until(rb"%d +accelerate[^\n]*\n" % traffic)
     assert b"\x1b" not in shown
     assert terminal.process.wait(timeout=60) == 0
@@ -156,8 +159,8 @@ def test_on_a_dumb_terminal_it_is_text(whole, traffic):
     os.close(terminal.controller)
 
 
-def test_a_signal_ends_the_text(whole, traffic):
-    command = [str(whole.prefix / "sbin" / "sockredirctl"), "top", "-d", "0.1"]
+def test_a_signal_ends_the_text(enabled, traffic):
+    command = [str(enabled.prefix / "sbin" / "sockredirctl"), "top", "-d", "0.1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline().startswith("mode enforce")
     process.terminate()
