@@ -6,6 +6,7 @@
 . "$ROOT/scripts/pythons.sh"
 . "$ROOT/scripts/sanity.sh"
 . "$ROOT/scripts/archive.sh"
+. "$ROOT/scripts/docs.sh"
 . "$ROOT/scripts/lint.sh"
 . "$ROOT/scripts/machines.sh"
 
@@ -186,6 +187,7 @@ integration)
 	;;
 test)
 	stage lint lint
+	stage docs docs
 	stage 'ansible-test sanity' sanity
 	need_packages groff-base zsh
 	need_servers prometheus # for promtool
