@@ -87,7 +87,16 @@ def test_metrics_by_port(enabled, talk):
 
 
 def test_watch_shows_it_again_until_interrupted(enabled):
-    command = [str(enabled.prefix / "sbin" / "sockredirctl"), "ports", "--watch", "--interval", "0.05"]
+    # Who runs the tests in the background has SIGINT ignored, and so would the tool.
+    command = [
+        "env",
+        "--default-signal=INT",
+        str(enabled.prefix / "sbin" / "sockredirctl"),
+        "ports",
+        "--watch",
+        "--interval",
+        "0.05",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     heads = 0
     while heads < 3:
