@@ -76,8 +76,9 @@ def _place(ratio: float) -> float:
 
 def _mark(kind: int, ratio: tuple, y: float) -> str:
     median, low, high = ratio
+    ends = f'x1="{_place(low):.1f}" x2="{_place(high):.1f}" y1="{y:g}" y2="{y:g}"'
     return (
-        f'<line class="k{kind}" x1="{_place(low):.1f}" x2="{_place(high):.1f}" y1="{y:g}" y2="{y:g}" stroke-width="2" opacity="0.5"/>'
+        f'<line class="k{kind}" {ends} stroke-width="2" opacity="0.5"/>'
         f'<circle class="k{kind}" cx="{_place(median):.1f}" cy="{y:g}" r="{4 if kind == 1 else 3}"/>'
     )
 

@@ -53,7 +53,7 @@ def _without_checkout(app, name, source) -> None:
         here, there = _SOURCE / target, _CHECKOUT / target
         return (
             found[1]
-            if there.exists() and not here.is_file() or here.name == "README.md" and here.parent == _SOURCE
+            if (there.exists() and not here.is_file()) or (here.name == "README.md" and here.parent == _SOURCE)
             else found[0]
         )
 

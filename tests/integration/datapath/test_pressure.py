@@ -58,7 +58,7 @@ def segments_sent(sock: socket.socket) -> int:
     return struct.unpack_from("=I", info, 156)[0] - struct.unpack_from("=I", info, 100)[0]
 
 
-@pytest.mark.parametrize("size", (33_000, 40_000, 50_000))
+@pytest.mark.parametrize("size", [33_000, 40_000, 50_000])
 def test_a_big_answer_by_tcp_is_one_segment(lab, size):
     """The kernel hands it over in pieces of 32 KiB: Nagle's algorithm would hold the second back for 40 ms."""
     lab.redirection.set(budget=65536)
