@@ -9,6 +9,7 @@
 #include "learn.h"
 #include "learn_kernel.h"
 #include "learn_local.h"
+#include "learn_ring.h"
 #include "learn_signs.h"
 #include "learn_time.h"
 
@@ -282,6 +283,23 @@ int learn_asked(__u64 *ctx)
 	record = record_of((void *)ctx[0]);
 	if (record)
 		sign(record, LEARN_FIONREAD);
+	return 0;
+}
+
+/* The send itself has been counted before, so there is a record. */
+SEC("tp_btf/io_uring_complete")
+int learn_ring(__u64 *ctx)
+{
+	const struct io_kiocb *request = (void *)ctx[1];
+	struct learn_socket *record;
+	__u64 address;
+
+	if (!is_send(request) || !waits_for_all(request))
+		return 0;
+	address = socket_of(request);
+	record = bpf_map_lookup_elem(&sockets, &address);
+	if (record && record->kind == LEARN_WATCHED)
+		sign(record, LEARN_RING_WAITALL);
 	return 0;
 }
 

@@ -12,15 +12,16 @@
 
 /* Calls that a socket in a map answers otherwise than TCP does. */
 enum learn_sign {
-	LEARN_SPLICED,	   /* splice from it */
-	LEARN_WAITALL,	   /* recv with MSG_WAITALL */
-	LEARN_LOW_WATER,   /* SO_RCVLOWAT above 1 */
-	LEARN_URGENT,	   /* MSG_OOB */
-	LEARN_ZERO_COPY,   /* MSG_ZEROCOPY */
-	LEARN_KERNEL_TLS,  /* TCP_ULP "tls" */
-	LEARN_INTERRUPTED, /* a signal while recv blocked */
-	LEARN_TWO_SLEPT,   /* two threads at once in blocking calls */
-	LEARN_FIONREAD,	   /* ioctl FIONREAD */
+	LEARN_SPLICED,	    /* splice from it */
+	LEARN_WAITALL,	    /* recv with MSG_WAITALL */
+	LEARN_LOW_WATER,    /* SO_RCVLOWAT above 1 */
+	LEARN_URGENT,	    /* MSG_OOB */
+	LEARN_ZERO_COPY,    /* MSG_ZEROCOPY */
+	LEARN_KERNEL_TLS,   /* TCP_ULP "tls" */
+	LEARN_INTERRUPTED,  /* a signal while recv blocked */
+	LEARN_TWO_SLEPT,    /* two threads at once in blocking calls */
+	LEARN_FIONREAD,	    /* ioctl FIONREAD */
+	LEARN_RING_WAITALL, /* a send by io_uring with MSG_WAITALL */
 	LEARN_SIGNS,
 };
 

@@ -20,12 +20,13 @@ SIGNS = (
     "interrupted",
     "two_slept",
     "fionread",
+    "ring_waitall",
 )
 WATCHED = 0
 
 _KEY = struct.Struct("=Q16sHBB4x")
 _NUMBERS = 10
-_COUNTS = struct.Struct(f"={_NUMBERS}Q{SIZES}I{len(SIGNS)}I4x")
+_COUNTS = struct.Struct(f"={_NUMBERS}Q{SIZES}I{len(SIGNS)}I")
 _SOCKET_END = struct.Struct("=QII3QI4x")
 _ACTIVITY = struct.Struct("=QQ")
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from ..errors import SockredirError
 from ..host import cgroups, mounts
@@ -56,10 +56,16 @@ def of_host(asked: Asked, say: Callable[[str], None]) -> Dict[str, Any]:
         "watched": round(seen.share, 2),
         "cgroup": scope,
         "lost": seen.lost,
-        "unseen": ["fionread"] if miscounts and not seen.sees_fionread else [],
+        "unseen": _unseen(seen, miscounts),
         "speeds": speeds.as_json(found),
     }
     return report.make(ports, groups.by_id(root), connections.passing([entry["port"] for entry in ports]), about)
+
+
+def _unseen(seen: watch.Seen, miscounts: bool) -> List[str]:
+    """Sections of docs/limits.md that matter on this kernel."""
+    missed = {"fionread": miscounts and not seen.sees_fionread, "uring-waitall": not seen.sees_ring}
+    return [section for section, matters in missed.items() if matters]
 
 
 def _existing(path: str) -> str:

@@ -27,6 +27,8 @@ _PAGES = ("learn_sent_page",)
 #: What sees splice and FIONREAD: functions if programs can hang on them, else a tracepoint that each receive comes to.
 _CALLS = ("learn_spliced", "learn_asked")
 _EACH_READ = ("learn_read",)
+#: Where io_uring completes what it was asked for: the kernel may be built without it.
+_RING = ("learn_ring",)
 _STATE = "learn_state"
 
 
@@ -45,13 +47,14 @@ class Choice:
         return (*self.calls, *self.messages, _STATE)
 
 
-#: The cheapest first.
-CHOICES = (
+_WITHOUT_RING = (
     Choice(_CALLS, _TRACED),
     Choice((), (*_TRACED, *_EACH_READ)),
     Choice(_CALLS, (*_FUNCTIONS, *_PAGES)),
     Choice(_CALLS, _FUNCTIONS),
 )
+#: What sees most first, of these the cheapest.
+CHOICES = (*(Choice(one.calls, (*one.messages, *_RING)) for one in _WITHOUT_RING), *_WITHOUT_RING)
 
 
 class Held:
@@ -65,6 +68,8 @@ class Held:
         self.looking = False
         #: bool, whether FIONREAD can be seen.
         self.sees_fionread = bool(choice.calls)
+        #: bool, whether what sends by io_uring were asked for can be seen.
+        self.sees_ring = _RING[0] in choice.messages
 
     def map(self, name: str) -> libbpf.Map:
         found = next(one for one in self._held.maps() if one.name == name)

@@ -24,6 +24,7 @@ SECTIONS = {
     "interrupted": "blocked-recv",
     "two_slept": "blocked-recv",
     "fionread": "fionread",
+    "ring_waitall": "uring-waitall",
 }
 
 _WHY = {

@@ -38,6 +38,7 @@ class Seen(NamedTuple):
     :ivar share: float, of this time, that in which messages were looked at.
     :ivar lost: int, sockets that there was no room for.
     :ivar sees_fionread: bool, whether calls of FIONREAD would have been seen.
+    :ivar sees_ring: bool, whether sends by io_uring with MSG_WAITALL would have been seen.
     """
 
     counts: Dict[layout.Key, layout.Counts]
@@ -47,6 +48,7 @@ class Seen(NamedTuple):
     share: float
     lost: int
     sees_fionread: bool
+    sees_ring: bool
 
 
 class Looked(NamedTuple):
@@ -149,7 +151,7 @@ def _seen(held: programs.Held, looked: Looked) -> Seen:
     tick = time.clock_getres(_CLOCK_MONOTONIC_COARSE)
     active = {port: count * tick for port, count in ticks.items()}
     share = min(1.0, looked.looking / looked.seconds)
-    return Seen(counts, living, active, looked.seconds, share, _lost(held), held.sees_fionread)
+    return Seen(counts, living, active, looked.seconds, share, _lost(held), held.sees_fionread, held.sees_ring)
 
 
 def _lost(held: programs.Held) -> int:

@@ -12,10 +12,19 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "conformance"))
+
+from conform import uring
 
 IPPROTO_TCP, TCP_ULP = 6, 31
 SO_ZEROCOPY, MSG_ZEROCOPY = 60, 0x4000000
 WAYS = {}
+
+
+class Missing(Exception):
+    """This kernel has it not."""
 
 
 def way(function):
@@ -100,8 +109,35 @@ def zero_copy(client, server):
 @way
 def kernel_tls(client, server):
     """Without keys it already is one; the kernel takes plain data until it gets them."""
-    client.setsockopt(IPPROTO_TCP, TCP_ULP, b"tls")
+    try:
+        client.setsockopt(IPPROTO_TCP, TCP_ULP, b"tls")
+    except FileNotFoundError as error:
+        raise Missing from error
     talk(client, server)
+
+
+def _talk_by_ring(client, server, flags):
+    if uring.missing():
+        raise Missing
+    with uring.Ring() as ring:
+        for _turn in range(30):
+            ring.send(client, b"question", 1, flags)
+            ring.wait(1)
+            server.recv(100)
+            server.sendall(b"answer")
+            client.recv(100)
+
+
+@way
+def ring(client, server):
+    """Sends by io_uring."""
+    _talk_by_ring(client, server, 0)
+
+
+@way
+def ring_waitall(client, server):
+    """The same, of all or nothing."""
+    _talk_by_ring(client, server, socket.MSG_WAITALL)
 
 
 @way
@@ -217,7 +253,7 @@ def main():
             port = ends[0].getsockname()[1]
             try:
                 function(*ends[1:])
-            except FileNotFoundError:  # of TCP_ULP: this kernel has no TLS
+            except Missing:
                 port = 0
                 for each in ends:
                     each.close()

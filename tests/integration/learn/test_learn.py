@@ -41,6 +41,8 @@ VERDICTS = {
     "urgent": ("leave", ["urgent-data"]),
     "zero_copy": ("leave", ["zerocopy-completion"]),
     "kernel_tls": ("leave", ["ktls"]),
+    "ring": ("accelerate", []),
+    "ring_waitall": ("leave", ["uring-waitall"]),
     "interrupted": ("leave", ["blocked-recv"]),
     "two_slept": ("leave", ["blocked-recv"]),
     "taken_in_turns": ("accelerate", []),
@@ -50,6 +52,9 @@ VERDICTS = {
     "v6": ("accelerate", []),
     "other_loopback": ("accelerate", []),
 }
+
+#: What a kernel may be without.
+MISSING = {"kernel_tls": "TLS", "ring": "io_uring", "ring_waitall": "io_uring"}
 
 
 def behaving(cgroup):
@@ -87,8 +92,8 @@ def test_every_way_is_tried(learned):
 @pytest.mark.parametrize("name", list(VERDICTS))
 def test_ways(learned, name):
     entry = learned[0][name]
-    if name == "kernel_tls" and entry is None:
-        pytest.skip("this kernel has no TLS")
+    if name in MISSING and entry is None:
+        pytest.skip(f"this kernel has no {MISSING[name]}")
     assert (entry["verdict"], entry["reasons"]) == VERDICTS[name], entry
     assert entry["connections"] == 1
     assert all(word.startswith("python") for word in entry["programs"])
