@@ -441,7 +441,8 @@ drift:
       description:
         - How it differs, such as V(pin_missing), V(pin_replaced), V(verdict_lost), V(program_replaced),
           V(attachment_missing), V(attached_twice), V(settings_changed), V(object_changed), V(manifest_changed),
-          V(file_changed), V(unit_disabled), V(lost_at_reboot), V(leftover) or V(unfinished).
+          V(file_changed), V(unit_disabled), V(lost_at_reboot), V(leftover), V(proxy_outside),
+          V(connect_hook) or V(unfinished).
       type: str
     subject: {description: 'What differs, mostly a path.', type: str}
     before: {description: What was found; V(null) if nothing was., type: raw}

@@ -10,7 +10,8 @@ import ctypes
 import os
 import socket
 import struct
-from typing import Dict, Iterator, Tuple
+import sys
+from typing import Dict, Iterator, Optional, Tuple
 
 from . import processes
 
@@ -28,6 +29,10 @@ _REQUEST = struct.Struct("=BBBBI48x")
 # struct inet_diag_msg: the cookie ends its sockid; the inode is its last word
 _COOKIE = struct.Struct("=44xQ")
 _INODE = struct.Struct("=68xI")
+#: struct inet_diag_msg; attributes come after it.
+_MESSAGE_BYTES = 72
+_ATTRIBUTE = struct.Struct("=HH")
+_CGROUP_ID = 21  # INET_DIAG_CGROUP_ID
 _RECEIVE = 1 << 18
 _MAX_NAMESPACES = 4096
 
@@ -46,8 +51,31 @@ def dump(states: int) -> Iterator[bytes]:
     :param states: int, bits of the states of <net/tcp_states.h>.
     """
     for _name, diag in _each_namespace():
-        for family in (socket.AF_INET, socket.AF_INET6):
-            yield from _dump(diag, family, states)
+        yield from _both_families(diag, states)
+
+
+def dump_here(states: int) -> Iterator[bytes]:
+    """The same for this network namespace alone; nothing if the kernel has no sock_diag(7)."""
+    with contextlib.suppress(OSError), _open_diag() as diag:
+        yield from _both_families(diag, states)
+
+
+def cgroup_of(message: bytes) -> Optional[int]:
+    """The id of the cgroup that a dumped socket belongs to; None if the kernel does not say (before Linux 5.8)."""
+    at = _MESSAGE_BYTES
+    while at + _ATTRIBUTE.size <= len(message):
+        length, kind = _ATTRIBUTE.unpack_from(message, at)
+        if length < _ATTRIBUTE.size:
+            break
+        if kind == _CGROUP_ID:
+            return int.from_bytes(message[at + 4 : at + 12], sys.byteorder)
+        at += (length + 3) & ~3
+    return None
+
+
+def _both_families(diag: socket.socket, states: int) -> Iterator[bytes]:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        yield from _dump(diag, family, states)
 
 
 def _each_namespace() -> Iterator[Tuple[int, socket.socket]]:

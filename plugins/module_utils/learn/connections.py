@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import struct
-import sys
 from typing import Container, Dict, Iterable, Iterator, Mapping, NamedTuple, Optional, Set
 
 from ..host import processes, sockets
@@ -14,12 +13,9 @@ from .verdict import Silent
 
 _ESTABLISHED, _LISTEN = 1, 10
 _CHOSEN = "/proc/sys/net/ipv4/ip_local_port_range"
-_CGROUP_ID = 21  # INET_DIAG_CGROUP_ID
-# struct inet_diag_msg: its ports and its inode; attributes come after 72 bytes
+# struct inet_diag_msg: its ports and its inode
 _PORTS = struct.Struct("!4xHH")
 _INODE = struct.Struct("=68xI")
-_ATTRIBUTE = struct.Struct("=HH")
-_MESSAGE_BYTES = 72
 
 
 class End(NamedTuple):
@@ -70,16 +66,4 @@ def _name(owner: Optional[processes.Process]) -> str:
 def _ends(states: int) -> Iterator[End]:
     for message in sockets.dump(states):
         port, peer_port = _PORTS.unpack_from(message)
-        yield End(port, peer_port, _cgroup(message), _INODE.unpack_from(message)[0])
-
-
-def _cgroup(message: bytes) -> Optional[int]:
-    at = _MESSAGE_BYTES
-    while at + _ATTRIBUTE.size <= len(message):
-        length, kind = _ATTRIBUTE.unpack_from(message, at)
-        if length < _ATTRIBUTE.size:
-            break
-        if kind == _CGROUP_ID:
-            return int.from_bytes(message[at + 4 : at + 12], sys.byteorder)
-        at += (length + 3) & ~3
-    return None
+        yield End(port, peer_port, sockets.cgroup_of(message), _INODE.unpack_from(message)[0])

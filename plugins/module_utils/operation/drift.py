@@ -25,7 +25,7 @@ from ..resource.program import change as program
 from ..resource.settings import plan as settings_plan
 from ..resource.snapshot import Snapshot
 from ..state import manifest, store
-from . import drift_kinds
+from . import drift_intercept, drift_kinds
 
 Document = manifest.Manifest
 
@@ -63,6 +63,7 @@ def with_manifest(host: Snapshot) -> Comparison:
             if others:
                 foreign.setdefault(entry["cgroup"], []).extend(others)
         steps += _settings_drift(document) + _intercept_drift(document) + _file_drift(document)
+        steps += drift_intercept.surroundings(document, host)
     return Comparison(document, steps, foreign)
 
 

@@ -78,9 +78,9 @@ def _named(step: Step, kind: Optional[str], same_boot: bool) -> Step:
     return replace(step, kind=kind or "")
 
 
-def refused(subject: str, problem: str, kind: str) -> Step:
+def refused(subject: str, problem: str, kind: str, wanted: str = "as in the manifest") -> Step:
     """What a part says that cannot be planned: its error, as a difference."""
-    return Step("refuse", subject, problem, "as in the manifest", kind=kind)
+    return Step("refuse", subject, problem, wanted, kind=kind)
 
 
 def file_drift(recorded: Mapping[str, str], found: Mapping[str, Optional[File]], unit: Mapping[str, Any]) -> Plan:

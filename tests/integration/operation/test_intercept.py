@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept_live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
@@ -22,6 +23,8 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from support.host import inside
 from support.interception import FAR4, SOURCE, Namer, told
 from support.module import run_module
+
+_RETURN_ONE = bytes.fromhex("b7000000010000009500000000000000")
 
 
 class Intercepting:
@@ -175,6 +178,29 @@ def test_drift_is_named_and_restored(intercepting, proxy):
     restore.restore(whole.places["state_dir"])
     assert intercepting.held() == held
     assert whole.kinds() == []
+
+
+def test_what_belongs_to_others_is_named_and_left_alone(intercepting, proxy):
+    whole, hook = intercepting.whole, hooks.SOCK_ADDR[0]
+    intercepting.write(intercepting.rule(proxy.port))
+    port = proxy.port
+    assert whole.kinds() == []
+    proxy.close()
+    with Namer(port=port):
+        assert whole.kinds() == ["proxy_outside"]
+        assert not intercepting.write(intercepting.rule(port))["changed"]
+    with intercepting.namer(port):
+        assert whole.kinds() == []
+        kind = hook.attach_type
+        above = attachments.opened("cgroup", str(whole.corner.cgroup))
+        with above as target, libbpf.load_program(hook.program_type, "other", _RETURN_ONE, kind) as other:
+            libbpf.attach(other, target, kind, libbpf.F_ALLOW_MULTI)
+            (named,) = whole.status()["drift"]
+            assert (named["kind"], named["subject"]) == ("connect_hook", f"{whole.corner.cgroup}: {hook.name}")
+            assert f"(id {libbpf.program_info(other).id})" in named["before"]
+            assert whole.ctl("restore").returncode == 0
+            libbpf.detach(other, target, kind)
+        assert whole.kinds() == []
 
 
 def test_all_of_it_comes_back_after_a_reboot(intercepting, proxy):
