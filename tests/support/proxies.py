@@ -57,7 +57,7 @@ class Running:
     def configuration(self, name: str, more: str = "") -> str:
         text = (EXAMPLES / name).read_text()
         for port, own in self.ports.items():
-            for form in (":{}", "port = {}", "port_value: {}"):
+            for form in (":{}", "port = {}", "port_value: {}", "listen_port: {}"):
                 text = text.replace(form.format(port), form.format(own))
         path = self.directory / name
         path.write_text(text + more)
@@ -118,8 +118,8 @@ class Running:
         self.start(15001, "envoy", *words, "-c", self.configuration("envoy.yaml"))
 
     def mitmproxy(self) -> None:
-        where = ("--listen-port", str(self.ports[15001]), "--set", f"confdir={self.directory}")
-        self.start(15001, "mitmdump", "--mode", "transparent", *where)
+        os.rename(self.configuration("mitmproxy.yaml"), self.directory / "config.yaml")
+        self.start(15001, "mitmdump", "--mode", "transparent", "--set", f"confdir={self.directory}")
 
 
 #: Method of :class:`Running` -> the families of its listener, and what its rule needs.
