@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Type, TypeVar
 
 from support.host import cgroup2_mount, remove_cgroup
 
@@ -146,9 +146,12 @@ class Fleet:
         )
 
 
+AnyFleet = TypeVar("AnyFleet", bound=Fleet)
+
+
 @contextlib.contextmanager
-def local_fleet(base: Path, size: int, losable: bool = False) -> Iterator[Fleet]:
-    fleet = Fleet(base, size, losable)
+def local_fleet(base: Path, size: int, losable: bool = False, kind: Type[AnyFleet] = Fleet) -> Iterator[AnyFleet]:
+    fleet = kind(base, size, losable)
     try:
         fleet.set_up()
         yield fleet
