@@ -50,6 +50,11 @@ options:
         description: Whether missing packages may be installed on the host.
         type: bool
         default: false
+      hooks:
+        description: Programs of interception, each with the cgroup to attach it to, in the order of attaching.
+        type: list
+        elements: list
+        default: []
   max_flows:
     description: Maximum number of connections that RV(flows) lists, oldest first.
     type: int
@@ -430,6 +435,12 @@ preflight:
       type: bool
     pins_ready: {description: Whether the pin directory is as it should be as well., type: bool}
     mount_bpffs: {description: Whether a bpffs must be mounted at C(/sys/fs/bpf) for the pins., type: bool}
+    hooks:
+      description: Programs of interception, each with its cgroup.
+      type: dict
+      contains:
+        attach: {description: Those to attach., type: list, elements: list}
+        detach: {description: Those that no rule needs., type: list, elements: list}
   sample: {missing: [], packages: [libbpf1], warnings: [], standing: false, pins_ready: false, mount_bpffs: false}
 drift:
   description: How the host differs from its manifest; V(null) if that could not be found out.
@@ -466,6 +477,7 @@ ARGUMENTS = {
             "cgroup": {"type": "str", "default": "sockredir.slice"},
             "compiler": {"type": "str", "choices": ["auto", "clang", "bcc", "none"], "default": "auto"},
             "install_packages": {"type": "bool", "default": False},
+            "hooks": {"type": "list", "elements": "list", "default": []},
         },
     },
     "max_flows": {"type": "int", "default": 1000},

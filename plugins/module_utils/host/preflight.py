@@ -9,7 +9,7 @@ Pure: the role acts on these decisions and makes none of its own.
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from .. import distribution
 from . import advice, prerequisites
@@ -29,15 +29,17 @@ class Wanted(NamedTuple):
     """:ivar cgroup: what is to be accelerated, absolute or relative to the cgroup2 mount.
     :ivar compiler: ``auto``, ``clang``, ``bcc``, or ``none`` if the object is compiled elsewhere.
     :ivar install_packages: whether missing packages may be installed.
+    :ivar hooks: programs of interception with the cgroup that each is to be attached to, in the order of attaching.
     """
 
     cgroup: str
     compiler: str = AUTO
     install_packages: bool = False
+    hooks: Sequence[Sequence[str]] = ()
 
 
 def judge(wanted: Wanted, report: Report) -> Dict[str, Any]:
-    """``missing``, ``packages``, ``warnings``, ``standing``, ``pins_ready`` and ``mount_bpffs``.
+    """``missing``, ``packages``, ``warnings``, ``standing``, ``pins_ready``, ``mount_bpffs``, ``hooks``.
 
     :param report: of :func:`..host_report.report.gather`, with prerequisites and drift.
     """
@@ -51,6 +53,7 @@ def judge(wanted: Wanted, report: Report) -> Dict[str, Any]:
         "standing": standing,
         "pins_ready": standing and report["pin_directory"] == _PIN_DIRECTORY,
         "mount_bpffs": _needs_bpffs(report),
+        "hooks": _hooks(wanted, report),
     }
 
 
@@ -89,22 +92,42 @@ def _warnings(wanted: Wanted, report: Report) -> List[str]:
 
 def _standing(wanted: Wanted, report: Report) -> bool:
     """Whether the host is as its manifest says, and that has the wanted attachments: they need no look of their own."""
-    drift = report["drift"]
-    if not report["enabled"] or drift is None or any(each["kind"] != "unfinished" for each in drift):
+    if not _as_its_manifest(report):
         return False
-    pins, cgroup = report["pin_dir"], _cgroup_path(wanted, report)
+    pins, cgroup = report["pin_dir"], _cgroup_path(wanted.cgroup, report)
     expected: List[Tuple[Any, Any, Any]] = [(f"{pins}/{name}", f"{pins}/{MAP}", None) for name in ON_MAP]
     expected += [(f"{pins}/{name}", None, cgroup) for name in ON_CGROUP]
-    # Interception has attachments of its own.
-    ours = (*ON_MAP, *ON_CGROUP)
-    entries = [e for e in report["manifest"]["attachments"] if os.path.basename(e.get("program") or "") in ours]
+    entries = [entry for entry in report["manifest"]["attachments"] if _name(entry) in (*ON_MAP, *ON_CGROUP)]
     found = [(entry.get("program"), entry.get("map"), entry.get("cgroup")) for entry in entries]
     return len(found) == len(expected) and set(found) == set(expected)
 
 
-def _cgroup_path(wanted: Wanted, report: Report) -> Optional[str]:
+def _hooks(wanted: Wanted, report: Report) -> Dict[str, List[List[str]]]:
+    """Of interception: what to ``attach``, as nobody knows it to be there, and what to ``detach``: no rule needs it."""
+    manifest = report["manifest"] or {}
+    entries = [entry for entry in manifest.get("attachments", []) if _name(entry) not in (*ON_MAP, *ON_CGROUP)]
+    there = {(_name(entry), entry.get("cgroup")) for entry in entries}
+    named = {(name, _cgroup_path(cgroup, report)): [name, cgroup] for name, cgroup in wanted.hooks}
+    known = there if _as_its_manifest(report) else set()
+    return {
+        "attach": [pair for place, pair in named.items() if place not in known],
+        "detach": [[name, cgroup] for name, cgroup in sorted(there) if (name, cgroup) not in named],
+    }
+
+
+def _as_its_manifest(report: Report) -> bool:
+    drift = report["drift"]
+    return bool(report["enabled"]) and drift is not None and all(each["kind"] == "unfinished" for each in drift)
+
+
+def _name(entry: Dict[str, Any]) -> str:
+    """Of the program that the manifest says is attached."""
+    return os.path.basename(entry.get("program") or "")
+
+
+def _cgroup_path(cgroup: str, report: Report) -> Optional[str]:
     root = report["host"]["cgroup2"]
-    return os.path.normpath(os.path.join(root, wanted.cgroup if wanted.cgroup != "/" else "")) if root else None
+    return os.path.normpath(os.path.join(root, cgroup if cgroup != "/" else "")) if root else None
 
 
 def _needs_bpffs(report: Report) -> bool:

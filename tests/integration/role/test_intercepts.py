@@ -8,10 +8,14 @@ from __future__ import annotations
 import socket
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 from support.host import cgroup2_mount, inside
 from support.interception import FAR4, Namer, told
 
 RULES = "Write the rules of interception"
+ATTACH = "Attach the programs of interception"
+DETACH = "Detach the programs that no rule needs now"
+CONNECT4 = 10
 
 
 def rule(site, **values):
@@ -84,8 +88,22 @@ def test_other_rules_hold_at_once(site):
         assert site.ask("intercepts")["rules"][0]["events"]["claimed"] == 1
 
 
+def hooked(site, name) -> bool:
+    """Whether connections of a cgroup are looked at."""
+    with attachments.opened("cgroup", str(cgroup2_mount() / site.cgroup.name / name)) as target:
+        return bool(libbpf.query(target, CONNECT4).program_ids)
+
+
+def test_a_rule_for_another_cgroup_takes_its_programs_along(site):
+    moved = rule(site, cgroup=f"{site.cgroup.name}/other")
+    assert enable(site, moved).ok().changed == [ATTACH, RULES, DETACH]
+    assert [hooked(site, name) for name in ("apps", "other", "proxy")] == [False, True, True]
+    assert site.ask("status")["drift"] == []
+
+
 def test_no_rules_intercept_nothing(site):
-    assert enable(site).ok().changed == [RULES]
+    assert enable(site).ok().changed == [RULES, DETACH]
+    assert [hooked(site, name) for name in ("other", "proxy")] == [False, False]
     assert enable(site).ok().changed == []
     assert site.ask("intercepts")["rules"] == []
 

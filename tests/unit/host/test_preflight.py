@@ -74,6 +74,7 @@ def test_a_host_that_is_as_wanted():
         "standing": True,
         "pins_ready": True,
         "mount_bpffs": False,
+        "hooks": {"attach": [], "detach": []},
     }
 
 
@@ -168,3 +169,33 @@ def test_the_execution_environment_asks_for_the_same_packages():
     wanted = {platform: {name.strip() for name, where in lines if platform in where} for platform in ("dpkg", "rpm")}
     assert set(distribution.packages("clang", "debian", "")) <= wanted["dpkg"]
     assert set(distribution.packages("clang", "redhat", "")) <= wanted["rpm"]
+
+
+HOOKED = [attached("claims", cgroup="/cg/proxy"), attached("connect4", cgroup="/cg/apps")]
+CLAIMS, CONNECT = ["claims", "proxy"], ["connect4", "/cg/apps"]
+
+
+@pytest.mark.parametrize(
+    ("hooks", "found", "attach", "detach"),
+    [
+        ([CLAIMS, CONNECT], report(), [CLAIMS, CONNECT], []),
+        ([CLAIMS, CONNECT], report(manifest=None, enabled=False), [CLAIMS, CONNECT], []),
+        ([CLAIMS, CONNECT], report(manifest={"attachments": [*ATTACHMENTS, *HOOKED]}), [], []),
+        ([CONNECT, CLAIMS], report(manifest={"attachments": [*ATTACHMENTS, *HOOKED[1:]]}), [CLAIMS], []),
+        (
+            [CLAIMS, CONNECT],
+            report(manifest={"attachments": [*ATTACHMENTS, *HOOKED]}, drift=[{"kind": "attachment_missing"}]),
+            [CLAIMS, CONNECT],
+            [],
+        ),
+        (
+            [["claims", "other"]],
+            report(manifest={"attachments": [*ATTACHMENTS, *HOOKED]}),
+            [["claims", "other"]],
+            [["claims", "/cg/proxy"], ["connect4", "/cg/apps"]],
+        ),
+        ([], report(manifest={"attachments": [*ATTACHMENTS, *HOOKED[:1]]}), [], [["claims", "/cg/proxy"]]),
+    ],
+)
+def test_which_hooks_of_interception_come_and_go(hooks, found, attach, detach):
+    assert judge(WANTED._replace(hooks=hooks), found)["hooks"] == {"attach": attach, "detach": detach}
