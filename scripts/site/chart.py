@@ -116,7 +116,7 @@ def draw(document: str) -> str:
     less = [row for row in rows(document) if _less_is_better(row)]
     second = 110 + _ROW * len(more) + 30
     height = second + _ROW * len(less) + 70
-    drawn = [text(16, 30, "Ratio to plain TCP: median, lowest and highest", "b"), *_legend(54)]
+    drawn = [text(16, 30, "Ratio to plain TCP: median and quartiles", "b"), *_legend(54)]
     drawn += _panel("Throughput and rate: right of 1x is better", more, 88)
     drawn += _panel("Latency: left of 1x is better", less, second + 10)
     return page(_WIDTH, height, "What redirection gains, as the table says it", _STYLE, "\n".join(drawn))

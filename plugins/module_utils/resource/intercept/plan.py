@@ -59,7 +59,7 @@ def plan(wanted: List[Dict[str, Any]], rules: List[intercept.Rule], observed: Ob
     found = steps(wanted, rules, observed)
     if wanted != observed.recorded:
         found.append(Step("record", f"manifest: {SUBJECT}", _shown(observed.recorded), _shown(wanted)))
-    elif wanted and not observed.committed:
+    elif observed.rules is not None and not observed.committed:
         found.append(Step("record", "manifest: committed", False, True))
     return found
 
