@@ -35,7 +35,7 @@ need_packages() {
 	done
 	[ -n "$missing" ] || return 0
 	have apt-get || die "install these packages with this distribution's tools and try again:$missing"
-	say "Installing:$missing"
+	say "Installing packages:$missing"
 	# shellcheck disable=SC2086 # a list of names
 	install_packages $missing
 }
@@ -85,7 +85,7 @@ need_venv() {
 	stamp=$VENV/.$1
 	wanted=$(cd "$ROOT" && { say "$ROOT" && cat requirements/controller.txt "requirements/$1.txt" requirements/constraints.txt; } | sha256sum)
 	if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
-		say "Setting up Python packages in .venv ($1)"
+		say "Setting up Python packages in .venv ($1): once, about a minute"
 		# An environment works only if it was made.
 		[ "$(cat "$VENV/.root" 2>/dev/null)" = "$ROOT" ] || make_venv
 		pip_install "$VENV" -r "$ROOT/requirements/$1.txt" -c "$ROOT/requirements/constraints.txt"

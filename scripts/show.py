@@ -53,6 +53,9 @@ def main() -> int:
 
 
 _HOW_TO = """
+--- which of the programs running here would gain, and which to leave alone
+  sudo sockredirctl learn --seconds 60      watches their connections, changes nothing
+
 --- how to accelerate a program of your own
   a program started by hand:  sudo sockredirctl exec PROGRAM ARGUMENTS...   (both ends of the connection)
   a systemd service:          ./run enable -e '{"sockredir_services": ["NAME.service"]}', then restart it
@@ -69,17 +72,29 @@ def findings(below: Optional[int], calibration: Dict[str, Any]) -> List[str]:
     :param calibration: as ``status --json`` has it.
     """
     lines = []
-    took = calibration.get("request_us")
-    if took:
-        plain, redirected = took["plain"], took["redirected"]
-        times = f", {plain / redirected:.1f} times as fast" if plain >= 1.05 * redirected else ""
-        lines.append(f"  a request and its answer: {redirected:.1f} us{times}; by plain TCP {plain:.1f} us")
+    for name, asked in (("request_us", "a request and its answer"), ("many_us", "the same on many connections")):
+        if calibration.get(name):
+            lines.append(f"  {asked}: {_request(**calibration[name])}")
     why = {
         "measured": "measured on this machine",
         "given": "as given",
         "default": f"the default, since it could not be measured: {calibration.get('problem')}",
     }.get(calibration.get("source", ""), "as it was before")
-    return [*lines, f"  streams that go one way: {_streams(below)} ({why})"]
+    lines.append(f"  streams that go one way: {_streams(below)} ({why})")
+    return lines + _stream_gains(below, calibration.get("ratios") or {})
+
+
+def _request(plain: float, redirected: float) -> str:
+    """Microseconds, in words; nothing is called faster that is not by 5 %."""
+    times = f", {plain / redirected:.1f} times as fast" if plain >= 1.05 * redirected else ""
+    return f"{redirected:.1f} us{times}; by plain TCP {plain:.1f} us"
+
+
+def _stream_gains(below: Optional[int], ratios: Dict[str, float]) -> List[str]:
+    """How much faster the streams are that are redirected, by bytes a message; none that are not."""
+    gains = [(int(size), ratio) for size, ratio in ratios.items() if int(size) >= (below or 0) and ratio >= 1.05]
+    said = [f"{ratio:.1f} times as fast with {size >> 10} KiB" for size, ratio in sorted(gains)]
+    return [f"    {', '.join(said)} per message"] if said else []
 
 
 def _streams(below: Optional[int]) -> str:
