@@ -225,8 +225,15 @@ steps:
   sample: [{kind: settings_changed, subject: settings, before: {mode: drain}, after: {mode: enforce}}]
 """
 
+from typing import TYPE_CHECKING
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
+
+if TYPE_CHECKING:
+    # Not used here: what travels with this module is installed on the host, where an audit finds its byte code.
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.host import preflight  # noqa: F401
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.host_report import report  # noqa: F401
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "absent", "rolled_back"], "default": "present"},

@@ -43,7 +43,9 @@ def of_document(document: Mapping[str, Any]) -> Optional[List[Dict[str, Any]]]:
 
 
 def listening(wanted: Set[int]) -> Dict[int, List[str]]:
-    """Names of the programs that listen on ports, in all network namespaces."""
+    """Names of the programs that listen on ports, in all network namespaces; nobody is asked about no port."""
+    if not wanted:
+        return {}
     inodes: Dict[int, int] = {}
     for message in sockets.dump(_LISTENING):
         port = _PORT.unpack_from(message)[0]

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 from ..errors import SockredirError
 from ..host import cgroups, mounts
 from ..kernel import objects, queues
-from . import alone, connections, groups, programs, report, speeds, verdict, watch
+from . import alone, connections, groups, programs, report, speeds, speeds_here, verdict, watch
 
 
 class Asked(NamedTuple):
@@ -47,7 +47,7 @@ def of_host(asked: Asked, say: Callable[[str], None]) -> Dict[str, Any]:
     with alone.alone(scope or root, asked.wait_seconds, say):
         seen = watch.watch(data, asked.seconds, scope)
         silent = connections.silent(seen.living, None if scope is None else groups.by_id(scope))
-        found = speeds.of_host(asked.state_dir, asked.redirection) if asked.redirection else speeds.ESTIMATE
+        found = speeds_here.of_host(asked.state_dir, asked.redirection) if asked.redirection else speeds.ESTIMATE
     miscounts = queues.fionread(queues.one_queue().ok is True).ok is False
     host = verdict.Host(seen.seconds, seen.active, found, () if miscounts else ("fionread",))
     ports = verdict.ports(seen.counts, silent, host)

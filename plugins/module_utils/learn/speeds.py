@@ -1,16 +1,16 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How fast plain TCP and redirection are: on this host by what was measured there, else by a table of another one's."""
+"""How fast plain TCP and redirection are: on this host by what was measured there, else by a table of another one's.
+
+Apart from what measures: an audit asks every host of a fleet for its ports, and measures on none.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
-from ..calibration import measure, record
-from ..compile import compilers
-from ..errors import SockredirError
-from ..state import manifest
+from ..calibration import record
 
 #: Where figures come from: measured when the host was enabled, or just now, or not here at all.
 ENABLED, MEASURED, TABLE = "enabled", "measured", "table"
@@ -65,28 +65,6 @@ def of_record(found: Mapping[str, Any], source: str) -> Optional[Speeds]:
     plain = {int(size): took for size, took in found["plain_us"].items()}
     streams = {size: Cost(took, took / found["ratios"][str(size)]) for size, took in plain.items()}
     return Speeds(source, Cost(**found["request_us"]), Cost(**found["many_us"]), streams, found.get("stream_from"))
-
-
-def of_host(state_dir: str, source: str) -> Speeds:
-    """What the host's manifest has; else measure, which takes some seconds; else the table.
-
-    :param source: str, path of the C source or object of the programs that redirect.
-    """
-    try:
-        document = manifest.current(state_dir) or {}
-        known = of_record(document.get(record.SECTION) or {}, ENABLED)
-        return known or _measured(source)
-    except SockredirError as error:
-        return ESTIMATE._replace(problem=error.message)
-
-
-def _measured(source: str) -> Speeds:
-    data = compilers.read(source) if source.endswith(".o") else compilers.compile_clang(source, {}).data
-    figures = record.figures(measure.measure(data, {}))
-    found = of_record({**record.holds_for(None), **figures}, MEASURED)
-    if not found or not found.streams:
-        raise SockredirError("plain TCP and redirection could not be compared in the time that there was")
-    return found
 
 
 def as_json(speeds: Speeds) -> Dict[str, Any]:

@@ -129,9 +129,15 @@ def _intercept_drift(document: Document) -> Plan:
 
 def _file_drift(document: Document) -> Plan:
     recorded = document["files"]
-    found = {path: files.read(path) for path in recorded}
-    prefix = document["unit"].get("prefix")
-    if prefix:
-        places = install.Places(prefix)
-        found.update({f"{places.package}/{name}": files.File(text) for name, text in install.installed(places).items()})
+    found = _library(document["unit"].get("prefix"))
+    found.update({path: files.read(path) for path in recorded if path not in found})
     return drift_kinds.file_drift(recorded, found, document["unit"])
+
+
+def _library(prefix: Optional[str]) -> Dict[str, Optional[files.File]]:
+    """The installed Python files, those that the manifest does not record included."""
+    if not prefix:
+        return {}
+    places = install.Places(prefix)
+    top = places.package
+    return {f"{top}/{name}": files.File(text) for name, text in install.installed(places).items()}

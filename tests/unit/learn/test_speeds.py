@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.calibration import record
-from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import speeds
+from ansible_collections.ebpf.sockredir.plugins.module_utils.learn import speeds, speeds_here
 
 FIGURES = {
     "request_us": {"plain": 20.0, "redirected": 16.0},
@@ -41,6 +41,6 @@ def test_an_earlier_version_has_measured_less(name):
 
 
 def test_where_nothing_can_be_measured_it_is_an_estimate_and_says_why(tmp_path):
-    found = speeds.of_host(str(tmp_path), str(tmp_path / "sockredir.bpf.o"))
+    found = speeds_here.of_host(str(tmp_path), str(tmp_path / "sockredir.bpf.o"))
     assert found.source == speeds.TABLE
     assert "sockredir.bpf.o" in found.problem
