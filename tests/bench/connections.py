@@ -185,7 +185,9 @@ def hold(cgroup: Path, count: int, loaded: Optional[datapath.Redirection]) -> He
 
 
 def _row(cgroup: Path, count: int, repeats: int, loaded: Optional[datapath.Redirection]) -> Held:
-    return Held(*(statistics.median(values) for values in zip(*(hold(cgroup, count, loaded) for _ in range(repeats)))))
+    return Held(
+        *(statistics.median(values) for values in zip(*(hold(cgroup, count, loaded) for _turn in range(repeats))))
+    )
 
 
 def _maps(loaded: datapath.Redirection) -> int:

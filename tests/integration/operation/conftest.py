@@ -203,8 +203,10 @@ def _without_receive(source: Path) -> None:
 def _set_up_in(own: Corner, directory: Path, built: Dict[str, Path]) -> Iterator[Whole]:
     made = Whole(own, directory, built)
     made.unit_dir.mkdir()
-    yield made
-    made.disable_here()
+    try:
+        yield made
+    finally:
+        made.disable_here()
 
 
 @pytest.fixture
