@@ -28,16 +28,16 @@ SECTIONS = {
 }
 
 _WHY = {
-    gain.EXCHANGE: "question and answer on few connections",
-    gain.EXCHANGE_MANY: "question and answer on many connections",
-    gain.ANSWERS: "large answers",
-    gain.STREAM: "one way, large messages",
-    gain.STREAM_SMALL: "one way, small messages: TCP is as fast",
-    gain.FILES: "files by sendfile: TCP sends them without a copy",
-    gain.SHORT: "a new connection every few messages: making them costs more than is gained",
+    gain.EXCHANGE: "requests and responses on few connections",
+    gain.EXCHANGE_MANY: "requests and responses on many connections",
+    gain.ANSWERS: "large responses",
+    gain.STREAM: "large messages one way",
+    gain.STREAM_SMALL: "small messages one way: TCP is as fast",
+    gain.FILES: "files sent by sendfile: TCP does not copy them",
+    gain.SHORT: "few messages per connection: setting connections up costs more than redirection saves",
     gain.IDLE: "hardly used",
 }
-_OWN_WORK = "{}; but the programs take longer for their own work than redirection saves"
+_OWN_WORK = "{}; but most of the time is the programs' own work, so redirection would save too little"
 _REMOTE = "all connections are with other hosts"
 #: What is faster by less than this is not worth a change.
 _WORTH = 1.05

@@ -177,7 +177,7 @@ def test_the_gain_follows_from_what_it_takes_and_what_was_measured(parts, active
 
 def test_why_there_is_no_gain_where_programs_work_for_longer():
     found = judged(timed(asks(1, 1000), 1000), active=1.0, measured=HERE)
-    assert found["why"].startswith("question and answer on few connections; but the programs take longer")
+    assert found["why"].startswith("requests and responses on few connections; but most of the time")
 
 
 def test_a_host_on_which_redirection_is_slower_gains_nothing():
