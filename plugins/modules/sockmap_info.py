@@ -26,11 +26,12 @@ options:
       - V(counters) returns RV(mode), RV(settings), RV(counters), RV(memory), and how many RV(flows) are open.
       - V(flows) returns RV(flows) with the connections and their processes.
       - V(ports) returns RV(ports), which server ports gain by redirection.
+      - V(intercepts) returns RV(intercepts), the interception rules, whether their proxies listen, and their counters.
       - V(drift) returns RV(drift), how the host differs from its manifest.
     type: list
     elements: str
-    choices: [prerequisites, programs, attachments, counters, flows, ports, drift]
-    default: [prerequisites, programs, attachments, counters, flows, ports, drift]
+    choices: [prerequisites, programs, attachments, counters, flows, ports, intercepts, drift]
+    default: [prerequisites, programs, attachments, counters, flows, ports, intercepts, drift]
   wanted:
     description:
       - What the host should do. Adds RV(preflight), which compares that with what was found.
@@ -419,6 +420,42 @@ ports:
     worth: {description: What redirection has been worth lately; negative if nothing., type: int}
     states: {description: 'Directions of open connections by how their last message went.', type: dict}
   sample: []
+intercepts:
+  description:
+    - The interception rules and what has happened; V(null) if nothing of interception is loaded.
+    - Only the network namespace of the module is searched for proxies.
+  returned: O(gather) has V(intercepts)
+  type: dict
+  contains:
+    rules:
+      description: In the order in which they are asked.
+      type: list
+      elements: dict
+      contains:
+        name: {description: Of the rule., type: str}
+        cgroup: {description: Whose connections., type: str}
+        proxy_cgroup: {description: Where the proxy is; V(null) if only its user tells it., type: str}
+        proxy_user: {description: Whose processes are the proxy; V(null) for nobody's., type: str}
+        to: {description: The proxy's addresses., type: list, elements: str}
+        ports: {description: Those that are intercepted; none means all., type: list, elements: str}
+        exclude_ports: {description: Those that are not., type: list, elements: str}
+        cidrs: {description: Networks that are intercepted., type: list, elements: str}
+        exclude_cidrs: {description: Those that are not., type: list, elements: str}
+        when_down: {description: 'V(refuse) or V(direct).', type: str}
+        answer: {description: How the proxy is told the destination., type: list, elements: str}
+        udp_dns: {description: The proxy's addresses for questions to name servers., type: list, elements: str}
+        slot: {description: The place of its counters., type: int}
+        listening: {description: 'For each address in C(to), whether somebody listens there.', type: dict}
+        events:
+          description:
+            - How often each has happened since the rule was written. V(rewritten) are connections sent to the proxy,
+              V(claimed) those that it accepted with their destination, V(answered) its questions for it, V(looped)
+              refused by the guard against loops, V(unclaimed) accepted from programs that asked for its address.
+            - C(sockredirctl intercepts) explains all of them.
+          type: dict
+    other: {description: The events of no rule; V(passed) are connections that no rule matches., type: dict}
+    pending: {description: Connections on their way to a proxy., type: int}
+  sample: null
 preflight:
   description: What the findings mean for O(wanted). The role acts on it.
   returned: O(wanted) is given
@@ -468,8 +505,8 @@ ARGUMENTS = {
     "gather": {
         "type": "list",
         "elements": "str",
-        "choices": ["prerequisites", "programs", "attachments", "counters", "flows", "ports", "drift"],
-        "default": ["prerequisites", "programs", "attachments", "counters", "flows", "ports", "drift"],
+        "choices": ["prerequisites", "programs", "attachments", "counters", "flows", "ports", "intercepts", "drift"],
+        "default": ["prerequisites", "programs", "attachments", "counters", "flows", "ports", "intercepts", "drift"],
     },
     "wanted": {
         "type": "dict",

@@ -43,6 +43,7 @@ def enabled(number: int = 0, **changes: Any) -> Result:
         },
         "flows": {"open": number % 50},
         "ports": [port(6379, "accelerate", bytes=65536 * (number + 1) ** 2, gain=1.31)],
+        "intercepts": None,
         **changes,
     }
 
@@ -61,6 +62,26 @@ def port(number: int, verdict: str, **changes: Any) -> Result:
         "states": {},
         **changes,
     }
+
+
+def intercepts(*listening: str, passed: int = 0, **changes: Any) -> Result:
+    """What a host says of one interception rule.
+
+    :param listening: at which of its two addresses the proxy listens.
+    """
+    to = ["127.0.0.1:15001", "[::1]:15001"]
+    rule = {
+        "name": "web",
+        "cgroup": "sockredir.slice/sockredir-apps.slice",
+        "proxy_cgroup": "sockredir.slice/sockredir-proxy.slice",
+        "proxy_user": None,
+        "to": to,
+        "when_down": "refuse",
+        "listening": {end: end in listening for end in to},
+        "events": {"rewritten": 12, "claimed": 11, "answered": 11, "looped": 0, "unclaimed": 1},
+        **changes,
+    }
+    return {"rules": [rule], "other": {"rewritten": 0, "passed": passed}, "pending": 1}
 
 
 def drifted(number: int = 0, **changes: Any) -> Result:

@@ -15,7 +15,7 @@ from ..errors import SockredirError
 from ..resource.snapshot import Snapshot
 from ..state import manifest
 
-PARTS = ("prerequisites", "programs", "attachments", "counters", "flows", "ports", "drift")
+PARTS = ("prerequisites", "programs", "attachments", "counters", "flows", "ports", "intercepts", "drift")
 SCHEMA_VERSION = 1
 PIN_DIR = "/sys/fs/bpf/sockredir"
 
@@ -61,6 +61,8 @@ def gather(parts: Sequence[str], pin_dir: Optional[str], state_dir: str, max_flo
         report["flows"] = _flows(unreadable, pins, max_flows)
     if "ports" in parts:
         report["ports"] = _ports(unreadable, pins, document)
+    if "intercepts" in parts:
+        report["intercepts"] = _intercepts(unreadable, pins, document)
     if "drift" in parts:
         report["drift"] = unreadable.read("drift", lambda: _drift(snapshot))
     report["unreadable"] = unreadable.found
@@ -131,6 +133,14 @@ def _ports(
     return unreadable.read(
         f"ports in {pin_dir}", lambda: ports.report(pin_dir, (document or {}).get("calibration") or {})
     )
+
+
+def _intercepts(
+    unreadable: Unreadable, pin_dir: str, document: Optional[manifest.Manifest]
+) -> Optional[Dict[str, Any]]:
+    from . import intercepts
+
+    return unreadable.read(f"interception in {pin_dir}", lambda: intercepts.report(pin_dir, document))
 
 
 def _drift(snapshot: Snapshot) -> List[Dict[str, Any]]:

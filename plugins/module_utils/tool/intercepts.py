@@ -7,36 +7,24 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
-from ..datapath import intercept, intercept_live
+from ..datapath import intercept
 from ..errors import SockredirError
-from ..host import listeners
-from ..resource.intercept.observe import recorded
+from ..host_report import intercepts
 from . import context
 
 Rule = Dict[str, Any]
-Counts = Dict[int, Dict[str, int]]
 
 
 def show(state_dir: str, as_json: bool) -> int:
     """:raises SockredirError: nothing of interception is loaded."""
     document = context.enabled(state_dir)
-    pin_dir = document["pin_dir"]
-    counts = intercept_live.counters(pin_dir)
-    if counts is None:
-        raise SockredirError(f"no interception programs are loaded in {pin_dir}", "see docs/intercept.md")
-    heard = listeners.listeners()
-    rules = [
-        {
-            **rule,
-            "listening": {end: listeners.is_heard(end, heard) for end in rule["to"]},
-            "events": counts[rule["slot"]],
-        }
-        for rule in recorded(document)
-    ]
+    found = intercepts.report(document["pin_dir"], document)
+    if found is None:
+        raise SockredirError(f"no interception programs are loaded in {document['pin_dir']}", "see docs/intercept.md")
     if as_json:
-        context.show_json({"rules": rules, "other": counts[0], "pending": intercept_live.pending(pin_dir)})
+        context.show_json(found)
     else:
-        context.show(text(rules, counts[0]))
+        context.show(text(found["rules"], found["other"]))
     return context.OK
 
 

@@ -52,6 +52,7 @@ def build(
         },
         "counters": _sum_counters(hosts),
         "ports_to_leave": _ports_to_leave(hosts),
+        "proxies_down": _proxies_down(hosts),
         "rollout": _rollout(rollout, hosts) if rollout else None,
         "hosts": hosts,
     }
@@ -99,6 +100,12 @@ def _ports_to_leave(hosts: List[Entry]) -> List[Dict[str, Any]]:
         for host in hosts
         for item in host["ports"]
         if item["verdict"] == "leave"
+    )
+
+
+def _proxies_down(hosts: List[Entry]) -> List[Dict[str, Any]]:
+    return _distribution(
+        item["rule"] for host in hosts for item in host["intercepts"] if item["not_listening"] and not item["listening"]
     )
 
 

@@ -12,7 +12,8 @@ from . import text
 #: Worst first: the order in which a person wants to see them.
 STATUSES = ("failed", "unreachable", "drifted", "unsupported", "not_enabled", "compliant")
 
-#: Drifts, missing prerequisites, warnings, ports and counters kept per host; the number left out is in the entry.
+#: How many drifts, missing prerequisites, warnings, ports, interception rules and counters are kept per host; the number
+#: left out is in the entry.
 ITEM_LIMIT = 40
 
 #: What a rollout made of a host, worst first.
@@ -48,6 +49,7 @@ def entry(host: str, result: Optional[Mapping[str, Any]], outcome: Optional[Mapp
         "counters": _counters(result.get("counters")),
         "flows_open": _flows_open(result),
         **_limited("ports", _rows(result.get("ports"), _port)),
+        **_limited("intercepts", _intercepts(_mapping(result.get("intercepts")))),
         "draining": len(_sequence(result.get("draining"))),
         "error": None,
         "error_detail": None,
@@ -137,6 +139,32 @@ def _port(item: Mapping[str, Any]) -> Dict[str, Any]:
         "gain": gain if isinstance(gain, (int, float)) else None,
         "why": text.line(item.get("why") or ""),
     }
+
+
+def _intercepts(found: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    """An element for each rule, and one without a name for connections that no rule matches."""
+    rules = _rows(found.get("rules"), _intercept)
+    other = _events(found.get("other"))
+    return rules + ([{**_intercept({}), "rule": None, "events": other}] if any(other.values()) else [])
+
+
+def _intercept(rule: Mapping[str, Any]) -> Dict[str, Any]:
+    user = rule.get("proxy_user")
+    ends = list(_mapping(rule.get("listening")).items())[:ITEM_LIMIT]
+    return {
+        "rule": text.name(rule.get("name") or ""),
+        "cgroup": text.name(rule.get("cgroup") or ""),
+        "proxy": text.name(rule.get("proxy_cgroup") or (f"user {user}" if user else "")),
+        "when_down": text.name(rule.get("when_down") or ""),
+        "listening": [text.name(end) for end, there in ends if there],
+        "not_listening": [text.name(end) for end, there in ends if not there],
+        "events": _events(rule.get("events")),
+    }
+
+
+def _events(value: Any) -> Dict[str, int]:
+    known = list(_mapping(value).items())[:ITEM_LIMIT]
+    return {text.name(event): _count(count) for event, count in known}
 
 
 def _flows_open(result: Mapping[str, Any]) -> Optional[int]:

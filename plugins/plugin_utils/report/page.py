@@ -37,6 +37,7 @@ _COLUMNS = (
 )
 _DRIFT_HEADS = ("Difference", "Where", "Found (before)", "Enable would make it (after)")
 _PORT_HEADS = ("Port", "Verdict", "Programs", "Connections", "Redirected", "Speed to expect", "Why")
+_INTERCEPT_HEADS = ("Rule", "Programs", "Proxy", "Listening", "Nobody listens", "Happened")
 _MISSING_HEADS = ("Missing", "Found", "Needed", "Cure")
 
 
@@ -53,6 +54,7 @@ def to_page(report: Report) -> str:
         drift_heads=_DRIFT_HEADS,
         missing_heads=_MISSING_HEADS,
         port_heads=_PORT_HEADS,
+        intercept_heads=_INTERCEPT_HEADS,
         stack=_stack(report["totals"]),
         rollout_facts=_rollout_facts(report["rollout"]) if report["rollout"] else [],
         distributions=_distributions(report),
@@ -87,6 +89,7 @@ def _distributions(report: Report) -> List[Tuple[str, Any]]:
         ("What drifted", report["drift_kinds"]),
         ("What is missing", report["missing"]),
         ("Ports to leave", report["ports_to_leave"]),
+        ("Interception rules whose proxy is down", report["proxies_down"]),
         ("Kernels", found["kernel"]),
         ("Distributions", found["distribution"]),
         ("Installed versions", found["version"]),

@@ -22,7 +22,7 @@ from support.host import wait_until_detached
 from support.module import run_module
 
 yaml = pytest.importorskip("yaml")
-PARTS = ("prerequisites", "programs", "attachments", "counters", "flows", "ports")
+PARTS = ("prerequisites", "programs", "attachments", "counters", "flows", "ports", "intercepts")
 EVERYTHING = (*PARTS, "drift")  # as gathered where nothing else is asked for
 
 

@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept_live
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
@@ -20,6 +21,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
+from ansible_collections.ebpf.sockredir.plugins.modules import sockmap_info
 from support.host import inside
 from support.interception import FAR4, SOURCE, Namer, told
 from support.module import run_module
@@ -102,6 +104,10 @@ def test_rules_are_written_changed_and_shown(intercepting, proxy):
     (one,) = shown["rules"]
     assert one["listening"] == {f"127.0.0.1:{proxy.port}": True, f"[::1]:{proxy.port}": False}
     assert (one["events"]["rewritten"], one["events"]["claimed"], one["events"]["answered"]) == (1, 1, 1)
+    info = run_module("sockmap_info", {"gather": ["intercepts"], "state_dir": intercepting.whole.places["state_dir"]})
+    assert info["intercepts"] == shown
+    described = yaml.safe_load(sockmap_info.RETURN)["intercepts"]["contains"]
+    assert (set(described), set(described["rules"]["contains"])) == (set(shown), set(one))
     lines = intercepting.whole.ctl("intercepts").stdout
     assert f"127.0.0.1:{proxy.port}: listening" in lines
     assert f"[::1]:{proxy.port}: nobody listens: refuse" in lines

@@ -18,6 +18,7 @@ from support.fleet_samples import (
     failed,
     fleet,
     hostile_fleet,
+    intercepts,
     not_enabled,
     port,
     report_of,
@@ -121,6 +122,46 @@ def test_what_a_port_gains_and_those_to_leave():
 @pytest.mark.parametrize("ports", [None, "none", [{}], [{"port": -1, "programs": 3, "gain": "much"}]])
 def test_ports_that_a_host_tells_wrongly(ports):
     assert validate(report_of([("web1", enabled(ports=ports))])) is None
+
+
+def test_interception_and_proxies_that_are_down():
+    up, down = intercepts("127.0.0.1:15001", passed=3), intercepts(proxy_cgroup=None, proxy_user="haproxy")
+    rule, other = entry("web1", enabled(intercepts=up))["intercepts"]
+    assert rule == {
+        "rule": "web",
+        "cgroup": "sockredir.slice/sockredir-apps.slice",
+        "proxy": "sockredir.slice/sockredir-proxy.slice",
+        "when_down": "refuse",
+        "listening": ["127.0.0.1:15001"],
+        "not_listening": ["[::1]:15001"],
+        "events": {"rewritten": 12, "claimed": 11, "answered": 11, "looped": 0, "unclaimed": 1},
+    }
+    assert (other["rule"], other["events"]["passed"]) == (None, 3)
+    report = report_of(
+        [("web1", enabled(intercepts=up)), ("web2", enabled(intercepts=down)), ("web3", enabled()), ("new", None)]
+    )
+    assert report["proxies_down"] == [{"value": "web", "hosts": 1}]
+    by_name = {host["name"]: host["intercepts"] for host in report["hosts"]}
+    assert [each["proxy"] for each in by_name["web2"]] == ["user haproxy"]
+    assert by_name["web3"] == by_name["new"] == []
+    assert validate(report) is None
+    page = to_page(report)
+    assert "rewritten 12, claimed 11, answered 11, unclaimed 1</td>" in page
+    assert "[::1]:15001: refuse" in page and "no rule" in page
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "none",
+        {"rules": "x", "other": 3},
+        {"rules": [{}, 3, {"name": 1, "listening": ["x"], "events": {"rewritten": "many"}}], "other": {"passed": -1}},
+    ],
+)
+def test_interception_that_a_host_tells_wrongly(told):
+    report = report_of([("web1", enabled(intercepts=told))])
+    assert validate(report) is None
+    to_page(report)
 
 
 def test_long_lists_are_cut_and_counted():

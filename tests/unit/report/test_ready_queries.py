@@ -13,15 +13,25 @@ import pytest
 pytest.importorskip("jmespath", reason="jmespath is not installed")
 
 from ansible_collections.ebpf.sockredir.plugins.plugin_utils.report.query import query
-from support.fleet_samples import drifted, enabled, failed, not_enabled, port, report_of, unreachable, unsupported
+from support.fleet_samples import (
+    drifted,
+    enabled,
+    failed,
+    intercepts,
+    not_enabled,
+    port,
+    report_of,
+    unreachable,
+    unsupported,
+)
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "queries.md"
 #: What a person reads above a query, and the query.
 READY = re.findall(r"([^\n]+):\n\n```jmespath\n([^`]*(?:`[^`]+`[^`]*)*)\n```\n", PAGE.read_text(encoding="utf-8"))
 
 HOSTS = [
-    ("app1", enabled(0)),
-    ("app2", enabled(1, counters={})),
+    ("app1", enabled(0, intercepts=intercepts("127.0.0.1:15001", passed=2))),
+    ("app2", enabled(1, counters={}, intercepts=intercepts())),
     ("app3", enabled(2, mode="observe", version="0.9.0", ports=[port(443, "leave", why="kernel TLS")])),
     ("db1", drifted(0)),
     ("new1", not_enabled(1)),
@@ -91,6 +101,13 @@ ANSWERS = {
     "Hosts that are enabled and redirect nothing": ["app2"],
     "Ports whose connections would break, or have to be left to TCP, with their hosts": [
         {"host": "app3", "ports": [[443, "kernel TLS"]]}
+    ],
+    "Interception rules whose proxy listens nowhere, with their hosts": [
+        {"host": "app2", "rules": [["web", "refuse"]]}
+    ],
+    "Connections of each interception rule, those sent to its proxy, accepted there, and refused by its guard": [
+        {"host": "app1", "rules": [["web", 12, 11, 0]]},
+        {"host": "app2", "rules": [["web", 12, 11, 0]]},
     ],
     "Open connections in the maps, in all": 0 + 1 + 2 + 0,
     "Why messages went by TCP, on the whole fleet": {
