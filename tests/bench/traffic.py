@@ -94,7 +94,7 @@ def iperf3(options: str, id_more: str = "") -> Work:
         output = subject.run([*command, *options.split()], timeout=seconds + 60)
         return {"mbytes_per_second": received(json.loads(output))}
 
-    title = f"iperf3 {options or 'as it comes'}{' (sum)' if options == '--bidir' else ''}"
+    title = f"iperf3 {options}{' (sum)' if options == '--bidir' else ''}".rstrip()
     programs = {"iperf3": installed("iperf3")}
     return Work(f"iperf3{id_more}", title, [THROUGHPUT], _NO_UNIX, serve, run, "iperf3", programs=programs)
 
