@@ -16,6 +16,7 @@ GROUPS = (
     "shutdown",
     "closing",
     "reuse",
+    "saved",
     "blocking",
     "readiness",
     "loops",
