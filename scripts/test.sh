@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # SPDX-FileCopyrightText: sockredir contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-# ./run lint | unit | integration | test. A stage passes, fails, or says why this machine cannot run it.
+# ./run check | lint | unit | integration | test. A stage passes, fails, or says why this machine cannot run it.
 
 . "$ROOT/scripts/pythons.sh"
 . "$ROOT/scripts/sanity.sh"
@@ -50,6 +50,26 @@ note() {
 "
 }
 
+# beside NAME COMMAND...: starts a command beside the stages that follow; `join` makes a stage of it.
+# An interrupt from the keyboard ends it too, which a shell would keep from what it runs in the background.
+beside() {
+	beside=$1
+	shift
+	env --default-signal=INT "$@" >"$ROOT/.cache/$beside.log" 2>&1 &
+	beside_id=$!
+}
+
+join() {
+	beside_status=0
+	wait "$beside_id" || beside_status=$?
+	stage "$beside" joined
+}
+
+joined() {
+	cat "$ROOT/.cache/$beside.log"
+	return "$beside_status"
+}
+
 finish() {
 	printf '\n=== summary ===\n%s\n%s passed, %s failed, %s skipped\n' "$summary" "$passed" "$failures" "$skipped"
 	[ "$failures" -eq 0 ]
@@ -57,6 +77,11 @@ finish() {
 
 unit() {
 	pytest "$ROOT/tests/unit" "$@"
+}
+
+need_checks() {
+	need_packages shellcheck clang libbpf-dev groff-base zsh
+	need_servers prometheus # for promtool
 }
 
 # The same tests on each target Python other than the controller's, except those of code that only the controller runs.
@@ -185,14 +210,19 @@ integration)
 	effects_stage integration integration "$@"
 	finish
 	;;
-test)
+check)
 	stage lint lint
 	stage docs docs
 	stage 'ansible-test sanity' sanity
-	need_packages groff-base zsh
-	need_servers prometheus # for promtool
+	need_checks
 	unit_everywhere
+	finish
+	;;
+test)
+	need_checks # here, since one at a time can install packages
+	beside check "$ROOT/run" check
 	effects_stage integration integration
+	join
 	live_stage conformance "$ROOT/tests/conformance"
 	effects_stage programs programs
 	browser_stage
