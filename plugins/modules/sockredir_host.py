@@ -13,8 +13,9 @@ author:
   - sockredir contributors (!UNKNOWN)
 description:
   - Manages everything of the set-up that stays on the host. It writes the settings that the loaded programs read,
-    installs the library and C(sockredirctl), the unit that restores everything at boot, and the drop-ins that move
-    services into the accelerated cgroup, and it commits the manifest of what the host should look like.
+    installs the library and C(sockredirctl), the unit that restores everything at boot, the timer that writes metrics,
+    and the drop-ins that move services into the accelerated cgroup, and it commits the manifest of what the host
+    should look like.
   - Run it after M(ebpf.sockredir.sockmap_program) and M(ebpf.sockredir.sockmap_attach), which record in the same
     manifest what they have loaded and attached.
 requirements:
@@ -25,7 +26,7 @@ options:
     description:
       - V(present) writes settings, files and unit and commits the manifest.
       - V(absent) returns live connections to TCP, detaches and unpins what the manifest names, and removes
-        files, unit, drop-ins, the state directory, and the cgroup if it was created for this and is empty.
+        files, units, drop-ins, the state directory, and the cgroup if it was created for this and is empty.
       - V(rolled_back) returns to the state before the last change, with the objects kept in O(state_dir), without
         compiling. If the last change was committed, another rollback returns to it; otherwise it is dropped.
     type: str
@@ -94,6 +95,14 @@ options:
     type: list
     elements: str
     default: []
+  textfile_dir:
+    description:
+      - Directory that the node exporter's textfile collector reads. C(sockredir-metrics.timer) has the counters written
+        there, to C(sockredir.prom), every minute.
+      - Without it there is no timer; the timer and the file of an earlier run go.
+      - Without systemd on the target this is skipped with a warning.
+    type: path
+    version_added: 1.1.0
   restart_services:
     description:
       - Whether to restart the services that O(services) puts in or takes out.
@@ -248,6 +257,7 @@ ARGUMENTS = {
     "demote_after": {"type": "int", "default": 32},
     "persist": {"type": "bool", "default": True},
     "services": {"type": "list", "elements": "str", "default": []},
+    "textfile_dir": {"type": "path"},
     "restart_services": {"type": "bool", "default": False},
     "wanted": {"type": "dict", "default": {}},
     "commit": {"type": "bool", "default": True},

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
+#: The units of the timer for metrics; none of them has a cgroup here.
+METRICS = "sockredir-metrics."
 PROGRAM = """#!/bin/sh
 exec "{python}" "{this}" "{state}" "$@"
 """
@@ -30,7 +32,7 @@ class Systemd:
         command.chmod(0o755)
         system = dict.fromkeys(services, "system.slice")
         state = {"unit_dir": str(unit_dir), "cgroup2": str(cgroup2), "broken": [], "broken_in": "", "calls": []}
-        self.state_file.write_text(json.dumps({**state, "slice": system, "runs_in": dict(system)}))
+        self.state_file.write_text(json.dumps({**state, "active": [], "slice": system, "runs_in": dict(system)}))
 
     @property
     def state(self) -> Dict[str, Any]:
@@ -86,6 +88,7 @@ def _show(state: Dict[str, Any], words: List[str]) -> None:
     blocks = [
         f"Id={name}\nLoadState={'loaded' if name in state['slice'] else 'not-found'}\n"
         f"ControlGroup={_cgroup(state, name)}\nSlice={state['slice'].get(name, '')}\n"
+        f"ActiveState={'active' if name in state['active'] else 'inactive'}\n"
         for name in names
     ]
     print("\n".join(blocks))
@@ -101,6 +104,8 @@ def main(state_file: str, words: List[str]) -> int:
         _show(state, words)
     elif words[0] == "daemon-reload":
         _reload(state)
+    elif words[-1].startswith(METRICS):
+        state["active"] = [] if words[0] == "stop" else [name for name in words[2:] if name.endswith(".timer")]
     elif words[0] == "restart":
         code = _restart(state, words[2:])
     elif words[0] == "start":

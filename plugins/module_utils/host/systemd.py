@@ -204,8 +204,8 @@ def reload() -> None:
     systemctl(["daemon-reload"])
 
 
-def start_slice(name: str) -> None:
-    """Start a slice, so that systemd keeps its cgroup while nothing is in it."""
+def start(name: str) -> None:
+    """Start a unit; a slice, so that systemd keeps its cgroup while nothing is in it."""
     systemctl(["start", "--", name])
 
 
@@ -214,9 +214,14 @@ def has_unit_file(name: str) -> bool:
     return bool(_properties(systemctl(["show", "--property=FragmentPath", "--", name])).get("FragmentPath"))
 
 
-def stop_slice(name: str) -> None:
-    """Stop a slice that nothing is in; one with something in it would take that along."""
-    systemctl(["stop", "--", name])
+def active(name: str) -> bool:
+    """Whether a unit runs; one that systemd does not know does not."""
+    return _properties(systemctl(["show", "--property=ActiveState", "--", name])).get("ActiveState") == "active"
+
+
+def stop(*names: str) -> None:
+    """Stop units; a slice only if nothing is in it, since it would take that along."""
+    systemctl(["stop", "--", *names])
 
 
 def restart(names: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from ..change.transaction import Handler, Undo, Watch, apply
 from ..datapath import live
 from ..datapath.settings import Found
 from ..errors import SockredirError
-from ..host import cgroups, files, install, systemd
+from ..host import cgroups, files, install, metrics_timer, systemd
 from ..kernel import objects
 from ..resource.attachment import apply as attachment_apply
 from ..resource.attachment import observe as attachment_observe
@@ -31,6 +31,9 @@ from ..resource.attachment import plan as attachment_plan
 from ..resource.intercept import apply as intercept_apply
 from ..resource.intercept import observe as intercept_observe
 from ..resource.intercept import plan as intercept_plan
+from ..resource.metrics import apply as metrics_apply
+from ..resource.metrics import observe as metrics_observe
+from ..resource.metrics import plan as metrics_plan
 from ..resource.program import apply as program_apply
 from ..resource.program import change as program
 from ..resource.services import apply as services_apply
@@ -138,6 +141,7 @@ class _Work:
         for name in self.document["programs"]:
             steps, handlers = program.removal(name, self.document, self.places.state_dir)
             yield from self._part(name, steps, {**handlers, "forget": lambda _step: None})
+        yield from self._part("metrics", self._metrics_steps(), metrics_apply.handlers())
         yield from self._unit_files("files", self._file_steps(drop_ins=False), self.services._replace(restart=False))
         yield from self._part("slice", self._slice_steps(), {"stop_slice": self._stop_slice})
         yield from self._part("pins", self._directory_steps(), {"remove_directory": program_apply.remove_directory})
@@ -180,6 +184,9 @@ class _Work:
         except SockredirError:  # rules that nobody understands go with their map
             return []
 
+    def _metrics_steps(self) -> Plan:
+        return metrics_plan.before_files(None, metrics_observe.observe(self.document, self.places.unit_dir))
+
     def _leaf_steps(self) -> Plan:
         leaves = [os.path.join(path, cgroups.LEAF) for path in self.cgroups]
         return [Step("remove_leaf", leaf, "cgroup", None) for leaf in cgroups.removable(leaves)]
@@ -193,7 +200,7 @@ class _Work:
         places = install.Places(self.places.prefix)
         unit_dir = self.places.unit_dir
         paths = {places.launcher, os.path.join(unit_dir, systemd.UNIT), systemd.wants_link(unit_dir)}
-        paths |= {places.manual, places.bash_completion, places.zsh_completion}
+        paths |= {*metrics_timer.paths(unit_dir), places.manual, places.bash_completion, places.zsh_completion}
         paths |= {systemd.drop_in_path(unit_dir, service) for service in systemd.drop_ins(unit_dir)}
         recorded = [path for path in self.document["files"] if not path.startswith(places.package + "/")]
         return disable_plan.remove_files({path: files.read(path) for path in paths | set(recorded)}, recorded)
@@ -238,8 +245,8 @@ class _Work:
 
     def _stop_slice(self, step: Step) -> Undo:
         name = step.need(disable_plan.Slice).name
-        systemd.stop_slice(name)
-        return lambda: systemd.start_slice(name)
+        systemd.stop(name)
+        return lambda: systemd.start(name)
 
     def _stopping_slice(self, remove: Handler) -> Handler:
         """Remove a cgroup, and have systemd forget the slice that it was."""
@@ -248,7 +255,7 @@ class _Work:
             undo, name = remove(step), self.seen_services.slice
             if not name or os.path.isdir(step.subject) or not step.subject.endswith(self.seen_services.relative):
                 return undo
-            systemd.stop_slice(name)
+            systemd.stop(name)
             return lambda: _again(name, undo)
 
         return run
@@ -275,7 +282,7 @@ class _Work:
 
 
 def _again(slice_name: str, undo: Undo) -> None:
-    systemd.start_slice(slice_name)
+    systemd.start(slice_name)
     if undo:
         undo()
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional
 from ..change.step import Plan, Step
 from ..host.files import File
 from ..kernel import hooks
-from ..resource.setup.plan import fingerprint
+from ..resource.setup.plan import file_kind, fingerprint
 
 PROGRAM, SETTINGS, BPFFS = "program", "settings", "bpffs"
 
@@ -90,8 +90,7 @@ def file_drift(recorded: Mapping[str, str], found: Mapping[str, Optional[File]],
         file = found.get(path)
         before, after = fingerprint(file) if file else None, recorded.get(path)
         if before != after:
-            kind = "unit_disabled" if path in (unit.get("path"), unit.get("link")) else "file_changed"
-            steps.append(Step("file", path, before, after, kind=kind))
+            steps.append(Step("file", path, before, after, kind=file_kind(path, unit)))
     return steps
 
 

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..calibration import record
 from ..change.step import Plan, Step, diff
 from ..change.transaction import Watch
 from ..datapath import budget
 from ..datapath import settings as settings_form
-from ..host import cgroups, install, systemd
+from ..host import cgroups, files, install, metrics_timer, systemd
 from ..resource.program import observe as program_observe
 from ..resource.services import observe as services_observe
 from ..resource.services import plan as services_plan
@@ -83,15 +83,12 @@ def wish(options: Options, check: bool) -> Wanted:
     host = Snapshot(options["state_dir"])
     names = services_observe.names(options["services"], options["cgroup"], host)
     places = install.Places(options["prefix"])
-    unit = {"prefix": options["prefix"], "unit_dir": options["unit_dir"], "services": list(names)}
+    unit: Dict[str, Any] = {"prefix": options["prefix"], "unit_dir": options["unit_dir"], "services": list(names)}
     ours = {places.launcher: install.launcher(places, options["state_dir"]), **options.get("documents", {})}
-    slice_name = systemd.slice_of(cgroups.relative(options["cgroup"], host.mounts)) if systemd.booted() else None
-    if options["persist"] and systemd.booted():
-        made = systemd.unit_files(options["unit_dir"], places.launcher, options["state_dir"], slice_name)
-        unit.update(path=os.path.join(options["unit_dir"], systemd.UNIT), link=systemd.wants_link(options["unit_dir"]))
-        ours.update(made)
-    for service in names:
-        ours[systemd.drop_in_path(options["unit_dir"], service)] = systemd.drop_in(slice_name or "")
+    if systemd.booted():
+        section, units = _units(options, places, names, host, check)
+        unit.update(section)
+        ours.update(units)
     return Wanted(
         settings=settings_form.normal(dict(options, budget=_budget(options))),
         cgroup=options["cgroup"],
@@ -106,6 +103,26 @@ def wish(options: Options, check: bool) -> Wanted:
             options["cgroup"], options["unit_dir"], names, options["restart_services"], check=check
         ),
     )
+
+
+def _units(
+    options: Options, places: install.Places, names: Sequence[str], host: Snapshot, check: bool
+) -> Tuple[Dict[str, Any], Dict[str, files.File]]:
+    """What the manifest says of the units, and their files by path."""
+    unit_dir = options["unit_dir"]
+    slice_name = systemd.slice_of(cgroups.relative(options["cgroup"], host.mounts))
+    unit: Dict[str, Any] = {}
+    ours: Dict[str, files.File] = {}
+    if options["persist"]:
+        unit.update(path=os.path.join(unit_dir, systemd.UNIT), link=systemd.wants_link(unit_dir))
+        ours.update(systemd.unit_files(unit_dir, places.launcher, options["state_dir"], slice_name))
+    if options["textfile_dir"]:
+        metrics = metrics_timer.metrics_file(options["textfile_dir"], check)
+        unit.update(metrics=metrics, timer=metrics_timer.paths(unit_dir))
+        ours.update(metrics_timer.unit_files(unit_dir, places.launcher, metrics))
+    for service in names:
+        ours[systemd.drop_in_path(unit_dir, service)] = systemd.drop_in(slice_name or "")
+    return unit, ours
 
 
 def _budget(options: Options) -> int:
@@ -128,6 +145,8 @@ def _warnings(options: Options, waiting: Sequence[str]) -> List[str]:
     warnings = []
     if options["persist"] and not systemd.booted():
         warnings.append("systemd does not run on this host: nothing restores the redirection after a reboot")
+    if options["textfile_dir"] and not systemd.booted():
+        warnings.append("systemd does not run on this host: nothing writes metrics to textfile_dir")
     if waiting:
         warnings.append(f"these services change cgroup at their next start: {', '.join(waiting)}")
     return warnings

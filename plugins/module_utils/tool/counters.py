@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from .. import atomic_file
 from ..calibration import record
 from ..datapath import intercept_live, layout, live, reasons
 from ..errors import SockredirError
@@ -21,22 +22,45 @@ Record = Tuple[layout.Key, layout.Flow]
 def show_counters(state_dir: str, form: str) -> int:
     """:param form: ``text``, ``json`` or ``prometheus``."""
     document = context.enabled(state_dir)
-    pin_dir = document["pin_dir"]
-    counts, used = live.counters(pin_dir), live.used(pin_dir)
+    now = _read(document["pin_dir"])
+    source = document.get(record.SECTION, {})
+    if form == "json":
+        streams = {"demote_below": now.below, "source": source.get("source")}
+        context.show_json({**as_json(now.counts, now.used, now.budget), "streams": streams})
+    elif form == "prometheus":
+        context.show(_metrics(document, now))
+    else:
+        context.show([*text(now.counts, now.used, now.budget), record.words(now.below, source)])
+    return context.OK
+
+
+def write_metrics(state_dir: str, path: str) -> int:
+    """Write what ``prometheus`` shows to a file, for all to read; who reads it finds it whole."""
+    document = context.enabled(state_dir)
+    lines = _metrics(document, _read(document["pin_dir"]))
+    atomic_file.write(path, "".join(f"{line}\n" for line in lines).encode(), 0o644)
+    return context.OK
+
+
+class _Now(NamedTuple):
+    counts: Counters
+    used: Optional[int]
+    budget: Optional[int]
+    below: Optional[int]
+
+
+def _read(pin_dir: str) -> _Now:
+    counts = live.counters(pin_dir)
     if counts is None:
         raise SockredirError(f"there is no counters map in {pin_dir}", "run: sockredirctl restore")
     found = live.read_settings(pin_dir)
     settings = found.settings if found else None
     budget, below = (settings.budget, settings.demote_below) if settings else (None, None)
-    source = document.get(record.SECTION, {})
-    if form == "json":
-        streams = {"demote_below": below, "source": source.get("source")}
-        context.show_json({**as_json(counts, used, budget), "streams": streams})
-    elif form == "prometheus":
-        context.show(prometheus(counts, used, budget, below) + by_port(document) + intercepted(document))
-    else:
-        context.show([*text(counts, used, budget), record.words(below, source)])
-    return context.OK
+    return _Now(counts, live.used(pin_dir), budget, below)
+
+
+def _metrics(document: Dict[str, Any], now: _Now) -> List[str]:
+    return prometheus(*now) + by_port(document) + intercepted(document)
 
 
 def as_json(counts: Counters, used: Optional[int], budget: Optional[int]) -> Dict[str, Any]:

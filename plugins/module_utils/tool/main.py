@@ -81,7 +81,8 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     form = verb.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", help="as JSON")
     form.add_argument("--prometheus", dest="form", action="store_const", const="prometheus", help="as metrics")
-    verb.set_defaults(form="text", run=lambda options: counters.show_counters(options.state_dir, options.form))
+    form.add_argument("--textfile", metavar="FILE", help="write the metrics to FILE in one step, and show nothing")
+    verb.set_defaults(form="text", run=_counters)
 
     verb = verbs.add_parser("flows", help="the connections in the map, a line for each direction")
     verb.add_argument("--json", action="store_true", help="as JSON")
@@ -161,6 +162,12 @@ def _execute(options: argparse.Namespace) -> int:
     if user:
         identity.become(user)
     return cgroup.execute(command)
+
+
+def _counters(options: argparse.Namespace) -> int:
+    if options.textfile is not None:
+        return counters.write_metrics(options.state_dir, options.textfile)
+    return counters.show_counters(options.state_dir, options.form)
 
 
 def _ports(options: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ class Changes:
 
     def _start_slice(self, step: Step) -> Undo:
         existed = os.path.isdir(self._path())
-        systemd.start_slice(step.subject)
+        systemd.start(step.subject)
         return None if existed else lambda: self._stop_if_idle(step.subject)
 
     def _path(self) -> str:
@@ -67,7 +67,7 @@ class Changes:
 
     def _stop_if_idle(self, slice_name: str) -> None:
         if cgroups.removable([self._path()]):
-            systemd.stop_slice(slice_name)
+            systemd.stop(slice_name)
 
     def _restart(self, step: Step) -> Undo:
         self._restarted.append(step.subject)  # one that fails has been stopped, too

@@ -12,6 +12,7 @@ from ...change.step import Step
 from ...change.transaction import Handler, Undo
 from ...host import files, install
 from ...state import manifest
+from ..metrics import apply as metrics_apply
 from ..services import apply as services_apply
 from ..settings.apply import write_settings
 from . import plan as planning
@@ -29,6 +30,7 @@ def handlers(wanted: Wanted, paths: Paths) -> Dict[str, Handler]:
         "file": own.file,
         "forget_previous": own.forget_previous,
         "manifest": own.manifest,
+        **metrics_apply.handlers(),
         **(own.services.handlers() if own.services else {}),
     }
 

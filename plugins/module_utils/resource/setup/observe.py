@@ -10,6 +10,7 @@ from typing import List, NamedTuple, Optional
 from ...datapath import live
 from ...host import files, install
 from ...state import manifest
+from ..metrics import observe as metrics_observe
 from ..services import observe as services_observe
 from ..services import plan as services_plan
 from ..snapshot import Snapshot
@@ -37,6 +38,7 @@ def observe(wanted: Wanted, paths: Paths, host: Snapshot) -> Observed:
         stale=install.stale(wanted.places),
         files={path: files.read(path) for path in sorted(known)},
         services=services_observe.observe(wanted.services, host) if wanted.services else services_plan.Observed(),
+        metrics=metrics_observe.observe(document, paths.unit_dir, wanted.unit.get("metrics")),
     )
 
 

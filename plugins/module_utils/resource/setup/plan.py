@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 from ...change.step import Plan, Step
 from ...datapath.settings import Found
@@ -14,6 +14,7 @@ from ...errors import SockredirError
 from ...host import files, install
 from ...host.files import File
 from ...state.manifest import Manifest
+from ..metrics import plan as metrics_plan
 from ..services import plan as services_plan
 from ..settings import plan as settings_plan
 
@@ -25,8 +26,9 @@ class Wanted(NamedTuple):
     :ivar cgroup: the accelerated cgroup, as the operator names it.
     :ivar package: the library: text by path below the package.
     :ivar files: launcher, unit, drop-ins by path.
-    :ivar unit: the manifest's section on systemd: ``prefix``, ``unit_dir``, ``services``, and where the unit is
-        enabled its ``path`` and ``link``.
+    :ivar unit: the manifest's section on systemd: ``prefix``, ``unit_dir``, ``services``; where the unit is enabled its
+        ``path`` and ``link``; where there is a timer for metrics the file that it has written, ``metrics``, and the
+        paths of its unit files, ``timer``.
     :ivar wanted: what the caller wants kept.
     :ivar commit: whether this makes the change final.
     :ivar check: what an earlier task would have made may be missing.
@@ -58,6 +60,7 @@ class Observed(NamedTuple):
     :ivar stale: directories of other versions of it.
     :ivar files: by path, those of :attr:`Wanted.files` and what an earlier run has put there.
     :ivar services: what systemd says.
+    :ivar metrics: the same of the timer for metrics.
     """
 
     document: Optional[Manifest]
@@ -68,6 +71,7 @@ class Observed(NamedTuple):
     stale: List[str]
     files: Dict[str, Optional[File]]
     services: services_plan.Observed = services_plan.Observed()
+    metrics: metrics_plan.Observed = metrics_plan.Observed()
 
 
 class Library(NamedTuple):
@@ -89,10 +93,15 @@ def plan(wanted: Wanted, observed: Observed) -> Plan:
     """
     _refuse(wanted, observed)
     steps = settings_plan.steps(wanted.settings, observed.settings) + _package_steps(wanted, observed)
+    metrics = wanted.unit.get("metrics")
+    steps += metrics_plan.before_files(metrics, observed.metrics)
     files_changed = _file_steps(wanted, observed)
+    changed = [step.subject for step in files_changed]
     steps += files_changed
     if wanted.services:
-        steps += services_plan.plan(wanted.services, observed.services, [step.subject for step in files_changed])
+        steps += services_plan.plan(wanted.services, observed.services, changed)
+    timer_changed = any(path in wanted.unit.get("timer", ()) for path in changed)
+    steps += metrics_plan.after_files(metrics, observed.metrics, timer_changed)
     return (
         steps + _manifest_steps(wanted, observed) + _stale_steps(wanted, observed)
     )  # those last: they cannot be undone
@@ -139,9 +148,17 @@ def _file_steps(wanted: Wanted, observed: Observed) -> Plan:
 
 def file_step(path: str, before: Optional[File], after: Optional[File], unit: Dict[str, Any]) -> Step:
     """Write or remove a file."""
-    kind = "unit_disabled" if path in (unit.get("path"), unit.get("link")) else "file_changed"
     shown = [found.show() if found else None for found in (before, after)]
-    return Step("file", path, shown[0], shown[1], Content(after), kind)
+    return Step("file", path, shown[0], shown[1], Content(after), file_kind(path, unit))
+
+
+def file_kind(path: str, unit: Mapping[str, Any]) -> str:
+    """What it is called if a file is not as it should be.
+
+    :param unit: the manifest's section on systemd.
+    """
+    units = (unit.get("path"), unit.get("link"), *unit.get("timer", ()))
+    return "unit_disabled" if path in units else "file_changed"
 
 
 def document_after(wanted: Wanted, document: Manifest) -> None:
