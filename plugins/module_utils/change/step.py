@@ -52,6 +52,11 @@ def describe(step: Step) -> str:
     return f"{step.verb} {step.subject}: {_text(step.before)} -> {_text(step.after)}"
 
 
+def kind(step: Step) -> str:
+    """What a step is called in results and in the journal: its kind, or else its verb."""
+    return step.kind or step.verb.rpartition(" ")[2]
+
+
 def diff(steps: Iterable[Step]) -> Dict[str, str]:
     """The plan as Ansible's ``diff`` return value: one line per subject on each side."""
     steps = list(steps)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Optional
 
+from ..change import journal
 from ..change.step import Plan, Step
 from ..change.transaction import Undo, Watch, apply
 from ..datapath import live
@@ -23,7 +24,7 @@ def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seco
     :raises SockredirError: there is no settings map, or the manifest is damaged; the host is as it was.
     """
     need_manifest(state_dir)
-    with lock.hold(state_dir, wait_seconds):
+    with journal.change("mode", mode=mode) as done, lock.hold(state_dir, wait_seconds):
         document = manifest.current(state_dir)
         if document is None or not document["settings"]:
             raise not_enabled(state_dir)
@@ -41,4 +42,5 @@ def set_mode(state_dir: str, mode: str, watch: Optional[Watch] = None, wait_seco
             return settings_apply.write_settings(pin_dir, state_dir, wanted)
 
         apply(steps, {"settings": tell, "record": record}, watch)
+        done(steps)
         return steps

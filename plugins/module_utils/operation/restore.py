@@ -13,6 +13,7 @@ import os
 from dataclasses import replace
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+from ..change import journal
 from ..change.step import UNKNOWN, Plan, Step
 from ..change.transaction import Handler, Watch, apply
 from ..datapath import live
@@ -148,14 +149,17 @@ def restore(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float =
     :raises SockredirError: the manifest or an object is damaged, or the kernel refuses; the host is as it was.
     """
     need_manifest(state_dir)
-    with lock.hold(state_dir, wait_seconds):
+    with journal.change("restore") as done, lock.hold(state_dir, wait_seconds):
         document = manifest.current(state_dir)
         if document is None:
             raise not_enabled(state_dir)
         if document["committed"]:
             with manifest.unchanged_on_failure(state_dir):
-                return _Restoration(document, Snapshot(state_dir)).run(watch)
-        return _go_back(state_dir, watch)
+                steps = _Restoration(document, Snapshot(state_dir)).run(watch)
+        else:
+            steps = _go_back(state_dir, watch)
+        done(steps)
+        return steps
 
 
 def rollback(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS) -> Plan:
@@ -165,8 +169,10 @@ def rollback(state_dir: str, watch: Optional[Watch] = None, wait_seconds: float 
     :raises SockredirError: there is nothing to go back to, it is damaged, or the kernel refuses; the host is as it was.
     """
     need_manifest(state_dir)
-    with lock.hold(state_dir, wait_seconds):
-        return _go_back(state_dir, watch)
+    with journal.change("rollback") as done, lock.hold(state_dir, wait_seconds):
+        steps = _go_back(state_dir, watch)
+        done(steps)
+        return steps
 
 
 def _go_back(state_dir: str, watch: Optional[Watch]) -> Plan:

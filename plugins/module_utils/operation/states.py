@@ -9,7 +9,8 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..calibration import record
-from ..change.step import Plan, Step, diff
+from ..change import journal
+from ..change.step import Plan, Step, diff, kind
 from ..change.transaction import Watch
 from ..datapath import budget
 from ..datapath import settings as settings_form
@@ -41,7 +42,7 @@ class Outcome(NamedTuple):
 
 def show(steps: Plan) -> List[Dict[str, Any]]:
     """A plan as a module returns it."""
-    return [{"kind": step.kind or step.verb.rpartition(" ")[2], **_change(step)} for step in steps]
+    return [{"kind": kind(step), **_change(step)} for step in steps]
 
 
 def _change(step: Step) -> Dict[str, Any]:
@@ -60,7 +61,9 @@ def present(options: Options, check: bool, watch: Optional[Watch] = None) -> Out
     :raises SockredirError: it cannot be had; the host is as it was.
     """
     wanted = wish(options, check)
-    steps, waiting, wanted = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
+    with journal.change("enable", check, mode=options["mode"], committed=str(wanted.commit).lower()) as done:
+        steps, waiting, wanted = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
+        done(steps)
     document = manifest.known(options["state_dir"])
     result = {
         "committed": bool(document and document["committed"]) if not check else wanted.commit,
@@ -161,7 +164,9 @@ def absent(options: Options, check: bool, watch: Optional[Watch] = None) -> Outc
     places = disable.Places(**{name: options[name] for name in names})
     if check:
         return Outcome(disable.preview(places), {"draining": [], "waiting_services": [], "remaining": []}, [])
-    done = disable.ensure(places, options["lock_timeout"], watch)
+    with journal.change("disable") as noted:
+        done = disable.ensure(places, options["lock_timeout"], watch)
+        noted(done.steps)
     result = {"draining": done.draining, "waiting_services": done.waiting, "remaining": done.remaining}
     return Outcome(done.steps, result, [])
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import List, NamedTuple, Optional
 
+from ...change import journal
 from ...change.step import Plan
 from ...change.transaction import Watch, apply
 from ...kernel.hooks import CGROUP
@@ -41,11 +42,13 @@ def ensure(
     """
     if wanted.check:
         return _result(wanted, observe(wanted, Snapshot(state_dir)), None)
-    with lock.hold(state_dir, wait_seconds):
+    action = "attach" if wanted.present else "detach"
+    with journal.change(action, program=wanted.program) as done, lock.hold(state_dir, wait_seconds):
         observed = observe(wanted, Snapshot(state_dir))
         steps = planning.plan(wanted, observed)
         apply(steps, handlers(wanted, state_dir), watch)
         after = observe(wanted, Snapshot(state_dir)) if steps else observed
+        done(steps)
     return _result(wanted, after, steps)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
+from ...change import journal
 from ...change.step import Plan
 from ...change.transaction import Watch, apply
 from ...datapath import intercept_rules
@@ -40,10 +41,11 @@ def ensure(
     objects.need_root()
     if check:
         return _planned(rules, pin_dir, manifest.known(state_dir), True)
-    with lock.hold(state_dir, wait_seconds):
+    with journal.change("intercept") as done, lock.hold(state_dir, wait_seconds):
         result = _planned(rules, pin_dir, manifest.known(state_dir), False)
         record = handlers.record(state_dir, pin_dir, result.rules)
         apply(result.steps, {"settings": handlers.write(pin_dir), "record": record}, watch)
+        done(result.steps)
     return result
 
 

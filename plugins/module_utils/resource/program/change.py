@@ -9,6 +9,7 @@ import contextlib
 import os
 from typing import Any, ContextManager, Dict, Iterator, NamedTuple, Optional, Tuple
 
+from ...change import journal
 from ...change.step import Plan, Step
 from ...change.transaction import Handler, Watch, apply
 from ...compile import compilers
@@ -139,7 +140,9 @@ def _remove(name: str, pin_dir: str, state_dir: str, check: bool, watch: Optiona
         observed = observed._replace(attached=())
     plan = planning.absent(name, pin_dir, observed)
     if not check:
-        apply(plan, Handlers(state_dir).handlers(), watch)
+        with journal.change("unload", program=name) as done:
+            apply(plan, Handlers(state_dir).handlers(), watch)
+            done(plan)
         _drop_objects(state_dir)
     return Result(plan, draining=draining(manifest.known(state_dir)), notes=notes)
 
@@ -167,7 +170,9 @@ def _wanted(request: Request, found: Compiled, loadable: Loadable) -> planning.W
 def _load(request: Request, found: Compiled, check: bool, watch: Optional[Watch], host: Snapshot) -> Result:
     with _planned(request, found, host) as (wanted, plan, work):
         if not check:
-            apply(plan, work.handlers(), watch)
+            with journal.change("load", program=request.name) as done:
+                apply(plan, work.handlers(), watch)
+                done(plan)
             _drop_objects(request.state_dir)
             host.refresh()
     programs, maps = _described(wanted, request.pin_dir)
