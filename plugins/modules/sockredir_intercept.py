@@ -96,13 +96,20 @@ options:
         type: list
         elements: str
         default: []
+  cgroup:
+    description:
+      - The accelerated cgroup, as of M(ebpf.sockredir.sockredir_host). With it, a cgroup of a rule is refused in check
+        mode too, unless it exists, is this one or above it, was attached to before, or is a slice that systemd has
+        loaded or has a unit file of.
+    type: str
 extends_documentation_fragment:
   - ebpf.sockredir.attributes
   - ebpf.sockredir.directories.pins
   - ebpf.sockredir.directories.state
   - ebpf.sockredir.directories.lock
 notes:
-  - In check mode, programs or cgroups that earlier tasks of the same play would have created may be missing.
+  - In check mode, programs that earlier tasks of the same play would have loaded may be missing, and without O(cgroup)
+    the cgroups of rules too.
 seealso:
   - module: ebpf.sockredir.sockmap_program
   - module: ebpf.sockredir.sockmap_attach
@@ -175,6 +182,7 @@ RULE = {
 }
 ARGUMENTS = {
     "rules": {"type": "list", "elements": "dict", "required": True, "options": RULE},
+    "cgroup": {"type": "str"},
     "pin_dir": {"type": "path", "default": "/sys/fs/bpf/sockredir"},
     "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
     "lock_timeout": {"type": "int", "default": 60},
@@ -196,6 +204,7 @@ def main():
             options["state_dir"],
             check=module.check_mode,
             wait_seconds=options["lock_timeout"],
+            accelerated=options["cgroup"],
         )
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)

@@ -21,16 +21,19 @@ exec "{python}" "{this}" "{state}" "$@"
 class Systemd:
     """Services that run in cgroups of their own, and a systemctl in ``directory``/bin.
 
+    :param home: the slice that their own unit files name.
     :ivar broken: the services that fail to start while they are in this slice.
     """
 
-    def __init__(self, directory: Path, unit_dir: Path, cgroup2: Path, services: List[str]) -> None:
+    def __init__(
+        self, directory: Path, unit_dir: Path, cgroup2: Path, services: List[str], home: str = "system.slice"
+    ) -> None:
         self.directory, self.state_file = directory, directory / "systemd.json"
         command = directory / "bin" / "systemctl"
         command.parent.mkdir()
         command.write_text(PROGRAM.format(python=sys.executable, this=os.path.abspath(__file__), state=self.state_file))
         command.chmod(0o755)
-        system = dict.fromkeys(services, "system.slice")
+        system = dict.fromkeys(services, home)
         state = {"unit_dir": str(unit_dir), "cgroup2": str(cgroup2), "broken": [], "broken_in": "", "calls": []}
         self.state_file.write_text(json.dumps({**state, "active": [], "slice": system, "runs_in": dict(system)}))
 
@@ -46,7 +49,7 @@ class Systemd:
         """What has been asked for since the last time, questions apart."""
         state = self.state
         self.state_file.write_text(json.dumps({**state, "calls": []}))
-        return [words for words in state["calls"] if words[0] != "show"]
+        return [words for words in state["calls"] if words[0] not in ("show", "list-units")]
 
 
 def _reload(state: Dict[str, Any]) -> None:
@@ -94,6 +97,12 @@ def _show(state: Dict[str, Any], words: List[str]) -> None:
     print("\n".join(blocks))
 
 
+def _list_units(state: Dict[str, Any], name: str) -> None:
+    """A slice is loaded with the services that their unit files put there."""
+    if name in state["slice"].values():
+        print(f"{name} loaded inactive dead {name}")
+
+
 def main(state_file: str, words: List[str]) -> int:
     """What the stand-in does for a command line."""
     state = json.loads(Path(state_file).read_text())
@@ -102,6 +111,8 @@ def main(state_file: str, words: List[str]) -> int:
     code = 0
     if words[0] == "show":
         _show(state, words)
+    elif words[0] == "list-units":
+        _list_units(state, words[-1])
     elif words[0] == "daemon-reload":
         _reload(state)
     elif words[-1].startswith(METRICS):

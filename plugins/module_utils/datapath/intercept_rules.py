@@ -27,10 +27,13 @@ _END = re.compile(r"(?:(?P<v4>[0-9.]+):|\[(?P<v6>[0-9A-Fa-f:.]+)\]:)?(?P<port>[0
 _LISTS = ("ports", "exclude_ports", "cidrs", "exclude_cidrs", "to", "udp_dns", "answer")
 
 
-def normal(rules: Sequence[Rule], before: Sequence[Rule] = ()) -> List[Rule]:
+def normal(
+    rules: Sequence[Rule], before: Sequence[Rule] = (), lacks: Callable[[Rule], List[str]] = lambda _rule: []
+) -> List[Rule]:
     """The canonical form of what was asked.
 
     :param before: the rules that hold: one of the same name keeps its slot.
+    :param lacks: what a rule names that the host does not have, each in one line.
     :raises SockredirError: all that is wrong with them, in one line.
     """
     if len(rules) > intercept.MAX_RULES:
@@ -42,6 +45,7 @@ def normal(rules: Sequence[Rule], before: Sequence[Rule] = ()) -> List[Rule]:
             found.append(_one({**rule, **{key: rule.get(key) or [] for key in _LISTS}}))
         except SockredirError as error:
             wrong.append(f"rule {rule.get('name')}: {error}")
+        wrong += [f"rule {rule.get('name')}: {what}" for what in lacks(rule)]
     names = [rule["name"] for rule in found]
     wrong += [f"rule {name}: another rule has this name; names must be unique" for name in sorted(_twice(names))]
     wrong += _loops(found) if not wrong else []

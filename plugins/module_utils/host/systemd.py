@@ -214,6 +214,12 @@ def has_unit_file(name: str) -> bool:
     return bool(_properties(systemctl(["show", "--property=FragmentPath", "--", name])).get("FragmentPath"))
 
 
+def knows_slice(name: str) -> bool:
+    """Whether a slice is more than a name: a unit file makes it, or a unit that systemd has loaded is in it."""
+    loaded = systemctl(["list-units", "--all", "--full", "--plain", "--no-legend", "--", name])
+    return bool(loaded.strip()) or has_unit_file(name)
+
+
 def active(name: str) -> bool:
     """Whether a unit runs; one that systemd does not know does not."""
     return _properties(systemctl(["show", "--property=ActiveState", "--", name])).get("ActiveState") == "active"

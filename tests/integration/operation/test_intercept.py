@@ -14,17 +14,21 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept_live
+from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
+from ansible_collections.ebpf.sockredir.plugins.module_utils.host import systemd
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.intercept import change as intercept
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from ansible_collections.ebpf.sockredir.plugins.modules import sockmap_info
-from support.host import inside
+from support.host import cgroup2_mount, inside
 from support.interception import FAR4, SOURCE, Namer, told
 from support.module import run_module
+from support.systemd import Systemd
 
 _RETURN_ONE = bytes.fromhex("b7000000010000009500000000000000")
 
@@ -152,6 +156,32 @@ def test_what_cannot_work_changes_nothing(intercepting, proxy):
         assert "\n" not in failed["msg"]
         assert intercepting.held() == before
     assert not intercepting.write(rule)["changed"]
+
+
+def test_in_check_mode_a_cgroup_may_be_missing_that_something_known_makes(whole, tmp_path, monkeypatch):
+    """Nothing is enabled here; what runs below asks a stand-in for systemd."""
+    Systemd(tmp_path, whole.unit_dir, cgroup2_mount(), ["a.service"], "web-apps.slice")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(systemd, "booted", lambda: True)
+    accelerated, there = "sockredir-test-none.slice", str(whole.corner.cgroup)
+
+    def refused(cgroup, accelerated=accelerated):
+        rule = {"name": "web", "cgroup": there, "proxy_cgroup": cgroup, "to": [15001]}
+        places = {key: whole.places[key] for key in ("pin_dir", "state_dir")}
+        try:
+            intercept.ensure([rule], **places, check=True, accelerated=accelerated)
+        except SockredirError as error:
+            return str(error)
+        return None
+
+    assert refused(accelerated) is None
+    assert refused("web.slice/web-apps.slice") is None
+    for unknown in ("web-apps.slice", "web.slice/web-aps.slice", f"{accelerated}/aps", f"{there}/aps"):
+        assert refused(unknown).startswith("rule web: cgroup ")
+        assert refused(unknown).endswith(" does not exist; create it, start its slice, or correct the name")
+        assert refused(unknown, accelerated=None) is None
+    assert "is on tmpfs, not on cgroup2" in refused("/dev/shm/x", accelerated=None)
+    assert whole.listing() == []
 
 
 def test_it_waits_for_its_turn(intercepting, proxy):

@@ -18,8 +18,22 @@ DETACH = "Detach the programs that no rule needs now"
 CONNECT4 = 10
 
 
+CGROUPS = ("apps", "other", "proxy")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cgroups(site):
+    """Those of services: the role makes none by itself."""
+    for name in CGROUPS:
+        (site.corner.cgroup / name).mkdir()
+
+
+def place(site, name):
+    return f"{site.corner.cgroup.name}/{name}"
+
+
 def rule(site, **values):
-    apps, proxy = (f"{site.cgroup.name}/{name}" for name in ("apps", "proxy"))
+    apps, proxy = (place(site, name) for name in ("apps", "proxy"))
     return {"name": "web", "cgroup": apps, "proxy_cgroup": proxy, "to": [15001], **values}
 
 
@@ -42,7 +56,8 @@ def test_all_that_is_wrong_with_rules_is_said_at_once_and_changes_nothing(site, 
         rule(site, name="zero", to=[0]),
         rule(site, name="port", ports=["0"]),
         rule(site, name="many", cidrs=[f"10.{number}.0.0/16" for number in range(33)]),
-        rule(site, name="own", proxy_cgroup="sockredir-none.slice", cgroup="sockredir-none.slice/x"),
+        rule(site, name="own", proxy_cgroup=place(site, "proxy"), cgroup=f"{place(site, 'proxy')}/x"),
+        rule(site, name="typo", cgroup=place(site, "aps"), proxy_user="nobody-of-this-name"),
         rule(site, name="twice"),
         rule(site, name="twice"),
     ]
@@ -51,7 +66,15 @@ def test_all_that_is_wrong_with_rules_is_said_at_once_and_changes_nothing(site, 
     assert played.code != 0
     assert not played.changed
     assert "\n" not in said.strip()
-    for words in ("zero: to: '0' is not", "port: ports:", "many: ", "own: cgroup", "twice: another rule has this name"):
+    for words in (
+        "zero: to: '0' is not",
+        "port: ports:",
+        "many: ",
+        "own: cgroup",
+        f"typo: cgroup {place(site, 'aps')} does not exist; create it, start its slice, or correct the name",
+        "typo: proxy_user: nobody-of-this-name is unknown",
+        "twice: another rule has this name",
+    ):
         assert f"rule {words}" in said
     assert site.traces() == []
 
@@ -89,17 +112,15 @@ def test_other_rules_hold_at_once(site):
 
 
 def hooked(site, name) -> bool:
-    """Whether connections of a cgroup are looked at; one that the role made goes with its programs."""
-    if not (cgroup2_mount() / site.cgroup.name / name).is_dir():
-        return False
-    with attachments.opened("cgroup", str(cgroup2_mount() / site.cgroup.name / name)) as target:
+    """Whether connections of a cgroup are looked at."""
+    with attachments.opened("cgroup", str(site.corner.cgroup / name)) as target:
         return bool(libbpf.query(target, CONNECT4).program_ids)
 
 
 def test_a_rule_for_another_cgroup_takes_its_programs_along(site):
-    moved = rule(site, cgroup=f"{site.cgroup.name}/other")
+    moved = rule(site, cgroup=place(site, "other"))
     assert enable(site, moved).ok().changed == [ATTACH, RULES, DETACH]
-    assert [hooked(site, name) for name in ("apps", "other", "proxy")] == [False, True, True]
+    assert [hooked(site, name) for name in CGROUPS] == [False, True, True]
     assert site.ask("status")["drift"] == []
 
 

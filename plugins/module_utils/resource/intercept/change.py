@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from ...change import journal
 from ...change.step import Plan
@@ -15,7 +15,7 @@ from ...kernel import objects
 from ...state import lock, manifest
 from . import apply as handlers
 from . import plan as planning
-from .observe import observe, recorded, relative, to_layout
+from .observe import lacks, observe, recorded, relative, to_layout, will_come
 
 
 class Result(NamedTuple):
@@ -32,17 +32,22 @@ def ensure(
     check: bool = False,
     watch: Optional[Watch] = None,
     wait_seconds: float = lock.WAIT_SECONDS,
+    accelerated: Optional[str] = None,
 ) -> Result:
     """Put exactly these rules in force; live connections stay where they are.
 
     :param check: change nothing, say what a run would do.
+    :param accelerated: the accelerated cgroup; with it, ``check`` refuses a cgroup that does not exist and that nothing
+        known makes. Else any may be missing then.
     :raises SockredirError: a rule makes no sense or cannot work here; the host is as it was.
     """
     objects.need_root()
     if check:
-        return _planned(rules, pin_dir, manifest.known(state_dir), True)
+        document = manifest.known(state_dir)
+        comes = will_come(accelerated, document) if accelerated else lambda _cgroup: True
+        return _planned(rules, pin_dir, document, comes)
     with journal.change("intercept") as done, lock.hold(state_dir, wait_seconds):
-        result = _planned(rules, pin_dir, manifest.known(state_dir), False)
+        result = _planned(rules, pin_dir, manifest.known(state_dir), None)
         record = handlers.record(state_dir, pin_dir, result.rules)
         apply(result.steps, {"settings": handlers.write(pin_dir), "record": record}, watch)
         done(result.steps)
@@ -50,8 +55,17 @@ def ensure(
 
 
 def _planned(
-    rules: Sequence[Dict[str, Any]], pin_dir: str, document: Optional[manifest.Manifest], check: bool
+    rules: Sequence[Dict[str, Any]],
+    pin_dir: str,
+    document: Optional[manifest.Manifest],
+    comes: Optional[Callable[[str], bool]],
 ) -> Result:
-    wanted = intercept_rules.normal([relative(rule) for rule in rules], recorded(document))
+    """:param comes: in check mode, which cgroups may be missing."""
+    check, given = comes is not None, [relative(rule) for rule in rules]
+    wanted = intercept_rules.normal(given, recorded(document), lambda rule: lacks(rule, comes or _none_comes))
     steps = planning.plan(wanted, to_layout(wanted, check), observe(pin_dir, document), check)
     return Result(steps, wanted)
+
+
+def _none_comes(_cgroup: str) -> bool:
+    return False
