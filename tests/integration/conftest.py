@@ -9,6 +9,7 @@ import os
 
 import pytest
 from support.host import cgroup2_mount, corner
+from support.versions import compiled
 
 
 def pytest_runtest_setup(item):
@@ -32,3 +33,9 @@ def host(tmp_path):
     """A corner of the host for this test alone; see :class:`support.host.Corner`."""
     with corner(tmp_path) as own:
         yield own
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Version -> object of the shipped programs; see :mod:`support.versions`."""
+    return compiled(tmp_path_factory.mktemp("objects"))
