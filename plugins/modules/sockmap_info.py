@@ -453,6 +453,20 @@ intercepts:
               refused by the guard against loops, V(unclaimed) accepted from programs that asked for its address.
             - C(sockredirctl intercepts) explains all of them.
           type: dict
+    notes:
+      description: What an operator should know of the rules, though it is no difference from the manifest.
+      type: list
+      elements: dict
+      contains:
+        kind:
+          description:
+            - V(not_intercepted), connections that a rule is for and that go by it.
+            - V(nat_rule), NAT of the host for the ports of a rule.
+            - V(not_looked_at), what could not be found out.
+          type: str
+        rule: {description: Its name; empty for V(not_looked_at)., type: str}
+        found: {description: What was found., type: str}
+        cure: {description: What to do about it., type: str}
     other: {description: The events of no rule; V(passed) are connections that no rule matches., type: dict}
     pending: {description: Connections on their way to a proxy., type: int}
   sample: null

@@ -81,7 +81,8 @@ def intercepts(*listening: str, passed: int = 0, **changes: Any) -> Result:
         "events": {"rewritten": 12, "claimed": 11, "answered": 11, "looped": 0, "unclaimed": 1},
         **changes,
     }
-    return {"rules": [rule], "other": {"rewritten": 0, "passed": passed}, "pending": 1}
+    note = {"kind": "nat_rule", "rule": "web", "found": "NAT is set", "cure": "remove it"}
+    return {"rules": [rule], "notes": [note], "other": {"rewritten": 0, "passed": passed}, "pending": 1}
 
 
 def drifted(number: int = 0, **changes: Any) -> Result:

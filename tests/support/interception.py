@@ -25,6 +25,36 @@ from .host import cgroup2_mount, inside
 SOURCE = ROOT / "bpf" / "intercept.bpf.c"
 #: Nothing of this machine: what documentation uses. A connection that is not intercepted does not get there.
 FAR4, FAR6 = "203.0.113.7", "2001:db8::7"
+FULL_LISTS = {"cidrs": tuple(f"127.0.{n}.0/24" for n in range(32)), "ports": tuple((n, n) for n in range(49, 81))}
+#: A rule, a destination, and whether the rule is for it.
+RULES = [
+    ({}, (FAR4, 80), True),
+    ({}, ("127.0.0.77", 80), False),
+    ({}, ("0.0.0.0", 80), False),
+    ({}, ("::1", 80), False),
+    ({"cidrs": ("127.0.0.64/26",)}, ("127.0.0.77", 80), True),
+    ({"cidrs": ("127.0.0.64/26",)}, ("127.0.0.130", 80), False),
+    ({"cidrs": ("127.0.0.64/26",)}, ("::ffff:127.0.0.77", 80), True),
+    ({"cidrs": ("127.0.0.0/8",), "exclude_cidrs": ("127.0.0.77/32",)}, ("127.0.0.77", 80), False),
+    ({"cidrs": ("::1/128",)}, ("::1", 80), True),
+    ({"exclude_cidrs": ("127.0.0.0/8",)}, (FAR6, 80), True),
+    ({"cidrs": ("2001:db8::/32",)}, (FAR6, 80), True),
+    ({"cidrs": ("2001:db8::/32",), "exclude_cidrs": ("2001:db8::/64",)}, ("2001:db8:0:1::1", 80), True),
+    ({"cidrs": ("127.0.0.0/8",), "ports": ((80, 80), (8000, 8999))}, ("127.0.0.77", 8500), True),
+    ({"cidrs": ("127.0.0.0/8",), "ports": ((80, 80), (8000, 8999))}, ("127.0.0.77", 9000), False),
+    ({"cidrs": ("127.0.0.0/8",), "exclude_ports": ((80, 80),)}, ("127.0.0.77", 80), False),
+    ({"cidrs": ("127.0.0.0/8",), "ports": ((80, 80),), "exclude_ports": ((80, 80),)}, ("127.0.0.77", 80), False),
+    (
+        FULL_LISTS,
+        ("127.0.31.1", 80),
+        True,
+    ),
+    (
+        FULL_LISTS,
+        ("127.0.32.1", 80),
+        False,
+    ),
+]
 SO_ORIGINAL_DST = 80
 SOL_IPV6 = 41
 

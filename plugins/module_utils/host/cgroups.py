@@ -8,8 +8,9 @@ Controllers (``cgroup.subtree_control``) are never touched: programs attach to a
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import List, Optional, Sequence
+from typing import List, Optional, Sequence, Set
 
 from ..errors import SockredirError
 from .mounts import CGROUP2, Mount, cgroup2, holding
@@ -65,6 +66,15 @@ def cgroup_id(path: str) -> Optional[int]:
         return os.stat(path).st_ino
     except FileNotFoundError:
         return None
+
+
+def members(path: str) -> Set[int]:
+    """Ids of the processes in a cgroup and below it; of none if it does not exist."""
+    found: Set[int] = set()
+    for directory, _names, _files in os.walk(path):
+        with contextlib.suppress(OSError), open(os.path.join(directory, "cgroup.procs"), encoding="ascii") as lines:
+            found |= set(map(int, lines))
+    return found
 
 
 def missing(path: str) -> List[str]:

@@ -37,7 +37,7 @@ def with_cgroups() -> List[Listener]:
 
 def _listener(message: bytes) -> Listener:
     size = 4 if message[0] == socket.AF_INET else 16
-    address = _plain(message[_ADDRESS_AT : _ADDRESS_AT + size])
+    address = plain(message[_ADDRESS_AT : _ADDRESS_AT + size])
     return Listener(address, _PORT.unpack_from(message)[0], sockets.cgroup_of(message))
 
 
@@ -70,10 +70,11 @@ def _end(text: str) -> Tuple[str, int]:
     """Each 32 bits of the address are written as a number of this host's byte order."""
     address, port = text.split(":")
     raw = b"".join(struct.pack("=I", int(address[at : at + 8], 16)) for at in range(0, len(address), 8))
-    return _plain(raw), int(port, 16)
+    return plain(raw), int(port, 16)
 
 
-def _plain(raw: bytes) -> str:
+def plain(raw: bytes) -> str:
+    """An address as text, a v4-mapped one as IPv4."""
     ip = ipaddress.ip_address(raw)
     return str(getattr(ip, "ipv4_mapped", None) or ip)
 

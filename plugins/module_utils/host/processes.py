@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 #: Programs known to splice from sockets, at least when configured to; Go programs are told by their build note.
 _SPLICERS = frozenset({"haproxy", "docker-proxy", "redsocks", "redsocks2", "realm"})
@@ -49,6 +49,11 @@ def socket_owners(wanted: Set[int]) -> Dict[int, Process]:
         if len(owners) == len(wanted):
             break
     return owners
+
+
+def socket_holders(among: Iterable[int]) -> Dict[int, Process]:
+    """Of these processes, who holds a socket, by its inode."""
+    return {inode: Process(pid, comm(pid)) for pid in sorted(set(among), reverse=True) for inode in _socket_inodes(pid)}
 
 
 def _socket_inodes(pid: int) -> Iterator[int]:

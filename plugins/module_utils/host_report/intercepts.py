@@ -10,6 +10,7 @@ from typing import Any, Dict, Optional
 from ..datapath import intercept_live
 from ..host import listeners
 from ..resource.intercept.observe import recorded
+from . import intercept_notes
 
 
 def report(pin_dir: str, document: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
@@ -18,8 +19,8 @@ def report(pin_dir: str, document: Optional[Dict[str, Any]]) -> Optional[Dict[st
     Only the network namespace of the run is searched for proxies.
 
     :returns: ``rules``, each with ``listening`` (for each address in ``to``, whether somebody listens there) and
-        ``events`` (how often each); ``other``, the events of no rule; ``pending``, the connections under way to a
-        proxy.
+        ``events`` (how often each); ``notes``, see :mod:`.intercept_notes`; ``other``, the events of no rule;
+        ``pending``, the connections under way to a proxy.
     :raises SockredirError: a map may not be read.
     """
     counts = intercept_live.counters(pin_dir)
@@ -36,6 +37,7 @@ def report(pin_dir: str, document: Optional[Dict[str, Any]]) -> Optional[Dict[st
             }
             for rule in rules
         ],
+        "notes": intercept_notes.observe(rules),
         "other": counts[0],
         "pending": intercept_live.pending(pin_dir),
     }

@@ -24,7 +24,7 @@ def show(state_dir: str, as_json: bool) -> int:
     if as_json:
         context.show_json(found)
     else:
-        context.show(text(found["rules"], found["other"]))
+        context.show(text(found["rules"], found["other"]) + [note(each) for each in found["notes"]])
     return context.OK
 
 
@@ -40,6 +40,12 @@ def text(rules: List[Rule], other: Dict[str, int]) -> List[str]:
     if not rules:
         lines.append("no rules: nothing is intercepted")
     return lines + (["other:", *_events(other)] if any(other.values()) else [])
+
+
+def note(found: Dict[str, str]) -> str:
+    """What is around a rule, in a line."""
+    subject = f"rule {found['rule']}: " if found["rule"] else ""
+    return f"note: {subject}{found['found']}; {found['cure']}"
 
 
 def _events(counts: Dict[str, int]) -> List[str]:

@@ -12,8 +12,8 @@ from . import text
 #: Worst first: the order in which a person wants to see them.
 STATUSES = ("failed", "unreachable", "drifted", "unsupported", "not_enabled", "compliant")
 
-#: How many drifts, missing prerequisites, warnings, ports, interception rules and counters are kept per host; the number
-#: left out is in the entry.
+#: How many drifts, missing prerequisites, warnings, ports, interception rules and counters are kept per host; the
+#: number left out is in the entry.
 ITEM_LIMIT = 40
 
 #: What a rollout made of a host, worst first.
@@ -45,7 +45,10 @@ def entry(host: str, result: Optional[Mapping[str, Any]], outcome: Optional[Mapp
         **_about(result),
         **_limited("drift", _rows(result.get("drift"), _drift)),
         **_limited("missing", _rows(result.get("prerequisites"), _missing)),
-        **_limited("warnings", _rows(result.get("advice"), _advice) + _rows(result.get("unreadable"), _unreadable)),
+        **_limited(
+            "warnings",
+            _rows(result.get("advice"), _advice) + _notes(result) + _rows(result.get("unreadable"), _unreadable),
+        ),
         "counters": _counters(result.get("counters")),
         "flows_open": _flows_open(result),
         **_limited("ports", _rows(result.get("ports"), _port)),
@@ -110,6 +113,15 @@ def _missing(item: Mapping[str, Any]) -> Optional[Dict[str, str]]:
 
 def _advice(item: Mapping[str, Any]) -> str:
     return text.line(f"{item.get('risk')}; {item.get('cure')}")
+
+
+def _notes(result: Mapping[str, Any]) -> List[str]:
+    return _rows(_mapping(result.get("intercepts")).get("notes"), _note)
+
+
+def _note(item: Mapping[str, Any]) -> str:
+    subject = f"interception rule {item['rule']}" if item.get("rule") else "interception"
+    return text.line(f"{subject}: {item.get('found')}; {item.get('cure')}")
 
 
 def _unreadable(item: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -237,6 +238,23 @@ def test_what_belongs_to_others_is_named_and_left_alone(intercepting, proxy):
             assert whole.ctl("restore").returncode == 0
             libbpf.detach(other, target, kind)
         assert whole.kinds() == []
+
+
+def test_a_connection_that_is_older_than_the_rule_is_noted(intercepting, proxy):
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.77", 0)))
+        port = server.getsockname()[1]
+        with inside(intercepting.apps):
+            stack.enter_context(socket.create_connection(server.getsockname()))
+        intercepting.write(intercepting.rule(proxy.port, cidrs=["127.0.0.0/8"]))
+        with inside(intercepting.apps):
+            assert told(stack.enter_context(socket.create_connection(server.getsockname())))
+            shown = json.loads(intercepting.whole.ctl("intercepts", "--json").stdout)
+            (note,) = [each for each in shown["notes"] if each["kind"] == "not_intercepted"]
+            assert "note: rule web: 1 connection not intercepted" in intercepting.whole.ctl("intercepts").stdout
+    assert (note["rule"], note["found"].split(",")[0]) == ("web", "1 connection not intercepted")
+    assert note["found"].endswith(f"such as to 127.0.0.77:{port}")
+    assert intercepting.whole.kinds() == [], "it is no difference from the manifest"
 
 
 def test_all_of_it_comes_back_after_a_reboot(intercepting, proxy):

@@ -137,6 +137,7 @@ def test_interception_and_proxies_that_are_down():
         "events": {"rewritten": 12, "claimed": 11, "answered": 11, "looped": 0, "unclaimed": 1},
     }
     assert (other["rule"], other["events"]["passed"]) == (None, 3)
+    assert entry("web1", enabled(intercepts=up))["warnings"] == ["interception rule web: NAT is set; remove it"]
     report = report_of(
         [("web1", enabled(intercepts=up)), ("web2", enabled(intercepts=down)), ("web3", enabled()), ("new", None)]
     )

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.intercept import End
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf
-from support.interception import FAR4, FAR6, dissolve, end_of, told
+from support.interception import FAR4, FAR6, RULES, dissolve, end_of, told
 
 TCP_FASTOPEN_CONNECT = 30
 
@@ -150,38 +150,6 @@ def test_who_is_not_in_the_cgroup_is_left_alone(lab):
     client = lab.keep(socket.create_connection(plain.getsockname()))
     assert client.getpeername() == plain.getsockname()
     assert not any(lab.icept.counts().values())
-
-
-FULL_LISTS = {"cidrs": tuple(f"127.0.{n}.0/24" for n in range(32)), "ports": tuple((n, n) for n in range(49, 81))}
-RULES = [
-    # rule, destination, whether it is for it
-    ({}, (FAR4, 80), True),
-    ({}, ("127.0.0.77", 80), False),
-    ({}, ("0.0.0.0", 80), False),
-    ({}, ("::1", 80), False),
-    ({"cidrs": ("127.0.0.64/26",)}, ("127.0.0.77", 80), True),
-    ({"cidrs": ("127.0.0.64/26",)}, ("127.0.0.130", 80), False),
-    ({"cidrs": ("127.0.0.64/26",)}, ("::ffff:127.0.0.77", 80), True),
-    ({"cidrs": ("127.0.0.0/8",), "exclude_cidrs": ("127.0.0.77/32",)}, ("127.0.0.77", 80), False),
-    ({"cidrs": ("::1/128",)}, ("::1", 80), True),
-    ({"exclude_cidrs": ("127.0.0.0/8",)}, (FAR6, 80), True),
-    ({"cidrs": ("2001:db8::/32",)}, (FAR6, 80), True),
-    ({"cidrs": ("2001:db8::/32",), "exclude_cidrs": ("2001:db8::/64",)}, ("2001:db8:0:1::1", 80), True),
-    ({"cidrs": ("127.0.0.0/8",), "ports": ((80, 80), (8000, 8999))}, ("127.0.0.77", 8500), True),
-    ({"cidrs": ("127.0.0.0/8",), "ports": ((80, 80), (8000, 8999))}, ("127.0.0.77", 9000), False),
-    ({"cidrs": ("127.0.0.0/8",), "exclude_ports": ((80, 80),)}, ("127.0.0.77", 80), False),
-    ({"cidrs": ("127.0.0.0/8",), "ports": ((80, 80),), "exclude_ports": ((80, 80),)}, ("127.0.0.77", 80), False),
-    (
-        FULL_LISTS,
-        ("127.0.31.1", 80),
-        True,
-    ),
-    (
-        FULL_LISTS,
-        ("127.0.32.1", 80),
-        False,
-    ),
-]
 
 
 @pytest.mark.parametrize(("values", "asked", "meant"), RULES)
