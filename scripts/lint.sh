@@ -50,7 +50,7 @@ c_files() { tracked_files | tr '\0' '\n' | grep -E "^(bpf|molecule|tests)/.*$1\$
 
 lint_c_warnings() {
 	status=0
-	# bad/ must not compile, and BCC's dialect (..._bcc.c) compiles with BCC alone.
+	# BCC's dialect (..._bcc.c) compiles only with BCC.
 	for file in $(c_files '\.c' | grep -v '_bcc\.c$'); do
 		case $file in
 		*.bpf.c) set -- -target bpf -O2 -g -I"/usr/include/$(uname -m)-linux-gnu" -o /dev/null -c ;;
