@@ -208,7 +208,7 @@ def ensure(options, check):
     if options["state"] == "absent":
         places = options["pin_dir"], options["state_dir"]
         return program.absent(options["name"], *places, check, wait_seconds=options["lock_timeout"])
-    request = program_source.Request(
+    request = program_source.Options(
         name=options["name"],
         pin_dir=options["pin_dir"],
         state_dir=options["state_dir"],

@@ -22,13 +22,13 @@ def build(dest, check=False, **options):
 
 def test_check_then_real_then_again(tmp_path):
     dest = tmp_path / "new" / "sockredir.bpf.o"
-    pretended = build(dest, check=True)
-    assert pretended["changed"]
+    checked = build(dest, check=True)
+    assert checked["changed"]
     assert not dest.parent.exists()
     made = build(dest)
     assert made["changed"]
     assert made["path"] == str(dest)
-    assert made["checksum"] == pretended["checksum"] == hashlib.sha256(dest.read_bytes()).hexdigest()
+    assert made["checksum"] == checked["checksum"] == hashlib.sha256(dest.read_bytes()).hexdigest()
     assert not build(dest)["changed"]
     dest.write_bytes(b"damaged")
     assert build(dest)["changed"]

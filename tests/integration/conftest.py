@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from support.host import cgroup2_mount, corner
+from support.host import cgroup2_mount, sandbox
 from support.versions import compiled
 
 
@@ -30,8 +30,8 @@ def _why_not() -> str:
 
 @pytest.fixture
 def host(tmp_path):
-    """A corner of the host for this test alone; see :class:`support.host.Corner`."""
-    with corner(tmp_path) as own:
+    """A sandbox on the host for this test alone; see :class:`support.host.Sandbox`."""
+    with sandbox(tmp_path) as own:
         yield own
 
 

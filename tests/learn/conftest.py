@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A zoo: real servers and clients side by side in one place, and one learn that watches them all."""
+"""Real servers and clients side by side in one place, and one learn that watches them all."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The base of what tests make of a corner of the host: its places, what is pinned there, modules run on it."""
+"""The base of what tests make of a sandbox on the host: its places, what is pinned there, modules run on it."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from typing import Any, ContextManager, Dict, Tuple
 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objects
 
-from .host import Corner, inside
+from .host import Sandbox, inside
 from .module import run_module
 
 
 class Harness:
-    """A corner in use. What it keeps is closed with it.
+    """A sandbox in use. What it keeps is closed with it.
 
-    :param corner: what the test may change.
+    :param sandbox: what the test may change.
     """
 
-    def __init__(self, corner: Corner) -> None:
-        self.corner = corner
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
         self._kept = contextlib.ExitStack()
 
     @property
     def places(self) -> Dict[str, str]:
         """Options of every module that changes a host."""
-        return {"pin_dir": str(self.corner.pin_dir), "state_dir": str(self.corner.state_dir)}
+        return {"pin_dir": str(self.sandbox.pin_dir), "state_dir": str(self.sandbox.state_dir)}
 
     def path(self, name: str) -> str:
         """Of a pin."""
-        return str(self.corner.pin_dir / name)
+        return str(self.sandbox.pin_dir / name)
 
     def pins(self) -> Dict[str, Tuple[str, int]]:
         """Name -> kind and id of all that is pinned."""
-        if not self.corner.pin_dir.is_dir():
+        if not self.sandbox.pin_dir.is_dir():
             return {}
-        found = {name: objects.at(self.path(name)) for name in sorted(os.listdir(self.corner.pin_dir))}
+        found = {name: objects.at(self.path(name)) for name in sorted(os.listdir(self.sandbox.pin_dir))}
         return {name: (pin.kind, pin.id) for name, pin in found.items()}
 
     @staticmethod
@@ -51,10 +51,10 @@ class Harness:
 
     def inside(self) -> ContextManager[None]:
         """This process is in the cgroup meanwhile."""
-        return inside(self.corner.cgroup)
+        return inside(self.sandbox.cgroup)
 
     def keep(self, thing: Any) -> Any:
-        """Closed with the corner; a socket on which the test would hang fails instead."""
+        """Closed with the sandbox; a socket on which the test would hang fails instead."""
         if isinstance(thing, socket.socket):
             thing.settimeout(20)
         return self._kept.enter_context(thing)

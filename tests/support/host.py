@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A corner of the live host that belongs to one test: a cgroup, a bpffs and a state directory."""
+"""A sandbox on the live host that belongs to one test: a cgroup, a bpffs and a state directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cgroup2_mount() -> Path:
 
 
 @dataclass(frozen=True)
-class Corner:
+class Sandbox:
     """What a test may change. ``cgroup`` exists, ``bpffs`` is mounted, ``state_dir`` does not exist yet."""
 
     cgroup: Path
@@ -78,13 +78,13 @@ def mounted_bpffs(point: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def corner(directory: Path) -> Iterator[Corner]:
-    """Make a corner under ``directory`` and take all of it away afterwards."""
+def sandbox(directory: Path) -> Iterator[Sandbox]:
+    """Make a sandbox under ``directory`` and take all of it away afterwards."""
     cgroup = cgroup2_mount() / f"sockredir-test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     with mounted_bpffs(directory / "bpf") as bpffs:
         cgroup.mkdir()
         try:
-            yield Corner(cgroup, bpffs, directory / "state")
+            yield Sandbox(cgroup, bpffs, directory / "state")
         finally:
             remove_cgroup(cgroup)
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A whole host in a corner of this one, as fixtures: the real programs, the modules in the role's order, the tool."""
+"""A whole host in a sandbox on this one, as fixtures: the real programs, the modules in the role's order, the tool."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from ansible_collections.ebpf.sockredir.plugins.modules import sockredir_host
 
 from .collection import ROOT
 from .harness import Harness
-from .host import Corner, corner
+from .host import Sandbox, sandbox
 from .module import run_module
 
 #: What the role says that a program needs of the kernel.
 NEEDS = {"receive": {"needs": "one_queue"}}
 
 
-class Whole(Harness):
-    """Runs the modules as the role does, on a corner of the host."""
+class ManagedHost(Harness):
+    """Runs the modules as the role does, on a sandbox on the host."""
 
-    def __init__(self, corner: Corner, directory: Path, objects_of: Dict[str, Path]) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox, directory: Path, objects_of: Dict[str, Path]) -> None:
+        super().__init__(sandbox)
         self.directory = directory
         self.objects_of = objects_of
         self.options: Dict[str, Any] = {}
@@ -58,8 +58,8 @@ class Whole(Harness):
 
     def tasks(self, version: str = "v1", method: str = "auto", **options: Any) -> List[tuple]:
         """The role's tasks on a host: module and arguments."""
-        pins, cgroup = str(self.corner.pin_dir), options.get("cgroup", str(self.corner.cgroup))
-        state_dir = {"state_dir": str(self.corner.state_dir)}
+        pins, cgroup = str(self.sandbox.pin_dir), options.get("cgroup", str(self.sandbox.cgroup))
+        state_dir = {"state_dir": str(self.sandbox.state_dir)}
         program = {
             "name": "sockredir",
             "src": str(self.objects_of[version]),
@@ -89,7 +89,7 @@ class Whole(Harness):
 
     def host(self, check: bool = False, **options: Any) -> Dict[str, Any]:
         """Run sockredir_host alone."""
-        usual = {"cgroup": str(self.corner.cgroup), "persist": False, "demote_below": 30000}
+        usual = {"cgroup": str(self.sandbox.cgroup), "persist": False, "demote_below": 30000}
         given = {**usual, **self.options, **options, **self.host_places}
         return run_module("sockredir_host", given, check=check)
 
@@ -121,13 +121,13 @@ class Whole(Harness):
         """Options of sockredir_host, as its module would pass them on."""
         defaults = {name: spec.get("default") for name, spec in sockredir_host.ARGUMENTS.items()}
         usual = {"memory_budget": "16 MiB", "persist": False, "demote_below": 30000}
-        return {**defaults, "cgroup": str(self.corner.cgroup), **usual, **options, "state": state, **self.host_places}
+        return {**defaults, "cgroup": str(self.sandbox.cgroup), **usual, **options, "state": state, **self.host_places}
 
     def enable_here(self, version: str = "v1", check: bool = False, watch: Any = None, **options: Any) -> List[Plan]:
         """The role's tasks; the plan of each."""
-        pins, cgroup = str(self.corner.pin_dir), str(self.corner.cgroup)
-        state_dir, entries = str(self.corner.state_dir), {"flows": 1024, "peers": 2048}
-        request = program_source.Request(
+        pins, cgroup = str(self.sandbox.pin_dir), str(self.sandbox.cgroup)
+        state_dir, entries = str(self.sandbox.state_dir), {"flows": 1024, "peers": 2048}
+        request = program_source.Options(
             "sockredir", pins, state_dir, str(self.objects_of[version]), max_entries=entries
         )
         on_map = [
@@ -143,7 +143,7 @@ class Whole(Harness):
         return states.absent(self.here("absent"), False, watch)
 
     def drift_here(self) -> List[Dict[str, Any]]:
-        return reported(drift.with_manifest(Snapshot(str(self.corner.state_dir))).steps)
+        return reported(drift.with_manifest(Snapshot(str(self.sandbox.state_dir))).steps)
 
     @staticmethod
     def wait_for(condition: Callable[[], bool]) -> None:
@@ -154,7 +154,7 @@ class Whole(Harness):
             time.sleep(0.01)
 
     def pin(self, name: str) -> Optional[Pin]:
-        return objects.at(str(self.corner.pin_dir / name))
+        return objects.at(str(self.sandbox.pin_dir / name))
 
     def id(self, name: str) -> int:
         found = self.pin(name)
@@ -164,7 +164,7 @@ class Whole(Harness):
     def listing(self) -> List[str]:
         """All that is ours to see: pins and files, relative."""
         found = []
-        for top in (self.corner.pin_dir, self.corner.state_dir, self.prefix, self.unit_dir):
+        for top in (self.sandbox.pin_dir, self.sandbox.state_dir, self.prefix, self.unit_dir):
             for path in sorted(top.rglob("*")) if top.exists() else []:
                 if path.is_dir() and not path.is_symlink():
                     continue
@@ -173,8 +173,8 @@ class Whole(Harness):
 
 
 @contextlib.contextmanager
-def _set_up_in(own: Corner, directory: Path, built: Dict[str, Path]) -> Iterator[Whole]:
-    made = Whole(own, directory, built)
+def _set_up_in(own: Sandbox, directory: Path, built: Dict[str, Path]) -> Iterator[ManagedHost]:
+    made = ManagedHost(own, directory, built)
     made.unit_dir.mkdir()
     try:
         yield made
@@ -183,7 +183,7 @@ def _set_up_in(own: Corner, directory: Path, built: Dict[str, Path]) -> Iterator
 
 
 @pytest.fixture
-def whole(host, tmp_path, built):
+def managed(host, tmp_path, built):
     """A host on which nothing is set up yet, and nothing is left afterwards."""
     with _set_up_in(host, tmp_path, built) as made:
         yield made
@@ -193,6 +193,6 @@ def whole(host, tmp_path, built):
 def enabled(tmp_path_factory, built):
     """A host that is enabled, for the tests of a file that leave it as it is."""
     directory = tmp_path_factory.mktemp("enabled")
-    with corner(directory) as own, _set_up_in(own, directory, built) as made:
+    with sandbox(directory) as own, _set_up_in(own, directory, built) as made:
         made.enable_here()
         yield made

@@ -126,9 +126,9 @@ def _opened(path: str) -> Iterator[int]:
 
 def _tell(found: Loadable) -> None:
     """Redirect what comes, whatever its size."""
-    told = settings_value.Settings(budget=budget.default_budget(), demote_below=0)
+    chosen = settings_value.Settings(budget=budget.default_budget(), demote_below=0)
     with libbpf.Map(libbpf.Fd(os.dup(found.map("settings").fileno()))) as settings:
-        for value in settings_value.change_steps(bytes(layout.SETTINGS_SIZE), told):
+        for value in settings_value.change_steps(bytes(layout.SETTINGS_SIZE), chosen):
             settings.update(struct.pack("=I", 0), value)
 
 

@@ -17,13 +17,13 @@ def report(pin_dir: str) -> Dict[str, Any]:
 
     :raises SockredirError: a map is of another layout, or may not be read.
     """
-    told = live.read_settings(pin_dir)
-    settings = told.settings if told else None
+    found = live.read_settings(pin_dir)
+    settings = found.settings if found else None
     counts = live.counters(pin_dir)
     return {
         "mode": settings.mode.name.lower() if settings else None,
         "settings": _settings(settings) if settings else None,
-        "settings_trouble": told.trouble if told else "",
+        "settings_trouble": found.trouble if found else "",
         "counters": _counters(counts) if counts is not None else None,
         "flows": {"open": layout.flows_now(counts), "connections": None} if counts is not None else None,
         "memory": {"used": live.used(pin_dir), "budget": settings.budget if settings else None},

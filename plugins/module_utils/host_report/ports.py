@@ -29,8 +29,8 @@ def report(pin_dir: str, calibration: Mapping[str, Any]) -> Optional[List[Dict[s
     ended = live.ports(pin_dir)
     if ended is None:
         return None
-    told = live.read_settings(pin_dir)
-    leave_after = told.settings.leave_after if told and told.settings else 0
+    found = live.read_settings(pin_dir)
+    leave_after = found.settings.leave_after if found and found.settings else 0
     known = speeds.of_record(calibration, speeds.ENABLED) if calibration else None
     host = port_verdict.Host(leave_after, known or speeds.ESTIMATE)
     opened = port_verdict.open_by_port(live.flows(pin_dir) or [])

@@ -240,7 +240,7 @@ class _Work:
 
     def _drain(self, step: Step) -> Undo:
         return settings_apply.write_settings(
-            self.places.pin_dir, self.places.state_dir, step.need(disable_plan.Told).settings
+            self.places.pin_dir, self.places.state_dir, step.need(disable_plan.NewSettings).settings
         )
 
     def _stop_slice(self, step: Step) -> Undo:

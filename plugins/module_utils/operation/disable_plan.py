@@ -20,8 +20,8 @@ from ..resource.setup.plan import Content
 MARK = "Made by the Ansible collection ebpf.sockredir"
 
 
-class Told(NamedTuple):
-    """:ivar settings: what the programs are to be told, in the form of :func:`..datapath.settings.normal`."""
+class NewSettings(NamedTuple):
+    """:ivar settings: to be written for the programs, in the form of :func:`..datapath.settings.normal`."""
 
     settings: Dict[str, Any]
 
@@ -37,7 +37,7 @@ def drain(found: Optional[Found]) -> Plan:
     if found is None or found.settings is None or found.settings.mode is Mode.DRAIN:
         return []
     now = settings_form.from_layout(found.settings)
-    return [Step("drain", "settings", {"mode": now["mode"]}, {"mode": "drain"}, Told({**now, "mode": "drain"}))]
+    return [Step("drain", "settings", {"mode": now["mode"]}, {"mode": "drain"}, NewSettings({**now, "mode": "drain"}))]
 
 
 def remove_files(found: Mapping[str, Optional[File]], recorded: Iterable[str]) -> Plan:

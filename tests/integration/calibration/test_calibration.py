@@ -34,65 +34,65 @@ measure.measure(open(sys.argv[2], "rb").read(), {})
 """
 
 
-def kept(whole):
-    return manifest.current(str(whole.corner.state_dir))
+def kept(managed):
+    return manifest.current(str(managed.sandbox.state_dir))
 
 
-def number(whole):
+def number(managed):
     """Which manifest it is: each that is written has a number of its own."""
-    return os.readlink(whole.corner.state_dir / "current")
+    return os.readlink(managed.sandbox.state_dir / "current")
 
 
-def test_it_is_measured_once_and_again_on_another_kernel(whole):
-    check = whole.host(check=True, demote_below=None)
+def test_it_is_measured_once_and_again_on_another_kernel(managed):
+    check = managed.host(check=True, demote_below=None)
     assert check["calibration"]["source"] == "measured"
     assert check["settings"]["demote_below"] == record.LATER
-    first = whole.enable(demote_below=None)[-1]
-    document, made = kept(whole), number(whole)
+    first = managed.enable(demote_below=None)[-1]
+    document, made = kept(managed), number(managed)
     assert first["calibration"] == document["calibration"]
     assert document["calibration"]["source"] == "measured", document["calibration"]
     assert document["settings"]["demote_below"] == first["settings"]["demote_below"]
     assert document["settings"]["demote_below"] in POSSIBLE
-    assert whole.status()["calibration"] == document["calibration"]
-    assert whole.kinds() == []
-    assert not whole.enable(demote_below=None)[-1]["changed"]
-    assert not whole.host(check=True, demote_below=None)["changed"]
-    assert number(whole) == made
-    manifest.amend(str(whole.corner.state_dir), lambda changed: changed["calibration"].update(kernel="0.1"))
-    assert "measured on kernel 0.1" in whole.ctl("status").stdout
-    again = whole.host(check=True, demote_below=None)
+    assert managed.status()["calibration"] == document["calibration"]
+    assert managed.kinds() == []
+    assert not managed.enable(demote_below=None)[-1]["changed"]
+    assert not managed.host(check=True, demote_below=None)["changed"]
+    assert number(managed) == made
+    manifest.amend(str(managed.sandbox.state_dir), lambda changed: changed["calibration"].update(kernel="0.1"))
+    assert "measured on kernel 0.1" in managed.ctl("status").stdout
+    again = managed.host(check=True, demote_below=None)
     assert again["changed"]
     assert record.LATER in again["diff"]["after"]
-    assert whole.host(demote_below=None)["changed"]
-    assert kept(whole)["calibration"]["kernel"] == os.uname().release
+    assert managed.host(demote_below=None)["changed"]
+    assert kept(managed)["calibration"]["kernel"] == os.uname().release
 
 
-def test_what_is_given_is_not_measured(whole):
-    whole.enable(demote_below=None)
+def test_what_is_given_is_not_measured(managed):
+    managed.enable(demote_below=None)
     for given in (12345, 0):
-        result = whole.host(demote_below=given)
+        result = managed.host(demote_below=given)
         assert result["changed"]
         assert result["settings"]["demote_below"] == given
-        assert kept(whole)["calibration"] == {"source": "given"}
-        assert not whole.host(demote_below=given)["changed"]
-    assert "as given" in whole.ctl("status").stdout
-    assert "as given" in whole.ctl("counters").stdout
+        assert kept(managed)["calibration"] == {"source": "given"}
+        assert not managed.host(demote_below=given)["changed"]
+    assert "as given" in managed.ctl("status").stdout
+    assert "as given" in managed.ctl("counters").stdout
 
 
-def test_restore_and_drift_go_by_what_was_measured(whole):
-    whole.enable(demote_below=None)
-    measured = kept(whole)["settings"]["demote_below"]
-    before = kept(whole)
-    whole.corner.pin_dir.joinpath("settings").unlink()
-    assert whole.kinds()
-    assert whole.ctl("restore").returncode == 0
-    assert whole.status()["as_manifest"]
-    assert whole.status()["demote_below"] == measured
-    assert kept(whole)["calibration"] == before["calibration"]
+def test_restore_and_drift_go_by_what_was_measured(managed):
+    managed.enable(demote_below=None)
+    measured = kept(managed)["settings"]["demote_below"]
+    before = kept(managed)
+    managed.sandbox.pin_dir.joinpath("settings").unlink()
+    assert managed.kinds()
+    assert managed.ctl("restore").returncode == 0
+    assert managed.status()["as_manifest"]
+    assert managed.status()["demote_below"] == measured
+    assert kept(managed)["calibration"] == before["calibration"]
 
 
-def test_a_host_that_cannot_be_measured_is_enabled_all_the_same(whole):
-    *before, (name, arguments) = whole.tasks(demote_below=None)
+def test_a_host_that_cannot_be_measured_is_enabled_all_the_same(managed):
+    *before, (name, arguments) = managed.tasks(demote_below=None)
     for each in before:
         assert not run_module(*each)["failed"]
     readonly = f'mount -o remount,bind,ro {cgroup2_mount()} && exec "$@"'
@@ -102,17 +102,17 @@ def test_a_host_that_cannot_be_measured_is_enabled_all_the_same(whole):
     assert result["calibration"]["source"] == "default"
     assert "could not be measured" in str(result.get("warnings")), result
     assert result["committed"]
-    assert not whole.host(demote_below=None)["changed"]
+    assert not managed.host(demote_below=None)["changed"]
 
 
-def test_speed_shows_a_table_and_changes_nothing(whole):
-    whole.enable()
-    before = number(whole)
-    done = whole.ctl("verify", "--speed")
+def test_speed_shows_a_table_and_changes_nothing(managed):
+    managed.enable()
+    before = number(managed)
+    done = managed.ctl("verify", "--speed")
     assert done.returncode == 0, done.stdout
     assert "one way, 64 KiB" in done.stdout
     assert "request of 64 bytes" in done.stdout
-    assert number(whole) == before
+    assert number(managed) == before
 
 
 @contextlib.contextmanager
@@ -148,22 +148,22 @@ def is_gone(program: int) -> bool:
     return False
 
 
-def test_nothing_is_left(whole, built):
+def test_nothing_is_left(managed, built):
     with measuring(built["v1"]) as (process, cgroup):
         program = attached(cgroup)[0]
         assert process.wait(timeout=120) == 0
     assert not cgroup.parent.exists()
-    whole.wait_for(lambda: is_gone(program))
+    managed.wait_for(lambda: is_gone(program))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_of_a_killed_one_an_empty_cgroup_is_left_until_the_next(whole, built, how):
+def test_of_a_killed_one_an_empty_cgroup_is_left_until_the_next(managed, built, how):
     with measuring(built["v1"]) as (process, cgroup):
         program = attached(cgroup)[0]
         process.send_signal(how)
         process.wait(timeout=60)
-    whole.wait_for(lambda: is_gone(program))
-    whole.wait_for(lambda: not (cgroup / "cgroup.procs").read_text())
+    managed.wait_for(lambda: is_gone(program))
+    managed.wait_for(lambda: not (cgroup / "cgroup.procs").read_text())
     with measuring(built["v1"]) as (_process, other):
         assert other != cgroup
         assert not cgroup.parent.exists()

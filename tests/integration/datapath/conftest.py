@@ -11,14 +11,14 @@ import socket
 import pytest
 from support import datapath
 from support.harness import Harness
-from support.host import Corner
+from support.host import Sandbox
 
 
 class Lab(Harness):
     """The programs on a cgroup of the test's own, and sockets made in it."""
 
-    def __init__(self, corner: Corner, redirection: datapath.Redirection) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox, redirection: datapath.Redirection) -> None:
+        super().__init__(sandbox)
         self.redirection = redirection
 
     def listener(self, address: str = "127.0.0.1", **options) -> socket.socket:

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The real pair of programs, loaded and attached in a corner of the host."""
+"""The real pair of programs, loaded and attached in a sandbox on the host."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ sys.stdin.read()
 
 
 class Enabled(Harness):
-    """A corner with the pair in it."""
+    """A sandbox with the pair in it."""
 
     def info(self, *gather: str, **options: Any) -> Dict[str, Any]:
-        given = {"gather": list(gather), "state_dir": str(self.corner.state_dir), **options}
+        given = {"gather": list(gather), "state_dir": str(self.sandbox.state_dir), **options}
         result = self.must("sockmap_info", **given)
         assert result["changed"] is False
         return result
@@ -52,7 +52,7 @@ class Enabled(Harness):
         Gives its pid, and the ports of client and server.
         """
         process = subprocess.Popen(
-            in_cgroup(self.corner.cgroup, [*prefix, sys.executable, "-c", _TALKER, address]),
+            in_cgroup(self.sandbox.cgroup, [*prefix, sys.executable, "-c", _TALKER, address]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -89,5 +89,5 @@ def enabled(host) -> Enabled:
 
 @pytest.fixture
 def bare(host) -> Enabled:
-    """A corner with nothing in it."""
+    """A sandbox with nothing in it."""
     return Enabled(host)

@@ -67,43 +67,43 @@ def nothing_changed(directory: Path) -> list:
 
 @pytest.mark.parametrize("size", range(len(PARTS) + 1))
 def test_any_combination_on_a_bare_host(bare, size):
-    before = nothing_changed(bare.corner.bpffs)
+    before = nothing_changed(bare.sandbox.bpffs)
     for parts in itertools.combinations(PARTS, size):
-        result = bare.info(*parts, pin_dir=str(bare.corner.pin_dir))
+        result = bare.info(*parts, pin_dir=str(bare.sandbox.pin_dir))
         check_schema(result, parts)
         assert result["enabled"] is False
         assert result["manifest"] is None
         assert result["unreadable"] == []
         if size not in (0, 1, len(PARTS)):
             break  # the parts do not depend on one another; each alone and all together will do
-    assert nothing_changed(bare.corner.bpffs) == before
-    assert not bare.corner.state_dir.exists()
+    assert nothing_changed(bare.sandbox.bpffs) == before
+    assert not bare.sandbox.state_dir.exists()
 
 
 def test_this_host(bare):
     host = bare.info()["host"]
     assert host["kernel"] == os.uname().release
     assert host["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert str(bare.corner.cgroup).startswith(host["cgroup2"])
-    assert {"mount_point": str(bare.corner.bpffs), "reachable": True} in host["bpffs"]
+    assert str(bare.sandbox.cgroup).startswith(host["cgroup2"])
+    assert {"mount_point": str(bare.sandbox.bpffs), "reachable": True} in host["bpffs"]
 
 
 def test_a_stacked_bpffs_is_shown(bare):
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(bare.corner.bpffs)], check=True)
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(bare.sandbox.bpffs)], check=True)
     try:
-        mounted = [each for each in bare.info()["host"]["bpffs"] if each["mount_point"] == str(bare.corner.bpffs)]
+        mounted = [each for each in bare.info()["host"]["bpffs"] if each["mount_point"] == str(bare.sandbox.bpffs)]
     finally:
-        subprocess.run(["umount", str(bare.corner.bpffs)], check=True)
+        subprocess.run(["umount", str(bare.sandbox.bpffs)], check=True)
     assert [each["reachable"] for each in mounted] == [False, True]
 
 
 def test_what_is_loaded_and_attached(enabled):
     result = enabled.info(*PARTS)
     check_schema(result, PARTS)
-    pins = enabled.corner.pin_dir
+    pins = enabled.sandbox.pin_dir
     assert result["enabled"] is True
     assert result["pin_dir"] == str(pins), "as the manifest says"
-    assert result["cgroup"] == str(enabled.corner.cgroup)
+    assert result["cgroup"] == str(enabled.sandbox.cgroup)
     assert result["unreadable"] == []
     programs, maps = by_pin(result["programs"]), by_pin(result["maps"])
     assert {name: each["type"] for name, each in programs.items()} == {
@@ -123,7 +123,7 @@ def test_what_is_loaded_and_attached(enabled):
         assert on_map["target_id"] == maps["peers"]["id"]
     on_cgroup = by_type["cgroup_sock_ops"]
     assert (on_cgroup["times"], on_cgroup["link_id"]) == (1, link["id"])
-    assert on_cgroup["target_id"] == os.stat(enabled.corner.cgroup).st_ino == link["cgroup_id"]
+    assert on_cgroup["target_id"] == os.stat(enabled.sandbox.cgroup).st_ino == link["cgroup_id"]
     assert result["foreign"] == []
     assert result["draining"] == []
     assert (result["mode"], result["settings"]["budget"]) == ("enforce", 64 << 20)
@@ -169,7 +169,7 @@ def test_a_long_list_is_cut(enabled):
 
 
 def test_foreign_programs_and_what_is_attached_twice(enabled):
-    cgroup, pins = str(enabled.corner.cgroup), str(enabled.corner.pin_dir)
+    cgroup, pins = str(enabled.sandbox.cgroup), str(enabled.sandbox.pin_dir)
     with libbpf.get(f"{pins}/sockops") as program, attachments.opened("cgroup", cgroup) as target:
         by_hand = libbpf.create_link(program, target, libbpf.ATTACH_CGROUP_SOCK_OPS)
         returns = bytes.fromhex("b7000000010000009500000000000000")
@@ -194,10 +194,10 @@ def test_foreign_programs_and_what_is_attached_twice(enabled):
 
 
 def test_what_is_gone(enabled):
-    pins = enabled.corner.pin_dir
+    pins = enabled.sandbox.pin_dir
     (link,) = [path for path in pins.iterdir() if path.name.startswith("link_")]
     link.unlink()
-    wait_until_detached(enabled.corner.cgroup)
+    wait_until_detached(enabled.sandbox.cgroup)
     (pins / "peers").unlink()
     (pins / "verdict").unlink()
     result = enabled.info("programs", "attachments")
@@ -212,7 +212,7 @@ def test_what_is_gone(enabled):
 
 
 def test_a_damaged_manifest_is_said(enabled):
-    current = enabled.corner.state_dir / "current"
+    current = enabled.sandbox.state_dir / "current"
     current.resolve().write_text("{")
     result = enabled.info("programs")
     assert result["enabled"] is None or result["manifest"]["damage"]
@@ -246,7 +246,7 @@ def test_somebody_who_is_not_root(enabled, tmp_path):
     if not os.path.exists(python):
         pytest.skip(f"needs {python}")
     done = subprocess.run(
-        [python, "-c", _AS_NOBODY, str(enabled.corner.state_dir)],
+        [python, "-c", _AS_NOBODY, str(enabled.sandbox.state_dir)],
         cwd=copy,
         capture_output=True,
         text=True,
@@ -279,7 +279,7 @@ print(json.dumps(opened))
 
 
 def test_an_audit_reads_everything_once(enabled):
-    state_dir = str(enabled.corner.state_dir)
+    state_dir = str(enabled.sandbox.state_dir)
     command = [sys.executable, "-c", _COUNTED, state_dir]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     opened = json.loads(done.stdout)
@@ -299,7 +299,7 @@ def test_without_libbpf(bare):
         "sh",
     )
     result = run_module(
-        "sockmap_info", {"state_dir": str(bare.corner.state_dir), "pin_dir": str(bare.corner.pin_dir)}, prefix=hide
+        "sockmap_info", {"state_dir": str(bare.sandbox.state_dir), "pin_dir": str(bare.sandbox.pin_dir)}, prefix=hide
     )
     assert not result["failed"], result
     check_schema(result, EVERYTHING)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf
-from support.host import cgroup2_mount, corner, in_cgroup
+from support.host import cgroup2_mount, in_cgroup, sandbox
 from support.learning import ATTACHED, SOURCE, Learn, by_port, learning, tool
 
 BEHAVE = Path(__file__).parent / "behave.py"
@@ -73,7 +73,7 @@ def behaving(cgroup):
 @pytest.fixture(scope="module")
 def learned(learn_object, tmp_path_factory):
     """What was learned of a process that behaves in every way, by way; and all of the report."""
-    with corner(tmp_path_factory.mktemp("behave")) as own:
+    with sandbox(tmp_path_factory.mktemp("behave")) as own:
         options = ("--cgroup", str(own.cgroup), "--source", learn_object, "--seconds", "300", "--estimate", "--json")
         with learning(*options) as run:
             process, ports = behaving(own.cgroup)

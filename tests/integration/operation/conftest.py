@@ -3,6 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A whole host for each test, or one that is enabled for the tests of a file."""
 
-from support.managed_host import enabled, whole
+from support.managed_host import enabled, managed
 
-__all__ = ["enabled", "whole"]
+__all__ = ["enabled", "managed"]

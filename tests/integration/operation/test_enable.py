@@ -6,19 +6,19 @@
 import os
 
 
-def test_enable_twice_and_disable(whole):
-    before = whole.listing()
-    first = whole.enable()
+def test_enable_twice_and_disable(managed):
+    before = managed.listing()
+    first = managed.enable()
     assert [result["changed"] for result in first] == [True] * 5
     assert first[-1]["committed"]
-    assert whole.ctl("status").returncode == 0, whole.ctl("status").stdout
-    ids = {name: whole.id(name) for name in ("sockops", "verdict", "peers", "flows", "settings")}
-    assert [result["changed"] for result in whole.enable()] == [False] * 5
-    assert ids == {name: whole.id(name) for name in ids}
-    gone = whole.disable()
+    assert managed.ctl("status").returncode == 0, managed.ctl("status").stdout
+    ids = {name: managed.id(name) for name in ("sockops", "verdict", "peers", "flows", "settings")}
+    assert [result["changed"] for result in managed.enable()] == [False] * 5
+    assert ids == {name: managed.id(name) for name in ids}
+    gone = managed.disable()
     assert gone["changed"]
     assert gone["draining"] == []
     assert gone["remaining"] == []
-    assert whole.listing() == before
-    assert not whole.disable()["changed"]
-    assert not os.path.exists(whole.corner.state_dir)
+    assert managed.listing() == before
+    assert not managed.disable()["changed"]
+    assert not os.path.exists(managed.sandbox.state_dir)

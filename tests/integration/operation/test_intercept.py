@@ -37,14 +37,14 @@ _RETURN_ONE = bytes.fromhex("b7000000010000009500000000000000")
 class Intercepting:
     """A host with the programs of interception attached to two cgroups, and a proxy."""
 
-    def __init__(self, whole) -> None:
-        self.whole = whole
-        self.apps, self.proxy = whole.corner.cgroup / "apps", whole.corner.cgroup / "proxy"
+    def __init__(self, managed) -> None:
+        self.managed = managed
+        self.apps, self.proxy = managed.sandbox.cgroup / "apps", managed.sandbox.cgroup / "proxy"
 
     def load(self, source: Path = SOURCE) -> None:
         """The programs of a source, and attached to both cgroups."""
-        places = self.whole.places
-        request = program_source.Request("intercept", **places, src=str(source))
+        places = self.managed.places
+        request = program_source.Options("intercept", **places, src=str(source))
         for name in program.present(request).programs:
             for group in (self.proxy, self.apps):
                 wanted = Wanted(f"{places['pin_dir']}/{name}", "cgroup", str(group), create_cgroup=True)
@@ -54,10 +54,10 @@ class Intercepting:
         return {"name": "web", "cgroup": str(self.apps), "proxy_cgroup": str(self.proxy), "to": [port], **values}
 
     def write(self, *rules, check: bool = False, **options):
-        return run_module("sockredir_intercept", {"rules": list(rules), **self.whole.places, **options}, check=check)
+        return run_module("sockredir_intercept", {"rules": list(rules), **self.managed.places, **options}, check=check)
 
     def held(self):
-        return intercept_live.read_rules(self.whole.places["pin_dir"])
+        return intercept_live.read_rules(self.managed.places["pin_dir"])
 
     def connect(self) -> socket.socket:
         """A connection of an application."""
@@ -76,9 +76,9 @@ class Intercepting:
 
 
 @pytest.fixture
-def intercepting(whole):
-    whole.enable_here()
-    own = Intercepting(whole)
+def intercepting(managed):
+    managed.enable_here()
+    own = Intercepting(managed)
     own.load()
     return own
 
@@ -91,33 +91,33 @@ def proxy(intercepting):
 
 def test_rules_are_written_changed_and_shown(intercepting, proxy):
     rule = intercepting.rule(proxy.port)
-    pretended = intercepting.write(rule, check=True)
-    assert not pretended["failed"], pretended["msg"]
-    assert pretended["changed"]
+    checked = intercepting.write(rule, check=True)
+    assert not checked["failed"], checked["msg"]
+    assert checked["changed"]
     assert intercepting.held() == []
     done = intercepting.write(rule)
     assert done["changed"], done
-    assert done["diff"] == pretended["diff"]
+    assert done["diff"] == checked["diff"]
     assert "127.0.0.1:" in done["diff"]["after"]
     assert intercepting.asked() == f"{FAR4} 80"
     for check in (False, True):
         assert not intercepting.write(rule, check=check)["changed"]
-    assert intercepting.whole.ctl("status").returncode == 0
+    assert intercepting.managed.ctl("status").returncode == 0
 
-    shown = json.loads(intercepting.whole.ctl("intercepts", "--json").stdout)
+    shown = json.loads(intercepting.managed.ctl("intercepts", "--json").stdout)
     assert shown["pending"] == 0
     (one,) = shown["rules"]
     assert one["listening"] == {f"127.0.0.1:{proxy.port}": True, f"[::1]:{proxy.port}": False}
     assert (one["events"]["rewritten"], one["events"]["claimed"], one["events"]["answered"]) == (1, 1, 1)
-    info = run_module("sockmap_info", {"gather": ["intercepts"], "state_dir": intercepting.whole.places["state_dir"]})
+    info = run_module("sockmap_info", {"gather": ["intercepts"], "state_dir": intercepting.managed.places["state_dir"]})
     assert info["intercepts"] == shown
     described = yaml.safe_load(sockmap_info.RETURN)["intercepts"]["contains"]
     assert (set(described), set(described["rules"]["contains"])) == (set(shown), set(one))
-    lines = intercepting.whole.ctl("intercepts").stdout
+    lines = intercepting.managed.ctl("intercepts").stdout
     assert f"127.0.0.1:{proxy.port}: listening" in lines
     assert f"[::1]:{proxy.port}: nobody listens: refuse" in lines
 
-    metrics = intercepting.whole.ctl("counters", "--prometheus").stdout
+    metrics = intercepting.managed.ctl("counters", "--prometheus").stdout
     assert 'sockredir_intercept_events_total{rule="web",event="claimed"} 1\n' in metrics
 
     other = intercepting.rule(proxy.port, ports=["443"])
@@ -126,7 +126,7 @@ def test_rules_are_written_changed_and_shown(intercepting, proxy):
     assert intercepting.write()["changed"]
     assert intercepting.held() == []
     assert not intercepting.write()["changed"]
-    assert "nothing is intercepted" in intercepting.whole.ctl("intercepts").stdout
+    assert "nothing is intercepted" in intercepting.managed.ctl("intercepts").stdout
 
 
 def test_a_rule_of_a_new_name_begins_to_count_at_0(intercepting, proxy):
@@ -134,7 +134,7 @@ def test_a_rule_of_a_new_name_begins_to_count_at_0(intercepting, proxy):
     intercepting.asked()
     intercepting.write()
     intercepting.write(intercepting.rule(proxy.port, name="later"))
-    shown = json.loads(intercepting.whole.ctl("intercepts", "--json").stdout)
+    shown = json.loads(intercepting.managed.ctl("intercepts", "--json").stdout)
     assert not any(shown["rules"][0]["events"].values())
 
 
@@ -159,16 +159,16 @@ def test_what_cannot_work_changes_nothing(intercepting, proxy):
     assert not intercepting.write(rule)["changed"]
 
 
-def test_in_check_mode_a_cgroup_may_be_missing_that_something_known_makes(whole, tmp_path, monkeypatch):
+def test_in_check_mode_a_cgroup_may_be_missing_that_something_known_makes(managed, tmp_path, monkeypatch):
     """Nothing is enabled here; what runs below asks a stand-in for systemd."""
-    Systemd(tmp_path, whole.unit_dir, cgroup2_mount(), ["a.service"], "web-apps.slice")
+    Systemd(tmp_path, managed.unit_dir, cgroup2_mount(), ["a.service"], "web-apps.slice")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(systemd, "booted", lambda: True)
-    accelerated, there = "sockredir-test-none.slice", str(whole.corner.cgroup)
+    accelerated, there = "sockredir-test-none.slice", str(managed.sandbox.cgroup)
 
     def refused(cgroup, accelerated=accelerated):
         rule = {"name": "web", "cgroup": there, "proxy_cgroup": cgroup, "to": [15001]}
-        places = {key: whole.places[key] for key in ("pin_dir", "state_dir")}
+        places = {key: managed.places[key] for key in ("pin_dir", "state_dir")}
         try:
             intercept.ensure([rule], **places, check=True, accelerated=accelerated)
         except SockredirError as error:
@@ -182,11 +182,11 @@ def test_in_check_mode_a_cgroup_may_be_missing_that_something_known_makes(whole,
         assert refused(unknown).endswith(" does not exist; create it, start its slice, or correct the name")
         assert refused(unknown, accelerated=None) is None
     assert "is on tmpfs, not on cgroup2" in refused("/dev/shm/x", accelerated=None)
-    assert whole.listing() == []
+    assert managed.listing() == []
 
 
 def test_it_waits_for_its_turn(intercepting, proxy):
-    state_dir, rule = intercepting.whole.corner.state_dir, intercepting.rule(proxy.port)
+    state_dir, rule = intercepting.managed.sandbox.state_dir, intercepting.rule(proxy.port)
     with lock.hold(str(state_dir), 0):
         refused = intercepting.write(rule, lock_timeout=0)
         assert f"another run (process {os.getpid()}) has held {state_dir}/lock for the last 0 s" in refused["msg"]
@@ -195,49 +195,49 @@ def test_it_waits_for_its_turn(intercepting, proxy):
     assert intercepting.write(rule, lock_timeout=0)["changed"]
 
 
-def test_without_the_programs_it_says_so(whole):
-    whole.enable_here()
-    own = Intercepting(whole)
+def test_without_the_programs_it_says_so(managed):
+    managed.enable_here()
+    own = Intercepting(managed)
     own.apps.mkdir()
     own.proxy.mkdir()
     failed = own.write(own.rule(15001))
     assert "load intercept.bpf.c with sockmap_program" in failed["msg"]
-    assert "no interception programs are loaded" in whole.ctl("intercepts").stderr
+    assert "no interception programs are loaded" in managed.ctl("intercepts").stderr
     assert own.write(own.rule(15001), check=True)["changed"]
 
 
 def test_drift_is_named_and_restored(intercepting, proxy):
-    whole = intercepting.whole
+    managed = intercepting.managed
     intercepting.write(intercepting.rule(proxy.port))
     held = intercepting.held()
-    intercept_live.write_rules(whole.places["pin_dir"], [])
-    assert whole.kinds() == ["settings_changed"]
-    restore.restore(whole.places["state_dir"])
+    intercept_live.write_rules(managed.places["pin_dir"], [])
+    assert managed.kinds() == ["settings_changed"]
+    restore.restore(managed.places["state_dir"])
     assert intercepting.held() == held
-    assert whole.kinds() == []
+    assert managed.kinds() == []
 
 
 def test_what_belongs_to_others_is_named_and_left_alone(intercepting, proxy):
-    whole, hook = intercepting.whole, hooks.SOCK_ADDR[0]
+    managed, hook = intercepting.managed, hooks.SOCK_ADDR[0]
     intercepting.write(intercepting.rule(proxy.port))
     port = proxy.port
-    assert whole.kinds() == []
+    assert managed.kinds() == []
     proxy.close()
     with Namer(port=port):
-        assert whole.kinds() == ["proxy_outside"]
+        assert managed.kinds() == ["proxy_outside"]
         assert not intercepting.write(intercepting.rule(port))["changed"]
     with intercepting.namer(port):
-        assert whole.kinds() == []
+        assert managed.kinds() == []
         kind = hook.attach_type
-        above = attachments.opened("cgroup", str(whole.corner.cgroup))
+        above = attachments.opened("cgroup", str(managed.sandbox.cgroup))
         with above as target, libbpf.load_program(hook.program_type, "other", _RETURN_ONE, kind) as other:
             libbpf.attach(other, target, kind, libbpf.F_ALLOW_MULTI)
-            (named,) = whole.status()["drift"]
-            assert (named["kind"], named["subject"]) == ("connect_hook", f"{whole.corner.cgroup}: {hook.name}")
+            (named,) = managed.status()["drift"]
+            assert (named["kind"], named["subject"]) == ("connect_hook", f"{managed.sandbox.cgroup}: {hook.name}")
             assert f"(id {libbpf.program_info(other).id})" in named["before"]
-            assert whole.ctl("restore").returncode == 0
+            assert managed.ctl("restore").returncode == 0
             libbpf.detach(other, target, kind)
-        assert whole.kinds() == []
+        assert managed.kinds() == []
 
 
 def test_a_connection_that_is_older_than_the_rule_is_noted(intercepting, proxy):
@@ -259,27 +259,27 @@ def test_a_connection_that_is_older_than_the_rule_is_noted(intercepting, proxy):
 
 def test_all_of_it_comes_back_after_a_reboot(intercepting, proxy):
     """Pins and cgroups are gone, as after one."""
-    whole = intercepting.whole
+    managed = intercepting.managed
     intercepting.write(intercepting.rule(proxy.port))
     port = proxy.port
     proxy.close()
-    shutil.rmtree(whole.corner.pin_dir)
+    shutil.rmtree(managed.sandbox.pin_dir)
     for group in (intercepting.apps, intercepting.proxy):
         os.rmdir(group)
-    assert whole.ctl("restore").returncode == 0
-    assert whole.kinds() == []
+    assert managed.ctl("restore").returncode == 0
+    assert managed.kinds() == []
     with intercepting.namer(port):
         assert intercepting.asked() == f"{FAR4} 80"
 
 
 def test_rollback_and_an_upgrade_of_the_programs(intercepting, proxy, tmp_path):
-    whole = intercepting.whole
+    managed = intercepting.managed
     intercepting.write(intercepting.rule(proxy.port))
     first = intercepting.held()
     intercepting.write(intercepting.rule(proxy.port, ports=["80"]))
-    restore.rollback(whole.places["state_dir"])
+    restore.rollback(managed.places["state_dir"])
     assert intercepting.held() == first
-    assert whole.kinds() == []
+    assert managed.kinds() == []
     source = tmp_path / "newer"
     shutil.copytree(SOURCE.parent, source)
     with open(source / SOURCE.name, "a", encoding="utf-8") as stream:
@@ -293,10 +293,10 @@ def test_rollback_and_an_upgrade_of_the_programs(intercepting, proxy, tmp_path):
 
 
 def test_disable_takes_all_of_it_away(intercepting, proxy):
-    whole = intercepting.whole
+    managed = intercepting.managed
     intercepting.write(intercepting.rule(proxy.port))
     with intercepting.connect() as live:
-        whole.disable_here()
+        managed.disable_here()
         assert told(live)[0] == f"{FAR4} 80"
-    assert whole.listing() == []
+    assert managed.listing() == []
     assert not intercepting.apps.exists()

@@ -14,39 +14,39 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import mo
 from support.journal import Journal
 
 
-def test_the_life_of_a_host_in_the_journal(whole, tmp_path, monkeypatch):
-    state_dir = str(whole.corner.state_dir)
+def test_the_life_of_a_host_in_the_journal(managed, tmp_path, monkeypatch):
+    state_dir = str(managed.sandbox.state_dir)
     with Journal(tmp_path / "socket") as reader:
         monkeypatch.setattr(journal, "SOCKET", str(reader.path))
 
         def told():
             return [(entry["SOCKREDIR_ACTION"], entry["SOCKREDIR_RESULT"]) for entry in reader.entries()]
 
-        whole.enable_here(check=True)
+        managed.enable_here(check=True)
         assert told() == []
-        whole.enable_here()
+        managed.enable_here()
         assert told() == [("load", "done"), *[("attach", "done")] * 3, ("enable", "done")]
-        whole.enable_here()
+        managed.enable_here()
         assert told() == []
 
-        os.unlink(whole.corner.pin_dir / "counters")
+        os.unlink(managed.sandbox.pin_dir / "counters")
         restore.restore(state_dir)
         (entry,) = reader.entries()
         assert entry["MESSAGE"] == "restore: pin_missing"
-        assert str(whole.corner.pin_dir / "counters") in entry["SOCKREDIR_STEPS"]
+        assert str(managed.sandbox.pin_dir / "counters") in entry["SOCKREDIR_STEPS"]
 
         mode.set_mode(state_dir, "observe")
-        whole.enable_here("v2", mode="drain")
+        managed.enable_here("v2", mode="drain")
         restore.rollback(state_dir)
         actions = [action for action, _result in told()]
         assert actions == ["mode", "load", *["attach"] * 3, "enable", "rollback"]
 
-        (whole.corner.state_dir / "current").resolve().write_text("{")
+        (managed.sandbox.state_dir / "current").resolve().write_text("{")
         with pytest.raises(SockredirError):
             restore.restore(state_dir)
         (entry,) = reader.entries()
         assert (entry["SOCKREDIR_ACTION"], entry["PRIORITY"]) == ("restore", "3")
         assert entry["MESSAGE"].startswith("restore failed: ")
 
-        whole.disable_here()
+        managed.disable_here()
         assert told() == [("disable", "done")]

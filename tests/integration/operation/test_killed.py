@@ -59,17 +59,17 @@ def _child(work, die_at, writer) -> None:
         os._exit(0)
 
 
-def rollback_of(whole):
-    return lambda watch: restore.rollback(str(whole.corner.state_dir), watch)
+def rollback_of(managed):
+    return lambda watch: restore.rollback(str(managed.sandbox.state_dir), watch)
 
 
 @contextlib.contextmanager
-def traffic(whole):
+def traffic(managed):
     """A connection that goes on all the time, and a new one each time it is looked at."""
-    with connection(whole.corner.cgroup) as old:
+    with connection(managed.sandbox.cgroup) as old:
 
         def works() -> None:
-            with connection(whole.corner.cgroup) as new:
+            with connection(managed.sandbox.cgroup) as new:
                 for one in (old, new):
                     for source, target in (("client", "server"), ("server", "client")):
                         one.send(source, 3000)
@@ -79,7 +79,7 @@ def traffic(whole):
         yield works
 
 
-def ours(whole, digests):
+def ours(managed, digests):
     """The programs of this test in the kernel."""
     found = (objects.program_by_id(number) for number in libbpf.program_ids())
     return {one.id for one in found if one and one.digest in digests}
@@ -95,32 +95,32 @@ def settled(condition):
 
 
 @pytest.fixture
-def digests(whole):
+def digests(managed):
     """The identities of the versions, as loaded in this scene."""
     found = {}
     for version in ("v1", "v2", "v3"):
-        run(lambda watch, version=version: whole.enable_here(version, watch=watch))
-        found[version] = whole.pin("verdict").object.digest
-    run(whole.disable_here)
-    assert settled(lambda: not ours(whole, set(found.values())))
+        run(lambda watch, version=version: managed.enable_here(version, watch=watch))
+        found[version] = managed.pin("verdict").object.digest
+    run(managed.disable_here)
+    assert settled(lambda: not ours(managed, set(found.values())))
     return found
 
 
-def whole_again(whole, digests, version) -> None:
+def is_exactly(managed, digests, version) -> None:
     """Exactly one version, with nothing left over."""
-    assert whole.drift_here() == []
-    assert whole.pin("verdict").object.digest == digests[version]
-    wanted = {whole.id(name) for name in PROGRAMS}
-    assert settled(lambda: ours(whole, set(digests.values())) == wanted)
-    names = {path.name for path in whole.corner.pin_dir.iterdir()}
+    assert managed.drift_here() == []
+    assert managed.pin("verdict").object.digest == digests[version]
+    wanted = {managed.id(name) for name in PROGRAMS}
+    assert settled(lambda: ours(managed, set(digests.values())) == wanted)
+    names = {path.name for path in managed.sandbox.pin_dir.iterdir()}
     links = {name for name in names if name.startswith("link_")}
-    assert names - links == {*PROGRAMS, *whole.pin_names}
+    assert names - links == {*PROGRAMS, *managed.pin_names}
     assert len(links) == 1
 
 
-def nothing_left(whole, digests) -> None:
-    assert settled(lambda: not ours(whole, set(digests.values())))
-    assert whole.listing() == []
+def nothing_left(managed, digests) -> None:
+    assert settled(lambda: not ours(managed, set(digests.values())))
+    assert managed.listing() == []
 
 
 def each_step(prepare, work):
@@ -135,18 +135,18 @@ def each_step(prepare, work):
     raise AssertionError("it never ends")
 
 
-def test_first_enable(whole, digests):
-    for _step in each_step(lambda: run(whole.disable_here), lambda watch: whole.enable_here("v1", watch=watch)):
-        with traffic(whole) as works:
-            assert run(lambda watch: whole.enable_here("v1", watch=watch)) is not None
+def test_first_enable(managed, digests):
+    for _step in each_step(lambda: run(managed.disable_here), lambda watch: managed.enable_here("v1", watch=watch)):
+        with traffic(managed) as works:
+            assert run(lambda watch: managed.enable_here("v1", watch=watch)) is not None
             works()
-        whole_again(whole, digests, "v1")
+        is_exactly(managed, digests, "v1")
 
 
-def test_upgrade(whole, digests):
+def test_upgrade(managed, digests):
     def prepare() -> None:
-        run(whole.disable_here)
-        run(lambda watch: whole.enable_here("v1", watch=watch))
+        run(managed.disable_here)
+        run(lambda watch: managed.enable_here("v1", watch=watch))
 
     with contextlib.ExitStack() as stack:
         works = None
@@ -155,90 +155,90 @@ def test_upgrade(whole, digests):
             nonlocal works
             stack.close()
             prepare()
-            works = stack.enter_context(traffic(whole))
+            works = stack.enter_context(traffic(managed))
 
-        for _step in each_step(prepared, lambda watch: whole.enable_here("v2", watch=watch)):
+        for _step in each_step(prepared, lambda watch: managed.enable_here("v2", watch=watch)):
             works()
-            assert run(lambda watch: whole.enable_here("v2", watch=watch)) is not None
+            assert run(lambda watch: managed.enable_here("v2", watch=watch)) is not None
             works()
             stack.close()
-            whole_again(whole, digests, "v2")
+            is_exactly(managed, digests, "v2")
 
 
-def test_rollback(whole, digests):
+def test_rollback(managed, digests):
     with contextlib.ExitStack() as stack:
         works = None
 
         def prepared() -> None:
             nonlocal works
             stack.close()
-            run(whole.disable_here)
-            run(lambda watch: whole.enable_here("v1", watch=watch))
-            run(lambda watch: whole.enable_here("v2", watch=watch))
-            works = stack.enter_context(traffic(whole))
+            run(managed.disable_here)
+            run(lambda watch: managed.enable_here("v1", watch=watch))
+            run(lambda watch: managed.enable_here("v2", watch=watch))
+            works = stack.enter_context(traffic(managed))
 
-        for _step in each_step(prepared, rollback_of(whole)):
+        for _step in each_step(prepared, rollback_of(managed)):
             works()
-            assert run(rollback_of(whole)) is not None
+            assert run(rollback_of(managed)) is not None
             works()
             stack.close()
-            whole_again(whole, digests, "v1")
+            is_exactly(managed, digests, "v1")
 
 
-def test_disable(whole, digests):
+def test_disable(managed, digests):
     with contextlib.ExitStack() as stack:
         works = None
 
         def prepared() -> None:
             nonlocal works
             stack.close()
-            run(lambda watch: whole.enable_here("v1", watch=watch))
-            works = stack.enter_context(traffic(whole))
+            run(lambda watch: managed.enable_here("v1", watch=watch))
+            works = stack.enter_context(traffic(managed))
 
-        for _step in each_step(prepared, whole.disable_here):
+        for _step in each_step(prepared, managed.disable_here):
             works()
-            assert run(whole.disable_here) is not None
+            assert run(managed.disable_here) is not None
             works()
             stack.close()
-            nothing_left(whole, digests)
+            nothing_left(managed, digests)
 
 
-def test_restore(whole, digests):
+def test_restore(managed, digests):
     """As at boot: nothing is loaded, connections are plain until it has come through."""
 
     def prepared() -> None:
-        run(whole.disable_here)
-        run(lambda watch: whole.enable_here("v1", watch=watch))
-        for path in whole.corner.pin_dir.iterdir():
+        run(managed.disable_here)
+        run(lambda watch: managed.enable_here("v1", watch=watch))
+        for path in managed.sandbox.pin_dir.iterdir():
             path.unlink()
-        whole.corner.pin_dir.rmdir()
-        manifest.amend(str(whole.corner.state_dir), lambda document: document.update(boot_id="an earlier boot"))
-        assert settled(lambda: not ours(whole, set(digests.values())))
+        managed.sandbox.pin_dir.rmdir()
+        manifest.amend(str(managed.sandbox.state_dir), lambda document: document.update(boot_id="an earlier boot"))
+        assert settled(lambda: not ours(managed, set(digests.values())))
 
     def restored(watch) -> None:
-        restore.restore(str(whole.corner.state_dir), watch)
+        restore.restore(str(managed.sandbox.state_dir), watch)
 
     for _step in each_step(prepared, restored):
-        with traffic(whole) as works:
+        with traffic(managed) as works:
             assert run(restored) is not None
             works()
-        whole_again(whole, digests, "v1")
+        is_exactly(managed, digests, "v1")
 
 
-def test_mode(whole, digests):
-    run(lambda watch: whole.enable_here("v1", watch=watch))
+def test_mode(managed, digests):
+    run(lambda watch: managed.enable_here("v1", watch=watch))
 
     def change(name):
-        return lambda watch: mode.set_mode(str(whole.corner.state_dir), name, watch)
+        return lambda watch: mode.set_mode(str(managed.sandbox.state_dir), name, watch)
 
-    with traffic(whole) as works:
+    with traffic(managed) as works:
         for die_at in (1, 2):
             assert run(change("drain"), die_at) is None
             works()
             assert run(change("drain")) is not None
-            assert whole.drift_here() == []
+            assert managed.drift_here() == []
             assert run(change("enforce"), die_at) is None
             works()
             assert run(change("enforce")) is not None
-            assert whole.drift_here() == []
-    whole_again(whole, digests, "v1")
+            assert managed.drift_here() == []
+    is_exactly(managed, digests, "v1")

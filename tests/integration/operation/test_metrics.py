@@ -28,32 +28,32 @@ STOP = ["stop", "--", TIMER, SERVICE]
 class Measured:
     """A set-up host with two directories of which its node exporter may read one."""
 
-    def __init__(self, whole, init, directory):
-        self.whole, self.init = whole, init
+    def __init__(self, managed, init, directory):
+        self.managed, self.init = managed, init
         self.directories = [directory / "one", directory / "two"]
         for each in self.directories:
             each.mkdir()
 
     def present(self, directory, check=False):
-        return states.present(self.whole.here(textfile_dir=directory and str(directory)), check)
+        return states.present(self.managed.here(textfile_dir=directory and str(directory)), check)
 
     def run_service(self):
         """What systemd would run."""
-        unit = (self.whole.unit_dir / SERVICE).read_text()
+        unit = (self.managed.unit_dir / SERVICE).read_text()
         subprocess.run(re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)[0].split(), check=True)
 
     def units(self):
-        return {path: path.read_text() for path in self.whole.unit_dir.rglob("*") if path.is_file()}
+        return {path: path.read_text() for path in self.managed.unit_dir.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
-def measured(whole, tmp_path, monkeypatch):
-    init = Systemd(tmp_path, whole.unit_dir, cgroup2_mount(), [])
+def measured(managed, tmp_path, monkeypatch):
+    init = Systemd(tmp_path, managed.unit_dir, cgroup2_mount(), [])
     monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(systemd, "booted", lambda: True)
-    whole.enable_here()
+    managed.enable_here()
     init.calls()
-    return Measured(whole, init, tmp_path)
+    return Measured(managed, init, tmp_path)
 
 
 def verbs(outcome):
@@ -66,7 +66,7 @@ def test_the_life_of_the_timer(measured):
     assert measured.init.calls() == []
     assert verbs(measured.present(one)) == verbs(foretold) == [*["file"] * 3, "reload", "start_timer", "manifest"]
     assert measured.init.calls() == [RELOAD, START]
-    assert measured.whole.drift_here() == [] == measured.present(one).steps
+    assert measured.managed.drift_here() == [] == measured.present(one).steps
 
     measured.run_service()
     written = one / "sockredir.prom"
@@ -75,12 +75,12 @@ def test_the_life_of_the_timer(measured):
     assert "\nsockredir_flows 0\n" in written.read_text()
     assert written.read_text().endswith("\n")
 
-    os.unlink(metrics_timer.paths(str(measured.whole.unit_dir))[2])
-    assert [(each["kind"], os.path.basename(each["subject"])) for each in measured.whole.drift_here()] == [
+    os.unlink(metrics_timer.paths(str(measured.managed.unit_dir))[2])
+    assert [(each["kind"], os.path.basename(each["subject"])) for each in measured.managed.drift_here()] == [
         ("unit_disabled", TIMER)
     ]
     assert verbs(measured.present(one)) == ["file", "reload", "start_timer"]
-    assert measured.whole.drift_here() == []
+    assert measured.managed.drift_here() == []
     measured.init.calls()
 
     moved = ["stop_timer", "forget_metrics", "file", "reload", "start_timer", "manifest"]
@@ -95,22 +95,22 @@ def test_the_life_of_the_timer(measured):
     measured.init.calls()
 
     # A lost manifest is no obstacle.
-    measured.whole.corner.state_dir.joinpath("current").unlink()
-    foretold = states.absent(measured.whole.here("absent"), True)
-    done = measured.whole.disable_here()
+    measured.managed.sandbox.state_dir.joinpath("current").unlink()
+    foretold = states.absent(measured.managed.here("absent"), True)
+    done = measured.managed.disable_here()
     own = [verb for verb in verbs(done) if verb.startswith("metrics ")]
     assert own == [verb for verb in verbs(foretold) if verb.startswith("metrics ")]
     assert own == ["metrics stop_timer", "metrics forget_metrics"]
     assert measured.init.calls() == [STOP, RELOAD]
     assert os.listdir(two) == []
-    assert measured.whole.listing() == []
+    assert measured.managed.listing() == []
 
 
 def test_without_the_option_the_timer_goes_and_a_failure_leaves_it_running(measured, monkeypatch):
     one = measured.directories[0]
     measured.present(one)
     measured.run_service()
-    before = measured.units(), manifest.current(str(measured.whole.corner.state_dir))
+    before = measured.units(), manifest.current(str(measured.managed.sandbox.state_dir))
     written = (one / "sockredir.prom").read_text()
     measured.init.calls()
 
@@ -121,7 +121,7 @@ def test_without_the_option_the_timer_goes_and_a_failure_leaves_it_running(measu
         patched.setattr(manifest, "commit", full)
         with pytest.raises(SockredirError, match="the disk is full"):
             measured.present(None)
-    assert (measured.units(), manifest.current(str(measured.whole.corner.state_dir))) == before
+    assert (measured.units(), manifest.current(str(measured.managed.sandbox.state_dir))) == before
     assert (one / "sockredir.prom").read_text() == written
     # The unit files are back before the timer is.
     assert measured.init.calls() == [STOP, RELOAD, RELOAD, ["start", "--", TIMER]]

@@ -26,51 +26,51 @@ def matches(foretold, done):
     return foretold == done
 
 
-def new_version(whole):
-    whole.enable_here("v2")
+def new_version(managed):
+    managed.enable_here("v2")
 
 
-def new_settings(whole):
-    whole.enable_here("v1", mode="drain", ports=["80"])
+def new_settings(managed):
+    managed.enable_here("v1", mode="drain", ports=["80"])
 
 
-def new_map(whole):
+def new_map(managed):
     """One that the old programs cannot use, so that theirs is created again."""
-    pins, state_dir = str(whole.corner.pin_dir), str(whole.corner.state_dir)
+    pins, state_dir = str(managed.sandbox.pin_dir), str(managed.sandbox.state_dir)
     sizes = {"flows": 1024, "peers": 4096}
-    source = str(whole.objects_of["v2"])
-    program.present(program_source.Request("sockredir", pins, state_dir, source, max_entries=sizes, recreate=True))
-    for name in whole.on_map("v2"):
+    source = str(managed.objects_of["v2"])
+    program.present(program_source.Options("sockredir", pins, state_dir, source, max_entries=sizes, recreate=True))
+    for name in managed.on_map("v2"):
         attachment.ensure(Wanted(f"{pins}/{name}", "map", f"{pins}/peers"), state_dir)
-    attachment.ensure(Wanted(f"{pins}/sockops", "cgroup", str(whole.corner.cgroup)), state_dir)
-    states.present(whole.here(), False)
+    attachment.ensure(Wanted(f"{pins}/sockops", "cgroup", str(managed.sandbox.cgroup)), state_dir)
+    states.present(managed.here(), False)
 
 
-def another_cgroup(whole):
-    pins, state_dir = str(whole.corner.pin_dir), str(whole.corner.state_dir)
-    inner = str(whole.corner.cgroup / "inner")
+def another_cgroup(managed):
+    pins, state_dir = str(managed.sandbox.pin_dir), str(managed.sandbox.state_dir)
+    inner = str(managed.sandbox.cgroup / "inner")
     attachment.ensure(Wanted(f"{pins}/sockops", "cgroup", inner, create_cgroup=True), state_dir)
-    states.present({**whole.here(), "cgroup": inner}, False)
+    states.present({**managed.here(), "cgroup": inner}, False)
 
 
-def lost_pins(whole):
+def lost_pins(managed):
     """A change, after which somebody has removed pins."""
-    whole.enable_here("v2")
+    managed.enable_here("v2")
     for name in ("verdict", "counters"):
-        (whole.corner.pin_dir / name).unlink()
+        (managed.sandbox.pin_dir / name).unlink()
 
 
 @pytest.mark.parametrize("change", [new_version, new_settings, new_map, another_cgroup, lost_pins])
-def test_check_mode_shows_the_plan_of_the_run(whole, change):
-    whole.enable_here("v1")
-    with connection(whole.corner.cgroup):
-        change(whole)
-        options = whole.here("rolled_back")
+def test_check_mode_shows_the_plan_of_the_run(managed, change):
+    managed.enable_here("v1")
+    with connection(managed.sandbox.cgroup):
+        change(managed)
+        options = managed.here("rolled_back")
         foretold = states.rolled_back(options, True)
         assert foretold.steps
-        said, before = states.show(foretold.steps), copy.deepcopy(whole.drift_here())
+        said, before = states.show(foretold.steps), copy.deepcopy(managed.drift_here())
         assert states.show(states.rolled_back(options, True).steps) == said
-        assert whole.drift_here() == before, "it has changed nothing"
+        assert managed.drift_here() == before, "it has changed nothing"
         done = states.rolled_back(options, False)
         shown = states.show(done.steps)
         assert [(each["kind"], each["subject"]) for each in said] == [(each["kind"], each["subject"]) for each in shown]
@@ -78,13 +78,13 @@ def test_check_mode_shows_the_plan_of_the_run(whole, change):
             for side in ("before", "after"):
                 assert matches(foreseen[side], seen[side]), (foreseen, seen)
         assert foretold.result["settings"] == done.result["settings"]
-    assert whole.drift_here() == []
+    assert managed.drift_here() == []
 
 
-def test_nothing_but_ids_is_unknown(whole):
-    whole.enable_here("v1")
-    whole.enable_here("v2")
-    said = states.show(states.rolled_back(whole.here("rolled_back"), True).steps)
+def test_nothing_but_ids_is_unknown(managed):
+    managed.enable_here("v1")
+    managed.enable_here("v2")
+    said = states.show(states.rolled_back(managed.here("rolled_back"), True).steps)
     replaced = [each for each in said if each["kind"] == "program_replaced"]
     assert replaced
     assert all(each["after"]["program_id"] == UNKNOWN for each in replaced)

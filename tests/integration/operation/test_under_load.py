@@ -31,52 +31,52 @@ def talks(pair) -> bool:
 
 
 @pytest.mark.parametrize("method", ["link", "legacy"])
-def test_upgrade_rollback_drain_enforce_disable(whole, method):
-    whole.enable("v1", method=method if method == "legacy" else "auto")
-    peers, first = whole.id("peers"), whole.id("verdict")
+def test_upgrade_rollback_drain_enforce_disable(managed, method):
+    managed.enable("v1", method=method if method == "legacy" else "auto")
+    peers, first = managed.id("peers"), managed.id("verdict")
     seen = {first}
-    with load(whole.corner.cgroup) as running:
+    with load(managed.sandbox.cgroup) as running:
         running.works()
-        redirected = live.counters(str(whole.corner.pin_dir))["redirected"].events
+        redirected = live.counters(str(managed.sandbox.pin_dir))["redirected"].events
         assert redirected > 0
 
         for version in ("v2", "v3"):
-            results = whole.enable(version, method=method if method == "legacy" else "auto")
+            results = managed.enable(version, method=method if method == "legacy" else "auto")
             assert results[0]["changed"]
-            assert whole.id("verdict") not in seen
-            seen.add(whole.id("verdict"))
-            assert whole.id("peers") == peers
+            assert managed.id("verdict") not in seen
+            seen.add(managed.id("verdict"))
+            assert managed.id("peers") == peers
             running.works()
-            assert whole.ctl("status").returncode == 0, whole.ctl("status").stdout
-        draining = {entry["program_id"] for entry in whole.status()["draining"]}
+            assert managed.ctl("status").returncode == 0, managed.ctl("status").stdout
+        draining = {entry["program_id"] for entry in managed.status()["draining"]}
         assert first in draining, "the long streams began on v1"
 
-        newest = whole.pin("verdict").object.digest
-        done = whole.ctl("rollback")
+        newest = managed.pin("verdict").object.digest
+        done = managed.ctl("rollback")
         assert done.returncode == 0, done.stderr
-        assert whole.pin("verdict").object.digest != newest
-        assert whole.id("peers") == peers
-        seen.add(whole.id("verdict"))
+        assert managed.pin("verdict").object.digest != newest
+        assert managed.id("peers") == peers
+        seen.add(managed.id("verdict"))
         running.works()
-        assert whole.ctl("status").returncode == 0, whole.ctl("status").stdout
+        assert managed.ctl("status").returncode == 0, managed.ctl("status").stdout
 
-        assert whole.ctl("mode", "drain").returncode == 0
+        assert managed.ctl("mode", "drain").returncode == 0
         running.works()
-        added = live.counters(str(whole.corner.pin_dir))["socket_added"].events
+        added = live.counters(str(managed.sandbox.pin_dir))["socket_added"].events
         running.works()
-        assert live.counters(str(whole.corner.pin_dir))["socket_added"].events == added
-        assert whole.ctl("status").returncode == 0, whole.ctl("status").stdout
-        assert whole.id("peers") == peers
+        assert live.counters(str(managed.sandbox.pin_dir))["socket_added"].events == added
+        assert managed.ctl("status").returncode == 0, managed.ctl("status").stdout
+        assert managed.id("peers") == peers
 
-        assert whole.ctl("mode", "enforce").returncode == 0
-        before = live.counters(str(whole.corner.pin_dir))["redirected"].events
+        assert managed.ctl("mode", "enforce").returncode == 0
+        before = live.counters(str(managed.sandbox.pin_dir))["redirected"].events
         running.works()
-        assert live.counters(str(whole.corner.pin_dir))["redirected"].events > before
-        assert whole.id("peers") == peers
+        assert live.counters(str(managed.sandbox.pin_dir))["redirected"].events > before
+        assert managed.id("peers") == peers
 
-        with connection(whole.corner.cgroup) as idle:  # those that send leave the map at once
+        with connection(managed.sandbox.cgroup) as idle:  # those that send leave the map at once
             assert talks(idle) and idle.redirected("client")
-            gone = whole.disable()
+            gone = managed.disable()
             assert not gone["failed"], gone
             assert {entry["program_id"] for entry in gone["draining"]} & seen
             assert talks(idle)
@@ -84,4 +84,4 @@ def test_upgrade_rollback_drain_enforce_disable(whole, method):
         end = running.stop()
         assert end["failures"] == []
     assert eventually(lambda: not objects.alive(seen))
-    assert not whole.disable()["changed"]
+    assert not managed.disable()["changed"]

@@ -12,23 +12,23 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manife
 from support.connection import connection
 
 
-def received_by(whole):
+def received_by(managed):
     """What the map has for bytes that come by TCP."""
-    peers = str(whole.corner.pin_dir / "peers")
+    peers = str(managed.sandbox.pin_dir / "peers")
     with attachments.opened("map", peers) as target:
         return libbpf.query(target, hooks.SK_SKB.attach_type).program_ids
 
 
-def as_1_0(whole):
+def as_1_0(managed):
     """Set up by the first version: two programs, and a manifest that names no attach types."""
-    whole.enable_here("v0")
+    managed.enable_here("v0")
 
     def older(document):
         for entry in document["attachments"]:
             del entry["attach_type"]
 
-    manifest.amend(str(whole.corner.state_dir), older)
-    assert whole.drift_here() == []
+    manifest.amend(str(managed.sandbox.state_dir), older)
+    assert managed.drift_here() == []
 
 
 def goes_on(pair):
@@ -38,46 +38,46 @@ def goes_on(pair):
         assert pair.redirected(end)
 
 
-def test_the_upgrade_adds_the_third_program_and_the_roll_back_takes_it_away(whole):
-    as_1_0(whole)
-    state_dir = str(whole.corner.state_dir)
-    with connection(whole.corner.cgroup) as old:
+def test_the_upgrade_adds_the_third_program_and_the_roll_back_takes_it_away(managed):
+    as_1_0(managed)
+    state_dir = str(managed.sandbox.state_dir)
+    with connection(managed.sandbox.cgroup) as old:
         goes_on(old)
-        pretended = whole.enable_here("v1", check=True)
-        assert any(pretended)
-        assert whole.drift_here() == []
-        whole.enable_here("v1")
-        assert not any(whole.enable_here("v1"))
-        assert received_by(whole) == [whole.id("receive")]
+        checked = managed.enable_here("v1", check=True)
+        assert any(checked)
+        assert managed.drift_here() == []
+        managed.enable_here("v1")
+        assert not any(managed.enable_here("v1"))
+        assert received_by(managed) == [managed.id("receive")]
         goes_on(old)
-        with connection(whole.corner.cgroup) as new:
+        with connection(managed.sandbox.cgroup) as new:
             goes_on(new)
             restore.rollback(state_dir)
-            assert received_by(whole) == []
-            assert whole.pin("receive") is None
+            assert received_by(managed) == []
+            assert managed.pin("receive") is None
             assert len(manifest.current(state_dir)["attachments"]) == 2
-            assert whole.drift_here() == []
-            assert not any(whole.enable_here("v0"))
+            assert managed.drift_here() == []
+            assert not any(managed.enable_here("v0"))
             goes_on(new)
         goes_on(old)
         restore.rollback(state_dir)
-        assert received_by(whole) == [whole.id("receive")]
-        assert whole.drift_here() == []
+        assert received_by(managed) == [managed.id("receive")]
+        assert managed.drift_here() == []
         goes_on(old)
 
 
 @pytest.mark.parametrize("method", ["auto", "link"])
-def test_restore_attaches_it_again(whole, method):
+def test_restore_attaches_it_again(managed, method):
     if method == "link" and not attachments.has_links(hooks.SK_SKB):
         pytest.skip("this kernel has no links to maps")
-    whole.enable("v1", method=method)
-    for name in [path.name for path in whole.corner.pin_dir.iterdir()]:
+    managed.enable("v1", method=method)
+    for name in [path.name for path in managed.sandbox.pin_dir.iterdir()]:
         if name == "receive" or name.startswith("link_receive"):
-            (whole.corner.pin_dir / name).unlink()
+            (managed.sandbox.pin_dir / name).unlink()
     if method == "auto":
-        attachments.detach_legacy(str(whole.corner.pin_dir / "peers"), received_by(whole)[0])
-    whole.wait_for(lambda: received_by(whole) == [])
-    assert {each["kind"] for each in whole.drift_here()} >= {"pin_missing", "receive_lost"}
-    restore.restore(str(whole.corner.state_dir))
-    assert received_by(whole) == [whole.id("receive")]
-    assert whole.drift_here() == []
+        attachments.detach_legacy(str(managed.sandbox.pin_dir / "peers"), received_by(managed)[0])
+    managed.wait_for(lambda: received_by(managed) == [])
+    assert {each["kind"] for each in managed.drift_here()} >= {"pin_missing", "receive_lost"}
+    restore.restore(str(managed.sandbox.state_dir))
+    assert received_by(managed) == [managed.id("receive")]
+    assert managed.drift_here() == []

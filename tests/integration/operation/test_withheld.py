@@ -32,91 +32,91 @@ def kernel(monkeypatch):
     return made
 
 
-def on_map(whole, hook):
-    with libbpf.get(str(whole.corner.pin_dir / "peers")) as peers:
+def on_map(managed, hook):
+    with libbpf.get(str(managed.sandbox.pin_dir / "peers")) as peers:
         return [each.program_id for each in attachments.attached(hook, peers, libbpf.map_info(peers).id, [])[0]]
 
 
-def entry(whole):
-    found = manifest.current(str(whole.corner.state_dir))
+def entry(managed):
+    found = manifest.current(str(managed.sandbox.state_dir))
     (receive,) = [each for each in found["attachments"] if each["program"].endswith("/receive")]
     return found["committed"], receive["needs"], receive["met"]
 
 
-def reboot(whole):
-    for path in whole.corner.pin_dir.iterdir():
+def reboot(managed):
+    for path in managed.sandbox.pin_dir.iterdir():
         path.unlink()
-    whole.corner.pin_dir.rmdir()
-    wait_until_detached(whole.corner.cgroup)
-    manifest.amend(str(whole.corner.state_dir), lambda document: document.update(boot_id="an earlier boot"))
+    managed.sandbox.pin_dir.rmdir()
+    wait_until_detached(managed.sandbox.cgroup)
+    manifest.amend(str(managed.sandbox.state_dir), lambda document: document.update(boot_id="an earlier boot"))
 
 
 @pytest.mark.parametrize("answer", [False, None])
-def test_it_is_not_attached_and_all_else_is(whole, kernel, answer):
+def test_it_is_not_attached_and_all_else_is(managed, kernel, answer):
     kernel.answer = answer
-    foretold = whole.enable_here(check=True)
-    done = whole.enable_here()
+    foretold = managed.enable_here(check=True)
+    done = managed.enable_here()
     assert [[step.verb for step in plan] for plan in foretold] == [[step.verb for step in plan] for plan in done]
-    assert on_map(whole, hooks.SK_SKB) == []
-    assert on_map(whole, hooks.SK_MSG) == [whole.id("verdict")]
-    assert entry(whole) == (True, "one_queue", False)
-    assert whole.drift_here() == []
+    assert on_map(managed, hooks.SK_SKB) == []
+    assert on_map(managed, hooks.SK_MSG) == [managed.id("verdict")]
+    assert entry(managed) == (True, "one_queue", False)
+    assert managed.drift_here() == []
     for check in (True, False):
-        assert not any(whole.enable_here(check=check))
-    said = status.lines(status.report(str(whole.corner.state_dir)))
+        assert not any(managed.enable_here(check=check))
+    said = status.lines(status.report(str(managed.sandbox.state_dir)))
     assert said[-1] == "as its manifest says"
     assert any(line.startswith("not attached: ") and "/receive to " in line for line in said)
-    with connection(whole.corner.cgroup) as pair:
+    with connection(managed.sandbox.cgroup) as pair:
         pair.send("client", 5000)
         assert pair.receive("server", 5000)
         assert pair.redirected("client")
-    whole.disable_here()
-    assert whole.listing() == []
+    managed.disable_here()
+    assert managed.listing() == []
 
 
-def test_an_upgrade_withholds_the_new_program_too(whole, kernel):
-    whole.enable_here("v1")
-    whole.enable_here("v2")
-    assert on_map(whole, hooks.SK_SKB) == []
-    assert on_map(whole, hooks.SK_MSG) == [whole.id("verdict")]
-    assert whole.drift_here() == []
+def test_an_upgrade_withholds_the_new_program_too(managed, kernel):
+    managed.enable_here("v1")
+    managed.enable_here("v2")
+    assert on_map(managed, hooks.SK_SKB) == []
+    assert on_map(managed, hooks.SK_MSG) == [managed.id("verdict")]
+    assert managed.drift_here() == []
 
 
-def test_a_kernel_that_gained_it_gets_it_at_boot_or_with_the_next_run(whole, kernel):
-    whole.enable_here()
-    reboot(whole)
-    restore.restore(str(whole.corner.state_dir))
-    assert on_map(whole, hooks.SK_SKB) == []
-    assert entry(whole) == (True, "one_queue", False)
-    assert whole.drift_here() == []
+def test_a_kernel_that_gained_it_gets_it_at_boot_or_with_the_next_run(managed, kernel):
+    managed.enable_here()
+    reboot(managed)
+    restore.restore(str(managed.sandbox.state_dir))
+    assert on_map(managed, hooks.SK_SKB) == []
+    assert entry(managed) == (True, "one_queue", False)
+    assert managed.drift_here() == []
     kernel.answer = True
-    assert [each["kind"] for each in whole.drift_here()] == ["receive_lost"]
-    whole.enable_here()
-    assert on_map(whole, hooks.SK_SKB) == [whole.id("receive")]
-    assert whole.drift_here() == []
-    reboot(whole)
-    restore.restore(str(whole.corner.state_dir))
-    assert on_map(whole, hooks.SK_SKB) == [whole.id("receive")]
-    assert entry(whole) == (True, "one_queue", True)
+    assert [each["kind"] for each in managed.drift_here()] == ["receive_lost"]
+    managed.enable_here()
+    assert on_map(managed, hooks.SK_SKB) == [managed.id("receive")]
+    assert managed.drift_here() == []
+    reboot(managed)
+    restore.restore(str(managed.sandbox.state_dir))
+    assert on_map(managed, hooks.SK_SKB) == [managed.id("receive")]
+    assert entry(managed) == (True, "one_queue", True)
 
 
-def test_what_was_right_is_not_tried_again_in_this_boot(whole, kernel):
+def test_what_was_right_is_not_tried_again_in_this_boot(managed, kernel):
     kernel.answer = True
-    whole.enable_here()
+    managed.enable_here()
     asked = kernel.asked
     kernel.answer = None
-    assert whole.drift_here() == []
-    assert not any(whole.enable_here())
+    assert managed.drift_here() == []
+    assert not any(managed.enable_here())
     assert kernel.asked == asked
-    reboot(whole)
+    reboot(managed)
     kernel.answer = False
-    restore.restore(str(whole.corner.state_dir))
-    assert on_map(whole, hooks.SK_SKB) == []
-    assert entry(whole) == (True, "one_queue", False)
+    restore.restore(str(managed.sandbox.state_dir))
+    assert on_map(managed, hooks.SK_SKB) == []
+    assert entry(managed) == (True, "one_queue", False)
 
 
-def test_the_real_trial_is_what_decides(whole):
+def test_the_real_trial_is_what_decides(managed):
     """On this kernel, by the modules as the role runs them."""
-    whole.enable()
-    assert on_map(whole, hooks.SK_SKB) == [whole.id("receive")]
-    assert entry(whole) == (True, "one_queue", True)
+    managed.enable()
+    assert on_map(managed, hooks.SK_SKB) == [managed.id("receive")]
+    assert entry(managed) == (True, "one_queue", True)

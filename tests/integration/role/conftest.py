@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole role in a corner of the host: own cgroup, pins, state, tool and units."""
+"""The whole role in a sandbox on the host: own cgroup, pins, state, tool and units."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 from support.harness import Harness
-from support.host import Corner, cgroup2_mount, corner, remove_cgroup
+from support.host import Sandbox, cgroup2_mount, remove_cgroup, sandbox
 from support.netns import netns as make_netns
 from support.playbook import Played, play
 
@@ -21,7 +21,7 @@ from support.playbook import Played, play
 class Site(Harness):
     """A host as the role sees it."""
 
-    def __init__(self, own: Corner, directory: Path) -> None:
+    def __init__(self, own: Sandbox, directory: Path) -> None:
         super().__init__(own)
         self.directory = directory
         self.cgroup = cgroup2_mount() / f"{own.cgroup.name}.slice"
@@ -62,7 +62,7 @@ class Site(Harness):
 
     def traces(self) -> List[str]:
         """Everything of this site that can be seen on the host."""
-        places = [self.corner.pin_dir, self.corner.state_dir, self.directory / "prefix", self.directory / "units"]
+        places = [self.sandbox.pin_dir, self.sandbox.state_dir, self.directory / "prefix", self.directory / "units"]
         found = [str(path) for place in places for path in [place, *place.rglob("*")] if os.path.lexists(path)]
         found = [path for path in found if path not in self.as_usual]
         return sorted(found) + ([str(self.cgroup)] if self.cgroup.exists() else [])
@@ -72,7 +72,7 @@ class Site(Harness):
 def site(tmp_path_factory):
     """A site that the tests of a module share, in the order they are written."""
     directory = tmp_path_factory.mktemp("site")
-    with corner(directory) as own:
+    with sandbox(directory) as own:
         here = Site(own, directory)
         try:
             yield here

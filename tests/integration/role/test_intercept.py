@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The playbook of ``examples/intercept``, as it is, in a corner of this machine."""
+"""The playbook of ``examples/intercept``, as it is, in a sandbox on this machine."""
 
 from __future__ import annotations
 

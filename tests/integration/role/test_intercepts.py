@@ -25,11 +25,11 @@ CGROUPS = ("apps", "other", "proxy")
 def cgroups(site):
     """Those of services: the role makes none by itself."""
     for name in CGROUPS:
-        (site.corner.cgroup / name).mkdir()
+        (site.sandbox.cgroup / name).mkdir()
 
 
 def place(site, name):
-    return f"{site.corner.cgroup.name}/{name}"
+    return f"{site.sandbox.cgroup.name}/{name}"
 
 
 def rule(site, **values):
@@ -113,7 +113,7 @@ def test_other_rules_hold_at_once(site):
 
 def hooked(site, name) -> bool:
     """Whether connections of a cgroup are looked at."""
-    with attachments.opened("cgroup", str(site.corner.cgroup / name)) as target:
+    with attachments.opened("cgroup", str(site.sandbox.cgroup / name)) as target:
         return bool(libbpf.query(target, CONNECT4).program_ids)
 
 

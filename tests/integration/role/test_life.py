@@ -84,7 +84,7 @@ def test_a_pin_directory_that_others_may_enter_is_closed_again(site):
 
 
 def ids(site) -> str:
-    manifest = json.loads((site.corner.state_dir / "current").read_text())
+    manifest = json.loads((site.sandbox.state_dir / "current").read_text())
     programs = {name: (one["program_ids"], one["map_ids"]) for name, one in manifest["programs"].items()}
     links = [(one["program_id"], one.get("map_id"), one.get("link_id")) for one in manifest["attachments"]]
     assert programs

@@ -34,20 +34,20 @@ print(client.getsockname()[1], listener.getsockname()[1])
 
 
 @pytest.fixture
-def ready(whole):
-    whole.enable_here()
-    return whole
+def ready(managed):
+    managed.enable_here()
+    return managed
 
 
-def tool(whole, *words):
-    return [str(whole.prefix / "sbin" / "sockredirctl"), *words]
+def tool(managed, *words):
+    return [str(managed.prefix / "sbin" / "sockredirctl"), *words]
 
 
 class Trace:
     """A running trace; it has begun once the programs write events."""
 
-    def __init__(self, whole, *options):
-        command = tool(whole, "trace", *options)
+    def __init__(self, managed, *options):
+        command = tool(managed, "trace", *options)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def has_the_ring(self):
@@ -61,8 +61,8 @@ class Trace:
         return self.process.returncode, out.splitlines(), err
 
 
-def tracing(whole):
-    return live.read_settings(str(whole.corner.pin_dir)).settings.trace_until > time.monotonic_ns()
+def tracing(managed):
+    return live.read_settings(str(managed.sandbox.pin_dir)).settings.trace_until > time.monotonic_ns()
 
 
 def wait_for(condition):
@@ -72,16 +72,16 @@ def wait_for(condition):
         time.sleep(0.02)
 
 
-def connect(whole, family="4"):
+def connect(managed, family="4"):
     """A connection under the tool's exec; its ports."""
-    done = whole.ctl("exec", "python3", "-c", PAIR, family)
+    done = managed.ctl("exec", "python3", "-c", PAIR, family)
     assert done.returncode == 0, done.stderr
     return [int(word) for word in done.stdout.split()]
 
 
 def test_exec_puts_a_program_in_the_cgroup_and_keeps_its_exit_code(ready):
     where = ready.ctl("exec", "cat", "/proc/self/cgroup")
-    assert f"0::/{ready.corner.cgroup.name}\n" in where.stdout
+    assert f"0::/{ready.sandbox.cgroup.name}\n" in where.stdout
     assert ready.ctl("exec", "sh", "-c", "exit 7").returncode == 7
     assert ready.ctl("exec", "--", "sh", "-c", "exit 8").returncode == 8
     assert ready.ctl("exec", "sh", "-c", "kill -9 $$").returncode == -9
@@ -100,19 +100,19 @@ def test_exec_passes_options_on_and_leaves_signals_as_they_are(ready):
 
 
 def test_exec_inside_stays_where_it_is(ready):
-    inner = ready.corner.cgroup / "inner"
+    inner = ready.sandbox.cgroup / "inner"
     inner.mkdir()
     command = tool(ready, "exec", "cat", "/proc/self/cgroup")
     start = f'echo $$ > {inner}/cgroup.procs; exec "$@"'
     done = subprocess.run(["sh", "-c", start, "sh", *command], capture_output=True, text=True, check=True)
-    assert f"0::/{ready.corner.cgroup.name}/inner\n" in done.stdout
+    assert f"0::/{ready.sandbox.cgroup.name}/inner\n" in done.stdout
 
 
 def test_exec_where_the_cgroup_has_gone_says_so(ready):
-    ready.corner.cgroup.rmdir()
+    ready.sandbox.cgroup.rmdir()
     done = ready.ctl("exec", "true")
     assert done.returncode == 3
-    assert done.stderr == f"sockredirctl: cgroup {ready.corner.cgroup} does not exist; run: sockredirctl restore\n"
+    assert done.stderr == f"sockredirctl: cgroup {ready.sandbox.cgroup} does not exist; run: sockredirctl restore\n"
 
 
 def test_counters_in_three_forms(ready):
@@ -136,7 +136,7 @@ def test_counters_in_three_forms(ready):
 
 def test_flows(ready):
     assert ready.ctl("flows").stdout == ""
-    with connection(ready.corner.cgroup) as pair:
+    with connection(ready.sandbox.cgroup) as pair:
         pair.send("client", 1000)
         assert pair.receive("server", 1000)
         first, second = ready.ctl("flows").stdout.splitlines()
@@ -180,7 +180,7 @@ def test_trace_turns_itself_off(ready, number):
     trace = Trace(ready)
     wait_for(lambda: tracing(ready))
     assert trace.end(number)[0] == 0
-    assert live.read_settings(str(ready.corner.pin_dir)).settings.trace_until == 0
+    assert live.read_settings(str(ready.sandbox.pin_dir)).settings.trace_until == 0
     assert ready.ctl("status").returncode == 0
 
 
@@ -229,8 +229,8 @@ def test_mode_is_kept_and_status_agrees(ready):
         assert done.returncode == 0, done.stderr
         status = ready.status()
         assert (status["mode"], status["drift"]) == (mode, [])
-        assert manifest.current(str(ready.corner.state_dir))["settings"]["mode"] == mode
-        assert manifest.current(str(ready.corner.state_dir))["committed"]
+        assert manifest.current(str(ready.sandbox.state_dir))["settings"]["mode"] == mode
+        assert manifest.current(str(ready.sandbox.state_dir))["committed"]
         assert "already" in ready.ctl("mode", mode).stdout
     assert ready.ctl("mode", "stop").returncode == 2
     ready.ctl("mode", "drain")
@@ -241,18 +241,18 @@ def test_mode_is_kept_and_status_agrees(ready):
 def test_restore_after_a_reboot_and_rollback(ready):
     ready.enable_here("v2")
     digest = ready.pin("verdict").object.digest
-    for path in ready.corner.pin_dir.iterdir():
+    for path in ready.sandbox.pin_dir.iterdir():
         path.unlink()
-    ready.corner.pin_dir.rmdir()
-    wait_until_detached(ready.corner.cgroup)
-    manifest.amend(str(ready.corner.state_dir), lambda document: document.update(boot_id="an earlier boot"))
+    ready.sandbox.pin_dir.rmdir()
+    wait_until_detached(ready.sandbox.cgroup)
+    manifest.amend(str(ready.sandbox.state_dir), lambda document: document.update(boot_id="an earlier boot"))
     done = ready.ctl("restore")
     assert done.returncode == 0, done.stderr
     assert "pin" in done.stdout
     assert ready.ctl("status").returncode == 0, ready.ctl("status").stdout
     assert ready.pin("verdict").object.digest == digest
     assert ready.ctl("restore").stdout == "the host is as its manifest says\n"
-    assert manifest.previous(str(ready.corner.state_dir)), "restoring is no change"
+    assert manifest.previous(str(ready.sandbox.state_dir)), "restoring is no change"
     done = ready.ctl("rollback")
     assert done.returncode == 0, done.stderr
     assert ready.pin("verdict").object.digest != digest

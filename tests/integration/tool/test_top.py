@@ -127,7 +127,7 @@ def test_so_many_views_on_a_terminal(enabled, traffic):
 def test_an_error_while_it_runs_is_said_on_a_terminal_as_it_was(enabled, traffic):
     terminal = Terminal(enabled)
     terminal.read_until(rb"%d +accelerate" % traffic)
-    pin = enabled.corner.pin_dir / "ports"
+    pin = enabled.sandbox.pin_dir / "ports"
     away = pin.rename(pin.with_name("away"))
     try:
         code, err = terminal.close()

@@ -42,39 +42,39 @@ VERBS = (
 )
 
 
-def test_exec_as_another_user_is_that_user_in_all_respects(whole):
-    whole.enable_here()
+def test_exec_as_another_user_is_that_user_in_all_respects(managed):
+    managed.enable_here()
     user = pwd.getpwnam("nobody")
-    done = whole.ctl("exec", "--user", "nobody", "--", "sh", "-c", _WHO)
+    done = managed.ctl("exec", "--user", "nobody", "--", "sh", "-c", _WHO)
     assert done.returncode == 0, done.stderr
     uid, gid, groups, variables, cgroup = done.stdout.splitlines()
     assert (int(uid), int(gid)) == (user.pw_uid, user.pw_gid)
     assert {int(one) for one in groups.split()} == set(os.getgrouplist("nobody", user.pw_gid))
     assert variables == f"{user.pw_dir} {user.pw_shell} nobody nobody"
-    assert cgroup.startswith("0::/" + whole.corner.cgroup.name)
+    assert cgroup.startswith("0::/" + managed.sandbox.cgroup.name)
 
 
-def test_exec_as_a_user_by_number_cannot_go_back(whole):
-    whole.enable_here()
+def test_exec_as_a_user_by_number_cannot_go_back(managed):
+    managed.enable_here()
     number = str(pwd.getpwnam("nobody").pw_uid)
-    done = whole.ctl("exec", "--user", number, "python3", "-c", "import os; os.setuid(0)")
+    done = managed.ctl("exec", "--user", number, "python3", "-c", "import os; os.setuid(0)")
     assert done.returncode == 1
     assert "PermissionError" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["nobody-of-this-name", "4294967296", ""])
-def test_exec_as_nobody_known_runs_nothing(whole, name):
-    whole.enable_here()
-    done = whole.ctl("exec", "--user", name, "echo", "ran")
+def test_exec_as_nobody_known_runs_nothing(managed, name):
+    managed.enable_here()
+    done = managed.ctl("exec", "--user", name, "echo", "ran")
     assert (done.returncode, done.stdout) == (3, "")
     assert f"there is no user {name!r}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_rights_each_verb_says_in_one_line_that_it_needs_root(whole):
-    whole.enable_here()
+def test_without_rights_each_verb_says_in_one_line_that_it_needs_root(managed):
+    managed.enable_here()
     for words in VERBS:
-        command = [sys.executable, "-c", _WITHOUT_RIGHTS, "--state-dir", str(whole.corner.state_dir), *words]
+        command = [sys.executable, "-c", _WITHOUT_RIGHTS, "--state-dir", str(managed.sandbox.state_dir), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
         assert (done.returncode, done.stdout) == (3, ""), words
         assert done.stderr.splitlines() == [f"sockredirctl: {words[0]} needs root; run it as root, or with sudo"]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
 
 from support import datapath
-from support.host import Corner, corner, in_cgroup, inside
+from support.host import Sandbox, in_cgroup, inside, sandbox
 from support.netns import Netns, netns
 
 _CLONE_NEWNET = 0x40000000
@@ -44,7 +44,7 @@ class Place:
     :param scale: float, factor on the size of what is moved.
     """
 
-    def __init__(self, own: Corner, net: Netns, shared: Path, patience: float, scale: float) -> None:
+    def __init__(self, own: Sandbox, net: Netns, shared: Path, patience: float, scale: float) -> None:
         self.directory = own.bpffs.parent
         self.redirection: Optional[datapath.Redirection] = None
         self.patience = patience
@@ -175,7 +175,7 @@ def place(redirected: bool, shared: Path, patience: float = 1, scale: float = 1)
     directory.chmod(0o755)  # servers give up their privileges
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory)
-        own = stack.enter_context(corner(directory))
+        own = stack.enter_context(sandbox(directory))
         made = Place(own, stack.enter_context(netns()), shared, patience, scale)
         stack.callback(made.end_all)
         if redirected:

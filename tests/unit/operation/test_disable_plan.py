@@ -28,7 +28,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment
 def test_drain(found, drains):
     steps = disable_plan.drain(found)
     assert bool(steps) == drains
-    assert all(step.need(disable_plan.Told).settings["mode"] == "drain" for step in steps)
+    assert all(step.need(disable_plan.NewSettings).settings["mode"] == "drain" for step in steps)
 
 
 UNIT = systemd.unit_files("/u", "/p/sbin/sockredirctl", "/s", None)

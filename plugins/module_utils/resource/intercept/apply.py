@@ -11,17 +11,17 @@ from ...change.step import Step
 from ...change.transaction import Handler, Undo
 from ...datapath import intercept_live
 from ...state import manifest
-from .plan import Told
+from .plan import NewRules
 
 
 def write(pin_dir: str) -> Handler:
     """The handler that tells the programs."""
 
     def run(step: Step) -> Undo:
-        told = step.need(Told)
+        new = step.need(NewRules)
         before = intercept_live.read_rules(pin_dir) or []
-        intercept_live.reset_counters(pin_dir, told.fresh)
-        intercept_live.write_rules(pin_dir, told.rules)
+        intercept_live.reset_counters(pin_dir, new.fresh)
+        intercept_live.write_rules(pin_dir, new.rules)
         return lambda: intercept_live.write_rules(pin_dir, before)
 
     return run

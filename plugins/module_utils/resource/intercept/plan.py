@@ -26,7 +26,7 @@ class Observed(NamedTuple):
     committed: bool = True
 
 
-class Told(NamedTuple):
+class NewRules(NamedTuple):
     """:ivar rules: what the map is to hold.
     :ivar fresh: slots whose counters begin at 0.
     """
@@ -44,8 +44,8 @@ def steps(wanted: Sequence[Dict[str, Any]], rules: List[intercept.Rule], observe
         return []
     known = {rule["slot"] for rule in observed.recorded}
     before = _shown(observed.recorded) if observed.rules else None
-    told = Told(rules, [rule.slot for rule in rules if rule.slot not in known])
-    return [Step("settings", SUBJECT, before, _shown(wanted), told, "settings_changed")]
+    new = NewRules(rules, [rule.slot for rule in rules if rule.slot not in known])
+    return [Step("settings", SUBJECT, before, _shown(wanted), new, "settings_changed")]
 
 
 def plan(wanted: List[Dict[str, Any]], rules: List[intercept.Rule], observed: Observed, check: bool = False) -> Plan:

@@ -21,7 +21,7 @@ from ..snapshot import Snapshot
 from . import plan as planning
 from .apply import Handlers
 from .observe import attached_to, draining, observe, recorded_entry
-from .source import Compiled, NotYet, Request, check_names, check_pin_dir, obtain
+from .source import Compiled, NotYet, Options, check_names, check_pin_dir, obtain
 
 
 class Result(NamedTuple):
@@ -45,7 +45,7 @@ class Result(NamedTuple):
 
 
 def present(
-    request: Request,
+    options: Options,
     check: bool = False,
     watch: Optional[Watch] = None,
     wait_seconds: float = lock.WAIT_SECONDS,
@@ -58,16 +58,16 @@ def present(
     :raises SockredirError: it cannot be; the host is as it was.
     """
     objects.need_root()
-    check_names(request)
+    check_names(options)
     try:
-        with _turn(request.state_dir, check, wait_seconds):
-            host = Snapshot(request.state_dir)
-            check_pin_dir(request.pin_dir, check, host)
-            return _load(request, obtain(request, check, host), check, watch, host)
+        with _turn(options.state_dir, check, wait_seconds):
+            host = Snapshot(options.state_dir)
+            check_pin_dir(options.pin_dir, check, host)
+            return _load(options, obtain(options, check, host), check, watch, host)
     except (NotYet, compilers.Missing, libbpf.Missing) as unknown:
         if not check:
             raise
-        return _pretended(request, str(unknown))
+        return _unknown_in_check_mode(options, str(unknown))
 
 
 def _turn(state_dir: str, check: bool, wait_seconds: float) -> ContextManager[None]:
@@ -86,7 +86,7 @@ def planned(name: str, document: manifest.Manifest, host: Snapshot) -> Iterator[
     entry = document["programs"][name]
     pin_dir = os.path.dirname(min(entry["pins"].values()))
     kept = {key: entry[key] for key in ("src", "compiler", "defines", "config", "max_entries")}
-    request = Request(name, pin_dir, host.state_dir, recreate=True, **kept)
+    options = Options(name, pin_dir, host.state_dir, recreate=True, **kept)
     running = os.uname().release
     if entry.get("kernel") not in (None, running):
         raise SockredirError(
@@ -94,7 +94,7 @@ def planned(name: str, document: manifest.Manifest, host: Snapshot) -> Iterator[
             "run the role again: it compiles them for this kernel",
         )
     data = store.get(host.state_dir, entry["object_sha256"])
-    with _planned(request, Compiled(data, entry["compiler"], entry["source_digest"]), host) as (_wanted, plan, work):
+    with _planned(options, Compiled(data, entry["compiler"], entry["source_digest"]), host) as (_wanted, plan, work):
         yield plan, work.handlers()
 
 
@@ -135,7 +135,7 @@ def _remove(name: str, pin_dir: str, state_dir: str, check: bool, watch: Optiona
     observed = observe(entry, pin_dir, document, name)
     observed = observed._replace(attached=attached_to(observed.pins.values(), document))
     notes: Tuple[str, ...] = ()
-    if check and observed.attached:  # an earlier task of the same play may have pretended to detach it
+    if check and observed.attached:  # an earlier task of the same play would have detached it
         notes = (f"{name} is attached to {', '.join(observed.attached)}: detach it before removing it",)
         observed = observed._replace(attached=())
     plan = planning.absent(name, pin_dir, observed)
@@ -147,68 +147,68 @@ def _remove(name: str, pin_dir: str, state_dir: str, check: bool, watch: Optiona
     return Result(plan, draining=draining(manifest.known(state_dir)), notes=notes)
 
 
-def _wanted(request: Request, found: Compiled, loadable: Loadable) -> planning.Wanted:
+def _wanted(options: Options, found: Compiled, loadable: Loadable) -> planning.Wanted:
     sha256 = store.sha256(found.data)
     types = {name: (program.prog_type, program.attach_type) for name, program in loadable.programs.items()}
     entry = {
         "object_sha256": sha256,
         "source_digest": found.source_digest,
-        "digest": planning.digest(sha256, types, request.config, request.max_entries),
+        "digest": planning.digest(sha256, types, options.config, options.max_entries),
         "compiler": found.compiler,
         "kernel": compilers.kernel_of(found.compiler),
-        "src": request.src,
-        "defines": request.defines,
-        "config": request.config,
-        "max_entries": request.max_entries,
+        "src": options.src,
+        "defines": options.defines,
+        "config": options.config,
+        "max_entries": options.max_entries,
         "layout_version": loadable.layout_version,
-        "pins": {name: planning.pin_path(request.pin_dir, name) for name in loadable.programs},
-        "map_pins": {name: planning.pin_path(request.pin_dir, name) for name in loadable.maps},
+        "pins": {name: planning.pin_path(options.pin_dir, name) for name in loadable.programs},
+        "map_pins": {name: planning.pin_path(options.pin_dir, name) for name in loadable.maps},
     }
-    return planning.Wanted(request.name, request.pin_dir, entry, types, loadable.maps, request.recreate)
+    return planning.Wanted(options.name, options.pin_dir, entry, types, loadable.maps, options.recreate)
 
 
-def _load(request: Request, found: Compiled, check: bool, watch: Optional[Watch], host: Snapshot) -> Result:
-    with _planned(request, found, host) as (wanted, plan, work):
+def _load(options: Options, found: Compiled, check: bool, watch: Optional[Watch], host: Snapshot) -> Result:
+    with _planned(options, found, host) as (wanted, plan, work):
         if not check:
-            with journal.change("load", program=request.name) as done:
+            with journal.change("load", program=options.name) as done:
                 apply(plan, work.handlers(), watch)
                 done(plan)
-            _drop_objects(request.state_dir)
+            _drop_objects(options.state_dir)
             host.refresh()
-    programs, maps = _described(wanted, request.pin_dir)
+    programs, maps = _described(wanted, options.pin_dir)
     return Result(
         plan,
         programs,
         maps,
         wanted.entry["digest"],
         found.compiler,
-        store.path(request.state_dir, wanted.entry["object_sha256"]),
+        store.path(options.state_dir, wanted.entry["object_sha256"]),
         draining(host.document),
         found.notes,
     )
 
 
 @contextlib.contextmanager
-def _planned(request: Request, found: Compiled, host: Snapshot) -> Iterator[Tuple[planning.Wanted, Plan, Handlers]]:
-    where = request.src if found.compiler != compilers.OBJECT or os.path.exists(request.src) else request.name
-    config = {} if found.compiler == compilers.BCC else request.config
-    with Loadable(found.data, request.name, where, config, request.max_entries) as loadable:
-        wanted = _wanted(request, found, loadable)
+def _planned(options: Options, found: Compiled, host: Snapshot) -> Iterator[Tuple[planning.Wanted, Plan, Handlers]]:
+    where = options.src if found.compiler != compilers.OBJECT or os.path.exists(options.src) else options.name
+    config = {} if found.compiler == compilers.BCC else options.config
+    with Loadable(found.data, options.name, where, config, options.max_entries) as loadable:
+        wanted = _wanted(options, found, loadable)
         loadable.stamp(wanted.entry["digest"])
         document = host.document
         observed = observe(
-            recorded_entry(document, request.name),
-            request.pin_dir,
+            recorded_entry(document, options.name),
+            options.pin_dir,
             document,
-            request.name,
+            options.name,
             wanted.programs,
             wanted.maps,
         )
         observed = observed._replace(
-            stored=_is_stored(request.state_dir, wanted.entry["object_sha256"]),
+            stored=_is_stored(options.state_dir, wanted.entry["object_sha256"]),
             damage=host.damage or "",
         )
-        yield wanted, planning.present(wanted, observed), Handlers(request.state_dir, found.data, loadable)
+        yield wanted, planning.present(wanted, observed), Handlers(options.state_dir, found.data, loadable)
 
 
 def _is_stored(state_dir: str, digest: str) -> bool:
@@ -248,12 +248,12 @@ def _described(wanted: planning.Wanted, pin_dir: str) -> Tuple[Dict[str, Dict[st
     return programs, maps
 
 
-def _pretended(request: Request, reason: str) -> Result:
+def _unknown_in_check_mode(options: Options, reason: str) -> Result:
     """Check mode with nothing to look at: it would be loaded, more is not known."""
     try:
-        entry = recorded_entry(manifest.known(request.state_dir), request.name) or {}
+        entry = recorded_entry(manifest.known(options.state_dir), options.name) or {}
     except SockredirError:
         entry = {}
-    after = {"src": request.src, "config": request.config, "max_entries": request.max_entries}
-    step = Step("load", f"programs of {request.name}", entry.get("digest"), after)
+    after = {"src": options.src, "config": options.config, "max_entries": options.max_entries}
+    step = Step("load", f"programs of {options.name}", entry.get("digest"), after)
     return Result([step], notes=(f"{reason}: what a run would load cannot be known in full",))

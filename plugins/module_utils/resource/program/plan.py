@@ -34,7 +34,7 @@ class HostMap(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """An object to be loaded.
+    """An object to be loaded: what compiled code and the options come to.
 
     :ivar entry: its section of the manifest, without what the kernel will say.
     :ivar types: program name -> program type and attach type, as in <linux/bpf.h>.

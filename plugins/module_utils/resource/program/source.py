@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The request, and the object to load: stored, used as it is, or compiled now."""
+"""The options of ``sockmap_program``, and the object that they name: stored, used as it is, or compiled now."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 _SHA256 = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
-class Request(NamedTuple):
-    """What is asked for; the options of ``sockmap_program``.
+class Options(NamedTuple):
+    """The options of ``sockmap_program``; :class:`.plan.Wanted` is what follows from them and the object.
 
     :ivar src: a C file or an object on this host.
     :ivar config: ``const volatile`` variable -> value.
@@ -56,11 +56,11 @@ class NotYet(SockredirError):
     """Check mode cannot know more: an earlier task of the same play has changed nothing."""
 
 
-def check_names(request: Request) -> None:
-    if not _NAME.fullmatch(request.name):
-        raise SockredirError(f"name: {request.name!r} is not up to 32 letters, digits, - and _")
-    if request.checksum and not _SHA256.fullmatch(request.checksum):
-        raise SockredirError(f"checksum: {request.checksum!r} is not a sha256: 64 hex digits")
+def check_names(options: Options) -> None:
+    if not _NAME.fullmatch(options.name):
+        raise SockredirError(f"name: {options.name!r} is not up to 32 letters, digits, - and _")
+    if options.checksum and not _SHA256.fullmatch(options.checksum):
+        raise SockredirError(f"checksum: {options.checksum!r} is not a sha256: 64 hex digits")
 
 
 def check_pin_dir(pin_dir: str, check: bool, host: Snapshot) -> None:
@@ -80,52 +80,52 @@ def check_pin_dir(pin_dir: str, check: bool, host: Snapshot) -> None:
         raise SockredirError(f"pin_dir: {pin_dir} has a dot in a name, which a bpffs refuses")
 
 
-def obtain(request: Request, check: bool, host: Snapshot) -> Compiled:
+def obtain(options: Options, check: bool, host: Snapshot) -> Compiled:
     """The object: stored by an earlier run of the same source, taken as it is, or compiled now."""
-    if not request.src:
+    if not options.src:
         raise SockredirError("src: a C file or an object is needed with state=present")
-    if check and not os.path.exists(request.src):
-        raise NotYet(f"{request.src} is not there yet")
-    data = compilers.read(request.src)
-    _verify(request, data)
+    if check and not os.path.exists(options.src):
+        raise NotYet(f"{options.src} is not there yet")
+    data = compilers.read(options.src)
+    _verify(options, data)
     if elf.is_elf(data):
         return Compiled(data, compilers.OBJECT, store.sha256(data))
     if b"\0" in data[:4096]:
-        raise SockredirError(f"src: {request.src} is neither C nor an ELF file")
-    return _stored(request, host) or _compile(request)
+        raise SockredirError(f"src: {options.src} is neither C nor an ELF file")
+    return _stored(options, host) or _compile(options)
 
 
-def _verify(request: Request, data: bytes) -> None:
-    wanted = _SHA256.fullmatch(request.checksum)
+def _verify(options: Options, data: bytes) -> None:
+    wanted = _SHA256.fullmatch(options.checksum)
     if wanted and store.sha256(data) != wanted[1]:
         raise SockredirError(
-            f"checksum: {request.src} has the sha256 {store.sha256(data)}, not {wanted[1]}",
+            f"checksum: {options.src} has the sha256 {store.sha256(data)}, not {wanted[1]}",
             "check where the file comes from; if it is right, correct the checksum",
         )
 
 
-def _stored(request: Request, host: Snapshot) -> Optional[Compiled]:
-    entry = recorded_entry(host.document, request.name)
+def _stored(options: Options, host: Snapshot) -> Optional[Compiled]:
+    entry = recorded_entry(host.document, options.name)
     if not entry or entry["compiler"] == compilers.OBJECT:
         return None
-    if request.compiler not in (compilers.AUTO, entry["compiler"]):
+    if options.compiler not in (compilers.AUTO, entry["compiler"]):
         return None
-    digest = compilers.source_digest(request.src, _macros(request, entry["compiler"]), entry["compiler"])
+    digest = compilers.source_digest(options.src, _macros(options, entry["compiler"]), entry["compiler"])
     if digest != entry["source_digest"]:
         return None
     try:
-        return Compiled(store.get(request.state_dir, entry["object_sha256"]), entry["compiler"], digest)
+        return Compiled(store.get(options.state_dir, entry["object_sha256"]), entry["compiler"], digest)
     except SockredirError:  # gone or damaged: compile again
         return None
 
 
-def _compile(request: Request) -> Compiled:
-    compiler = compilers.choose(request.compiler)
-    digest = compilers.source_digest(request.src, _macros(request, compiler), compiler)
-    compiled = compilers.compile_source(request.src, _macros(request, compiler), compiler)
+def _compile(options: Options) -> Compiled:
+    compiler = compilers.choose(options.compiler)
+    digest = compilers.source_digest(options.src, _macros(options, compiler), compiler)
+    compiled = compilers.compile_source(options.src, _macros(options, compiler), compiler)
     return Compiled(compiled.data, compiler, digest, (compiled.warnings,) if compiled.warnings else ())
 
 
-def _macros(request: Request, compiler: str) -> Dict[str, Any]:
+def _macros(options: Options, compiler: str) -> Dict[str, Any]:
     """BCC has no ``const volatile`` variables: there the configuration is compiled in."""
-    return {**request.defines, **request.config} if compiler == compilers.BCC else request.defines
+    return {**options.defines, **options.config} if compiler == compilers.BCC else options.defines

@@ -11,7 +11,7 @@ import socket
 
 import pytest
 from support.harness import Harness
-from support.host import Corner
+from support.host import Sandbox
 from support.interception import Namer, interception
 from support.proxies import Running
 
@@ -19,8 +19,8 @@ from support.proxies import Running
 class Lab(Harness):
     """:param icept: :class:`support.interception.Interception`."""
 
-    def __init__(self, corner: Corner, icept) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox, icept) -> None:
+        super().__init__(sandbox)
         self.icept = icept
 
     def namer(self, address: str = "127.0.0.1", port: int = 0, reads: int = 0) -> Namer:

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Small real programs and maps, pinned in a corner of the host."""
+"""Small real programs and maps, pinned in a sandbox on the host."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ RETURN_ONE = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 
 
 class Bench(Harness):
-    """A corner with programs, and the module run on it."""
+    """A sandbox with programs, and the module run on it."""
 
     return_one = RETURN_ONE
 
     @property
     def cgroup(self) -> str:
-        return str(self.corner.cgroup)
+        return str(self.sandbox.cgroup)
 
     def path(self, name: str) -> str:
-        self.corner.pin_dir.mkdir(exist_ok=True)
+        self.sandbox.pin_dir.mkdir(exist_ok=True)
         return super().path(name)
 
     def program(self, kind: str, name: str = "", pin: bool = True) -> int:
@@ -57,7 +57,7 @@ class Bench(Harness):
     def attach(self, check: bool = False, **options: Any) -> Dict[str, Any]:
         """Run the module; the program is ``cgroup`` or ``map`` by its target unless given."""
         kind = "cgroup" if "cgroup" in options else "map"
-        given = {"program": self.path(kind), "state_dir": str(self.corner.state_dir), **options}
+        given = {"program": self.path(kind), "state_dir": str(self.sandbox.state_dir), **options}
         return run_module("sockmap_attach", given, check=check)
 
     def four_times(self, **options: Any) -> Dict[str, Any]:
@@ -88,11 +88,11 @@ class Bench(Harness):
             return attachments.attached(hook, target, number, attachments.links())[0]
 
     def manifest(self) -> Any:
-        return manifest.current(str(self.corner.state_dir))
+        return manifest.current(str(self.sandbox.state_dir))
 
     def state(self) -> tuple:
         """Everything that an attachment consists of, to compare before and after."""
-        pins = sorted(os.listdir(self.corner.pin_dir)) if self.corner.pin_dir.exists() else []
+        pins = sorted(os.listdir(self.sandbox.pin_dir)) if self.sandbox.pin_dir.exists() else []
         exists = os.path.isdir(self.cgroup)
         return (pins, exists, exists and sorted(self.on("cgroup", self.cgroup)), self.manifest())
 

@@ -49,7 +49,7 @@ def test_a_manifest_of_version_1_0_is_read_as_it_is(bench):
         for entry in document["attachments"]:
             del entry["attach_type"]
 
-    manifest.amend(str(bench.corner.state_dir), as_before)
+    manifest.amend(str(bench.sandbox.state_dir), as_before)
     before = bench.state()
     again = bench.attach(map=bench.path("peers"))
     assert not again["changed"]

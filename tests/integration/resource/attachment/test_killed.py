@@ -66,7 +66,7 @@ def taken_off(bench):
 def attach(bench, **options):
     given = {"target": f"{bench.cgroup}/a/b", **options}
     wanted = Wanted(bench.path("cgroup"), "cgroup", **given)
-    return attachment.ensure(wanted, str(bench.corner.state_dir))
+    return attachment.ensure(wanted, str(bench.sandbox.state_dir))
 
 
 @pytest.mark.parametrize("scene", [fresh, replaced, to_legacy, to_link, taken_off], ids=lambda scene: scene.__name__)
@@ -76,13 +76,13 @@ def test_killed_at_any_step(bench, scene):
     for moment in range(20):
         options = {"target": target, **scene(bench)}
         wanted = Wanted(bench.path("cgroup"), "cgroup", **options)
-        if not killed_at(wanted, str(bench.corner.state_dir), moment):
+        if not killed_at(wanted, str(bench.sandbox.state_dir), moment):
             break
         moments += 1
         if os.path.isdir(target) and wanted.present and scene is not fresh:
             assert bench.on("cgroup", target), "there is always one attached"
-        attachment.ensure(wanted, str(bench.corner.state_dir))
-        again = attachment.ensure(wanted, str(bench.corner.state_dir))
+        attachment.ensure(wanted, str(bench.sandbox.state_dir))
+        again = attachment.ensure(wanted, str(bench.sandbox.state_dir))
         assert again.steps == [], moment
         if wanted.present:
             (found,) = bench.on("cgroup", target)
@@ -90,6 +90,6 @@ def test_killed_at_any_step(bench, scene):
             assert (found.method == "link") is os.path.exists(wanted.link_pin)
         attach(bench, present=False)
         assert not os.path.exists(f"{bench.cgroup}/a"), "what was made for it is known to be ours"
-        assert [name for name in os.listdir(bench.corner.pin_dir) if name.startswith("link_")] == []
+        assert [name for name in os.listdir(bench.sandbox.pin_dir) if name.startswith("link_")] == []
         assert bench.manifest()["cgroups"] == []
     assert moments >= 4

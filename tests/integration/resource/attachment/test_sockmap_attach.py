@@ -111,7 +111,7 @@ def test_the_method_can_be_changed(bench, method, other):
     bench.attach(cgroup=bench.cgroup, method=method)
     bench.four_times(cgroup=bench.cgroup, method=other)
     assert [(each.program_id, each.method) for each in bench.on("cgroup", bench.cgroup)] == [(number, other)]
-    assert any(name.startswith("link_") for name in os.listdir(bench.corner.pin_dir)) is (other == "link")
+    assert any(name.startswith("link_") for name in os.listdir(bench.sandbox.pin_dir)) is (other == "link")
 
 
 def test_a_cgroup_that_died_is_attached_again(bench):
@@ -153,13 +153,13 @@ def test_detached_by_hand_is_attached_again(bench):
     bench.program("cgroup")
     done = bench.attach(cgroup=bench.cgroup)["attachment"]
     os.unlink(done["link_pin"])
-    wait_until_detached(bench.corner.cgroup)
+    wait_until_detached(bench.sandbox.cgroup)
     bench.four_times(cgroup=bench.cgroup)
 
 
 def test_it_waits_for_its_turn(bench):
     bench.program("cgroup")
-    state_dir = bench.corner.state_dir
+    state_dir = bench.sandbox.state_dir
     with lock.hold(str(state_dir), 0):
         for state in ("present", "absent"):
             refused = bench.attach(cgroup=bench.cgroup, state=state, lock_timeout=0)
@@ -209,7 +209,7 @@ def test_a_lost_manifest_is_written_again(bench):
     bench.program("cgroup")
     bench.attach(cgroup=bench.cgroup)
     before = bench.state()
-    subprocess.run(["rm", "-r", str(bench.corner.state_dir)], check=True)
+    subprocess.run(["rm", "-r", str(bench.sandbox.state_dir)], check=True)
     done = bench.four_times(cgroup=bench.cgroup)
     assert bench.manifest()["attachments"] == [done["attachment"]]
     assert bench.state()[:3] == before[:3], "the link stayed"
@@ -225,7 +225,7 @@ def test_a_step_that_fails_undoes_the_ones_before(bench, method, first):
         bench.attach(cgroup=bench.cgroup, method=other)
         bench.program("cgroup")
     before = [(each.program_id, each.method) for each in bench.on("cgroup", bench.cgroup)]
-    manifests = bench.corner.state_dir / "manifests"
+    manifests = bench.sandbox.state_dir / "manifests"
     manifests.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "full", manifests], check=True)
     try:
@@ -346,7 +346,7 @@ exec "$@"
 def test_a_host_that_cannot_gets_one_line(bench, prefix, words):
     bench.program("cgroup")
     before = bench.state()
-    given = {"program": bench.path("cgroup"), "cgroup": bench.cgroup, "state_dir": str(bench.corner.state_dir)}
+    given = {"program": bench.path("cgroup"), "cgroup": bench.cgroup, "state_dir": str(bench.sandbox.state_dir)}
     done = run_module("sockmap_attach", given, prefix=prefix)
     assert done["failed"]
     assert words in done["msg"], done["msg"]
@@ -358,7 +358,7 @@ def test_the_place_of_the_link_taken_by_something_else(bench):
     bench.program("cgroup")
     done = bench.attach(cgroup=bench.cgroup)["attachment"]
     os.unlink(done["link_pin"])
-    wait_until_detached(bench.corner.cgroup)
+    wait_until_detached(bench.sandbox.cgroup)
     bench.map(os.path.basename(done["link_pin"]))
     before = bench.state()
     failed = bench.attach(cgroup=bench.cgroup)
@@ -369,7 +369,7 @@ def test_the_place_of_the_link_taken_by_something_else(bench):
 
 def test_check_mode_on_a_bare_host(bench):
     """Nothing loaded, no cgroup, no bpffs, no state directory: what enable would do is said, and nothing is made."""
-    absent = str(bench.corner.state_dir.parent / "no-bpffs" / "sockops")
+    absent = str(bench.sandbox.state_dir.parent / "no-bpffs" / "sockops")
     new = f"{bench.cgroup}/later"
     said = bench.attach(cgroup=new, create_cgroup=True, program=absent, check=True)
     assert not said["failed"], said
@@ -386,4 +386,4 @@ def test_check_mode_on_a_bare_host(bench):
         assert not gone["failed"], gone
         assert not gone["changed"]
     assert not os.path.exists(new)
-    assert not bench.corner.state_dir.exists()
+    assert not bench.sandbox.state_dir.exists()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf
 from support.harness import Harness
-from support.host import Corner
+from support.host import Sandbox
 from support.module import run_module
 
 SOURCES = Path(__file__).resolve().parent / "c"
@@ -22,8 +22,8 @@ SOURCES = Path(__file__).resolve().parent / "c"
 class Pair(Harness):
     """A copy of the test's program pair, and the module run on it."""
 
-    def __init__(self, corner: Corner, directory: Path) -> None:
-        super().__init__(corner)
+    def __init__(self, sandbox: Sandbox, directory: Path) -> None:
+        super().__init__(sandbox)
         shutil.copytree(SOURCES, directory)
         self.src = directory / "pair.bpf.c"
         self.options = {
@@ -45,7 +45,7 @@ class Pair(Harness):
 
     def state(self):
         """All files in the state directory but the lock, with their content."""
-        root = self.corner.state_dir
+        root = self.sandbox.state_dir
         if not root.is_dir():
             return {}
         paths = [path for path in sorted(root.rglob("*")) if path.name != "lock"]
@@ -62,10 +62,10 @@ class Pair(Harness):
     def attached(self):
         """The programs attached, in the plainest way, for the length of the block."""
         with contextlib.ExitStack() as stack:
-            sockops = stack.enter_context(libbpf.get(str(self.corner.pin_dir / "sockops")))
-            verdict = stack.enter_context(libbpf.get(str(self.corner.pin_dir / "verdict")))
-            peers = stack.enter_context(libbpf.get(str(self.corner.pin_dir / "peers")))
-            cgroup = stack.enter_context(libbpf.Fd(os.open(self.corner.cgroup, os.O_RDONLY)))
+            sockops = stack.enter_context(libbpf.get(str(self.sandbox.pin_dir / "sockops")))
+            verdict = stack.enter_context(libbpf.get(str(self.sandbox.pin_dir / "verdict")))
+            peers = stack.enter_context(libbpf.get(str(self.sandbox.pin_dir / "peers")))
+            cgroup = stack.enter_context(libbpf.Fd(os.open(self.sandbox.cgroup, os.O_RDONLY)))
             libbpf.attach(verdict, peers, libbpf.ATTACH_SK_MSG_VERDICT)
             stack.callback(libbpf.detach, verdict, peers, libbpf.ATTACH_SK_MSG_VERDICT)
             libbpf.attach(sockops, cgroup, libbpf.ATTACH_CGROUP_SOCK_OPS, libbpf.F_ALLOW_MULTI)

@@ -232,7 +232,7 @@ def test_a_pin_dir_outside_bpffs(loaded, tmp_path):
 
 
 def test_a_pin_dir_with_a_dot(loaded):
-    assert "has a dot in a name, which a bpffs refuses" in refused(loaded, pin_dir=f"{loaded.corner.bpffs}/a.b")["msg"]
+    assert "has a dot in a name, which a bpffs refuses" in refused(loaded, pin_dir=f"{loaded.sandbox.bpffs}/a.b")["msg"]
 
 
 def test_a_pin_dir_that_is_relative(loaded):
@@ -248,22 +248,22 @@ def foreign(path):
 
 @pytest.mark.parametrize("name", ["verdict", "peers"])
 def test_our_pin_is_taken_by_a_foreign_program(pair, name):
-    pair.corner.pin_dir.mkdir(mode=0o700)
-    number = foreign(str(pair.corner.pin_dir / name))
+    pair.sandbox.pin_dir.mkdir(mode=0o700)
+    number = foreign(str(pair.sandbox.pin_dir / name))
     msg = refused(pair)["msg"]
     assert msg.startswith(
-        f"{pair.corner.pin_dir}/{name} is taken by a foreign program intruder (id {number}); remove it"
+        f"{pair.sandbox.pin_dir}/{name} is taken by a foreign program intruder (id {number}); remove it"
     )
 
 
 def test_our_pin_is_a_directory(pair):
-    (pair.corner.pin_dir / "verdict").mkdir(parents=True)
-    assert f"{pair.corner.pin_dir}/verdict is taken by a foreign directory" in refused(pair)["msg"]
+    (pair.sandbox.pin_dir / "verdict").mkdir(parents=True)
+    assert f"{pair.sandbox.pin_dir}/verdict is taken by a foreign directory" in refused(pair)["msg"]
 
 
 def test_two_objects_with_a_program_of_the_same_name(loaded):
     msg = refused(loaded, name="second")["msg"]
-    assert msg.startswith(f"{loaded.corner.pin_dir}/sockops is the pin of pair, another program of this collection; ")
+    assert msg.startswith(f"{loaded.sandbox.pin_dir}/sockops is the pin of pair, another program of this collection; ")
 
 
 def test_no_source(pair):
@@ -284,13 +284,13 @@ def test_a_bare_host_in_check_mode(pair, tmp_path):
 
 
 def test_a_manifest_of_another_schema(loaded):
-    path = loaded.corner.state_dir / manifest.CURRENT
+    path = loaded.sandbox.state_dir / manifest.CURRENT
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
     assert "has schema 2, this version knows 1" in refused(loaded)["msg"]
 
 
 def test_a_damaged_manifest_is_written_anew(loaded):
-    (loaded.corner.state_dir / manifest.CURRENT).write_text('{"schema": 1, "pro')
+    (loaded.sandbox.state_dir / manifest.CURRENT).write_text('{"schema": 1, "pro')
     before = loaded.pins()
     result = loaded.run()
     assert result["changed"] is True
@@ -310,9 +310,9 @@ def test_a_damaged_object_is_stored_anew(loaded):
 
 
 def test_another_run_holds_the_lock(loaded):
-    with lock.hold(str(loaded.corner.state_dir)):
+    with lock.hold(str(loaded.sandbox.state_dir)):
         msg = loaded.run(lock_timeout=0)["msg"]
-        assert f"another run (process {os.getpid()}) has held {loaded.corner.state_dir}/lock" in msg
+        assert f"another run (process {os.getpid()}) has held {loaded.sandbox.state_dir}/lock" in msg
         assert loaded.run(check=True)["changed"] is False
 
 

@@ -70,7 +70,7 @@ def test_a_pair_in_bccs_dialect_redirects(bcc_pair):
         assert peers.info.value_size == 8
     loaded = objects.program_by_id(done["programs"]["verdict"]["id"])
     assert (loaded.digest, loaded.layout) == (done["digest"], 3)
-    with bcc_pair.attached(), connection(bcc_pair.corner.cgroup) as live:
+    with bcc_pair.attached(), connection(bcc_pair.sandbox.cgroup) as live:
         live.send("client", 100000)
         assert live.redirected("client")
         assert live.receive("server", 100000)
@@ -85,7 +85,7 @@ def test_its_configuration_is_compiled_in(bcc_pair):
     assert done["failed"] is False
     with Map.open_id(done["maps"]["peers"]["id"]) as peers:
         assert peers.info.max_entries == 128
-    with bcc_pair.attached(), connection(bcc_pair.corner.cgroup) as live:
+    with bcc_pair.attached(), connection(bcc_pair.sandbox.cgroup) as live:
         live.send("client", 1000)
         assert not live.redirected("client")
     other = bcc_pair.run(prefix=headers(), config={"first_port": 1}, max_entries={"peers": 128})

@@ -23,8 +23,8 @@ BOTH = pytest.mark.parametrize("options", [{}, UPGRADE], ids=["first", "upgrade"
 
 
 def make_request(pair, options):
-    return program_source.Request(
-        "pair", str(pair.corner.pin_dir), str(pair.corner.state_dir), str(pair.src), **options
+    return program_source.Options(
+        "pair", str(pair.sandbox.pin_dir), str(pair.sandbox.state_dir), str(pair.src), **options
     )
 
 
@@ -85,7 +85,7 @@ def watch(when, step):
     seen.append(when)
     if len(seen) == int(sys.argv[2]):
         os.kill(os.getpid(), 9)
-program.present(program_source.Request(**json.loads(sys.argv[3])), watch=watch)
+program.present(program_source.Options(**json.loads(sys.argv[3])), watch=watch)
 """
 
 
@@ -107,5 +107,5 @@ def test_killed_at_any_step_the_next_run_converges(pair, options):
             assert pair.pins()["peers"] == old["peers"]
             program.present(make_request(pair, {"recreate": True}))
         else:
-            program.absent("pair", str(pair.corner.pin_dir), str(pair.corner.state_dir))
+            program.absent("pair", str(pair.sandbox.pin_dir), str(pair.sandbox.state_dir))
             assert pair.pins() == {}

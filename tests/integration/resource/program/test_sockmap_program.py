@@ -49,7 +49,7 @@ def test_check_real_again_check(pair):
     assert set(done["programs"]) == PROGRAMS
     assert set(done["maps"]) == MAPS
     assert done["compiler"] == "clang"
-    assert os.path.dirname(done["object"]) == str(pair.corner.state_dir / "objects")
+    assert os.path.dirname(done["object"]) == str(pair.sandbox.state_dir / "objects")
     assert pair.pins() == {name: ("program" if name in PROGRAMS else "map", one) for name, one in ids(done).items()}
     converged = pair.everything()
     for check in (False, True):
@@ -72,13 +72,13 @@ def test_foretold_and_done_are_the_same_for_an_upgrade_and_for_absent(pair):
 
 def test_pins_are_for_root_alone(pair):
     pair.run()
-    assert os.stat(pair.corner.pin_dir).st_mode & 0o777 == 0o700
-    assert os.stat(pair.corner.state_dir).st_mode & 0o777 == 0o700
+    assert os.stat(pair.sandbox.pin_dir).st_mode & 0o777 == 0o700
+    assert os.stat(pair.sandbox.state_dir).st_mode & 0o777 == 0o700
 
 
 def test_a_converged_run_starts_no_compiler(pair, monkeypatch):
     pair.run()
-    request = program_source.Request("pair", str(pair.corner.pin_dir), str(pair.corner.state_dir), str(pair.src))
+    request = program_source.Options("pair", str(pair.sandbox.pin_dir), str(pair.sandbox.state_dir), str(pair.src))
 
     def compiled(*_arguments):
         raise AssertionError("compiled")
@@ -136,7 +136,7 @@ OTHER = {"config": {"last_port": 65534}}
 
 def test_an_upgrade_under_an_open_connection(pair):
     old = pair.run()
-    with pair.attached(), connection(pair.corner.cgroup) as live:
+    with pair.attached(), connection(pair.sandbox.cgroup) as live:
         live.send("client", 1000)
         assert live.redirected("client")
         new = pair.run(**OTHER)
@@ -145,7 +145,7 @@ def test_an_upgrade_under_an_open_connection(pair):
         assert {one["program_id"] for one in new["draining"]} == {ids(old)[name] for name in PROGRAMS}
         live.send("client", 1000)
         assert live.receive("server", 2000)
-    with pair.attached(), connection(pair.corner.cgroup) as live:
+    with pair.attached(), connection(pair.sandbox.cgroup) as live:
         live.send("server", 5000)
         assert live.redirected("server")
         assert live.receive("client", 5000)
@@ -156,7 +156,7 @@ def test_old_programs_drain_with_their_connections(pair):
     old = pair.run()
     with contextlib.ExitStack() as open_connection:
         with pair.attached():
-            live = open_connection.enter_context(connection(pair.corner.cgroup))
+            live = open_connection.enter_context(connection(pair.sandbox.cgroup))
             live.send("client", 1000)
         pair.run(**OTHER)
         with pair.attached():
@@ -173,12 +173,12 @@ def test_absent_never_loses_unread_data_of_a_live_connection(pair):
     done = pair.run()
     with contextlib.ExitStack() as open_connection:
         with pair.attached():
-            live = open_connection.enter_context(connection(pair.corner.cgroup))
+            live = open_connection.enter_context(connection(pair.sandbox.cgroup))
             live.send("client", 60000)
             live.send("server", 40000)
         gone = pair.run(state="absent")
         assert gone["changed"] is True
-        assert not pair.corner.pin_dir.exists()
+        assert not pair.sandbox.pin_dir.exists()
         assert [one["name"] for one in gone["draining"]] == ["verdict"]
         live.send("client", 5000)  # the socket keeps the program, the program the map
         assert live.redirected("client")
@@ -198,7 +198,7 @@ def test_absent_refuses_while_attached(pair):
         before = pair.everything()
         refused = pair.run(state="absent")
         assert refused["msg"] == (
-            f"pair is still attached to the map {pair.corner.pin_dir}/peers; "
+            f"pair is still attached to the map {pair.sandbox.pin_dir}/peers; "
             "detach it first: sockmap_attach with state=absent"
         )
         assert pair.everything() == before
@@ -209,8 +209,8 @@ def test_absent_refuses_while_attached(pair):
 
 def test_absent_refuses_while_a_link_holds(pair):
     pair.run()
-    with libbpf.get(str(pair.corner.pin_dir / "sockops")) as sockops:
-        cgroup = os.open(pair.corner.cgroup, os.O_RDONLY)
+    with libbpf.get(str(pair.sandbox.pin_dir / "sockops")) as sockops:
+        cgroup = os.open(pair.sandbox.cgroup, os.O_RDONLY)
         with libbpf.Fd(cgroup), libbpf.create_link(sockops, cgroup, libbpf.ATTACH_CGROUP_SOCK_OPS) as link:
             number = libbpf.link_info(link).id
             assert f"pair is still attached to link {number};" in pair.run(state="absent")["msg"]
@@ -220,7 +220,7 @@ def test_absent_refuses_while_a_link_holds(pair):
 def test_absent_on_a_host_that_never_had_it(pair):
     result = pair.run(state="absent", src=None)
     assert result["changed"] is False
-    assert not pair.corner.pin_dir.exists()
+    assert not pair.sandbox.pin_dir.exists()
 
 
 def test_a_wider_map_is_refused_then_recreated(pair):
@@ -228,7 +228,7 @@ def test_a_wider_map_is_refused_then_recreated(pair):
     before = pair.everything()
     refused = pair.run(defines={"WIDER": 1})
     assert refused["msg"].startswith(
-        f"the map {pair.corner.pin_dir}/flows does not fit the new object: value_size: 8 pinned, 16 wanted; "
+        f"the map {pair.sandbox.pin_dir}/flows does not fit the new object: value_size: 8 pinned, 16 wanted; "
         "value.bytes: absent pinned, 64 bits at byte 8 wanted; "
     )
     assert pair.everything() == before
@@ -260,7 +260,7 @@ def test_an_object_file_does_as_well(pair):
 @pytest.mark.parametrize("lost", ["verdict", "sockops", "peers", "flows", "events"])
 def test_a_lost_pin_is_made_again_with_the_same_maps(pair, lost):
     old = pair.run()
-    os.unlink(pair.corner.pin_dir / lost)
+    os.unlink(pair.sandbox.pin_dir / lost)
     new = pair.run()
     assert new["changed"] is True
     kept = MAPS - {lost} if lost == "flows" else MAPS  # no program uses flows: it went with its pin
@@ -270,7 +270,7 @@ def test_a_lost_pin_is_made_again_with_the_same_maps(pair, lost):
 
 def test_a_program_put_in_our_place_gives_way(pair):
     pair.run()
-    path = str(pair.corner.pin_dir / "verdict")
+    path = str(pair.sandbox.pin_dir / "verdict")
     os.unlink(path)
     pin_foreign(path)
     assert "program intruder" in pair.run(check=True)["diff"]["before"]
@@ -280,7 +280,7 @@ def test_a_program_put_in_our_place_gives_way(pair):
 
 def test_a_map_put_in_our_place_gives_way(pair):
     old = pair.run()
-    path = str(pair.corner.pin_dir / "peers")
+    path = str(pair.sandbox.pin_dir / "peers")
     os.unlink(path)
     with libbpf.create_map(libbpf.MAP_TYPE_SOCKHASH, "peers", 4, 8, 64) as intruder:
         libbpf.pin(intruder, path)
@@ -319,13 +319,13 @@ def test_an_object_without_a_place_for_its_identity_is_known_by_its_ids(pair):
 def test_the_stored_object_can_be_loaded_again_without_source_or_compiler(pair):
     pair.run(config={"first_port": 7})
     digest = pair.run(config={"first_port": 7})["digest"]
-    for name in os.listdir(pair.corner.pin_dir):
-        os.unlink(pair.corner.pin_dir / name)
+    for name in os.listdir(pair.sandbox.pin_dir):
+        os.unlink(pair.sandbox.pin_dir / name)
     pair.src.unlink()
-    state_dir = str(pair.corner.state_dir)
+    state_dir = str(pair.sandbox.state_dir)
     with program.planned("pair", manifest.current(state_dir), Snapshot(state_dir)) as (plan, handlers):
         apply(plan, handlers)
-    assert objects.at(str(pair.corner.pin_dir / "verdict")).object.digest == digest
+    assert objects.at(str(pair.sandbox.pin_dir / "verdict")).object.digest == digest
     assert set(pair.pins()) == PROGRAMS | MAPS
 
 
@@ -333,5 +333,5 @@ def test_only_objects_that_are_needed_stay_on_disk(pair):
     for number in range(4):
         pair.run(defines={"NUMBER": number})
         pair.edit("return SK_PASS;", "return SK_PASS; /* longer */")
-    document = manifest.current(str(pair.corner.state_dir))
-    assert store.stored(str(pair.corner.state_dir)) == manifest.objects(document)
+    document = manifest.current(str(pair.sandbox.state_dir))
+    assert store.stored(str(pair.sandbox.state_dir)) == manifest.objects(document)

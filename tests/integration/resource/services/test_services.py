@@ -28,18 +28,18 @@ RELOAD = ["daemon-reload"]
 class InSlice:
     """A set-up host whose accelerated cgroup is a slice's."""
 
-    def __init__(self, whole, init):
-        self.whole, self.init = whole, init
+    def __init__(self, managed, init):
+        self.managed, self.init = managed, init
         self.slice = f"sockredirtest{uuid.uuid4().hex[:8]}.slice"
         self.cgroup = cgroup2_mount() / self.slice
-        self.state_dir = str(whole.corner.state_dir)
+        self.state_dir = str(managed.sandbox.state_dir)
 
     def options(self, state="present", **options):
-        return {**self.whole.here(state, **options), "cgroup": str(self.cgroup)}
+        return {**self.managed.here(state, **options), "cgroup": str(self.cgroup)}
 
     def attach(self):
-        self.whole.enable_here()
-        sockops = Wanted(str(self.whole.corner.pin_dir / "sockops"), "cgroup", str(self.cgroup), create_cgroup=True)
+        self.managed.enable_here()
+        sockops = Wanted(str(self.managed.sandbox.pin_dir / "sockops"), "cgroup", str(self.cgroup), create_cgroup=True)
         attachment.ensure(sockops, self.state_dir)
         states.present(self.options(), False)
 
@@ -49,16 +49,16 @@ class InSlice:
     def everything(self):
         """All that a change may change."""
         state = self.init.state
-        units = {str(path): path.read_text() for path in self.whole.unit_dir.rglob("*") if path.is_file()}
+        units = {str(path): path.read_text() for path in self.managed.unit_dir.rglob("*") if path.is_file()}
         return manifest.current(self.state_dir), units, state["slice"], state["runs_in"]
 
 
 @pytest.fixture
-def placed(whole, tmp_path, monkeypatch):
-    init = Systemd(tmp_path, whole.unit_dir, cgroup2_mount(), SERVICES)
+def placed(managed, tmp_path, monkeypatch):
+    init = Systemd(tmp_path, managed.unit_dir, cgroup2_mount(), SERVICES)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(systemd, "booted", lambda: True)
-    made = InSlice(whole, init)
+    made = InSlice(managed, init)
     made.attach()
     init.calls()
     yield made
@@ -117,7 +117,7 @@ def test_a_restart_that_fails_leaves_the_host_as_it_was(placed):
     assert placed.everything() == before
     # The one that had been restarted already, and the one that failed, run again where they were.
     assert placed.init.calls()[-2:] == [RELOAD, ["restart", "--", *SERVICES]]
-    assert placed.whole.drift_here() == []
+    assert placed.managed.drift_here() == []
 
 
 def test_a_commit_that_fails_leaves_the_services_where_they_were(placed, monkeypatch):
@@ -145,7 +145,7 @@ def test_disabling_takes_the_services_out(placed):
     assert done.result["waiting_services"] == []
     assert placed.init.state["runs_in"] == dict.fromkeys(SERVICES, "system.slice")
     assert not placed.cgroup.exists()
-    assert placed.whole.listing() == []
+    assert placed.managed.listing() == []
 
 
 def test_a_restart_that_fails_while_disabling_leaves_the_host_as_it_was(placed):
@@ -155,5 +155,5 @@ def test_a_restart_that_fails_while_disabling_leaves_the_host_as_it_was(placed):
     with pytest.raises(SockredirError, match="b.service cannot be restarted"):
         states.absent(placed.options("absent", restart_services=True), False)
     assert placed.everything() == before
-    assert placed.whole.drift_here() == []
+    assert placed.managed.drift_here() == []
     placed.init.break_in("", "")

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The animals: servers side by side in one place, and what their clients do all day."""
+"""Servers side by side in one cgroup, and what their clients do."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Learn names each of these programs rightly: its port, its verdict, the reason and who is to blame."""
+"""Learn is right about each of these programs: its port, the verdict, the reason, and which program makes the call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 from typing import Any, Dict, NamedTuple
 
 import pytest
-from learn.zoo import (
+from learn.servers import (
     FTP,
     HAPROXY_HTTP,
     HAPROXY_TCP,
@@ -39,8 +39,8 @@ class Learned(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def zoo(plain):
-    """What learn says of them."""
+def learned(plain):
+    """What learn reports about the servers."""
     with serving(plain), learning("--cgroup", str(plain._cgroup), *OPTIONS) as run:
         results = work(plain)
         text = run.end()
@@ -48,9 +48,9 @@ def zoo(plain):
 
 
 @pytest.fixture(scope="module")
-def followed(zoo, redirected):
+def followed(learned, redirected):
     """What the same work comes to, redirected as the variables say, and how many messages were redirected."""
-    variables = zoo.report["variables"]
+    variables = learned.report["variables"]
     redirected.redirection.set(
         mode="enforce",
         include=tuple((port, port) for port in variables["sockredir_ports"]),
@@ -81,8 +81,8 @@ LEFT = {port for port, verdict, *_rest in EXPECTED if verdict == "leave"}
 
 
 @pytest.mark.parametrize(("port", "verdict", "reasons", "server", "client"), EXPECTED)
-def test_verdicts(zoo, port, verdict, reasons, server, client):
-    entry = zoo.by_port[port]
+def test_verdicts(learned, port, verdict, reasons, server, client):
+    entry = learned.by_port[port]
     assert (entry["verdict"], entry["reasons"]) == (verdict, reasons), entry
     # The kernel keeps 15 characters of a name.
     assert entry["programs"][0] == server[:15]
@@ -90,36 +90,36 @@ def test_verdicts(zoo, port, verdict, reasons, server, client):
     assert entry["local_share"] == 1.0
 
 
-@pytest.mark.parametrize(("port", "blamed"), [(SPLICED, "haproxy"), (nginx.READ, "haproxy"), (SINK, "sink")])
-def test_who_is_to_blame(zoo, port, blamed):
-    assert zoo.by_port[port]["why"] == f"splice-read: {blamed}"
+@pytest.mark.parametrize(("port", "caller"), [(SPLICED, "haproxy"), (nginx.READ, "haproxy"), (SINK, "sink")])
+def test_the_program_that_makes_the_call_is_named(learned, port, caller):
+    assert learned.by_port[port]["why"] == f"splice-read: {caller}"
 
 
-def test_idle_connections_gain_nothing(zoo):
-    entry = zoo.by_port[IDLE]
+def test_idle_connections_gain_nothing(learned):
+    entry = learned.by_port[IDLE]
     assert (entry["verdict"], entry["connections"], entry["bytes"]) == ("no-gain", IDLE_CONNECTIONS, 0)
     assert entry["programs"] == [PYTHON]
 
 
 @pytest.mark.parametrize("program", ["java", "rsync", "memcached"])
-def test_none_of_these_is_to_be_left(zoo, program):
-    entries = [entry for entry in zoo.by_port.values() if program in entry["programs"]]
+def test_none_of_these_has_the_verdict_leave(learned, program):
+    entries = [entry for entry in learned.by_port.values() if program in entry["programs"]]
     assert entries
     assert {entry["verdict"] for entry in entries} <= {"accelerate", "no-gain"}, entries
 
 
-def test_nothing_else_is_left(zoo):
-    assert {entry["port"] for entry in zoo.by_port.values() if entry["verdict"] == "leave"} == LEFT
+def test_nothing_else_is_left(learned):
+    assert {entry["port"] for entry in learned.by_port.values() if entry["verdict"] == "leave"} == LEFT
 
 
-def test_variables_are_those_of_the_verdicts(zoo):
-    variables = zoo.report["variables"]
+def test_variables_are_those_of_the_verdicts(learned):
+    variables = learned.report["variables"]
     assert variables["sockredir_exclude_ports"] == sorted(LEFT)
     assert {port for port, verdict, *_rest in EXPECTED if verdict == "accelerate"} <= set(variables["sockredir_ports"])
     assert IDLE not in variables["sockredir_ports"]
 
 
-def test_following_them_results_are_those_of_tcp(zoo, followed):
+def test_following_them_results_are_those_of_tcp(learned, followed):
     results, redirected = followed
-    assert results == zoo.results
+    assert results == learned.results
     assert redirected > 0
