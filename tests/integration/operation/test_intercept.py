@@ -249,12 +249,12 @@ def test_a_connection_that_is_older_than_the_rule_is_noted(intercepting, proxy):
         intercepting.write(intercepting.rule(proxy.port, cidrs=["127.0.0.0/8"]))
         with inside(intercepting.apps):
             assert told(stack.enter_context(socket.create_connection(server.getsockname())))
-            shown = json.loads(intercepting.whole.ctl("intercepts", "--json").stdout)
+            shown = json.loads(intercepting.managed.ctl("intercepts", "--json").stdout)
             (note,) = [each for each in shown["notes"] if each["kind"] == "not_intercepted"]
-            assert "note: rule web: 1 connection not intercepted" in intercepting.whole.ctl("intercepts").stdout
+            assert "note: rule web: 1 connection not intercepted" in intercepting.managed.ctl("intercepts").stdout
     assert (note["rule"], note["found"].split(",")[0]) == ("web", "1 connection not intercepted")
     assert note["found"].endswith(f"such as to 127.0.0.77:{port}")
-    assert intercepting.whole.kinds() == [], "it is no difference from the manifest"
+    assert intercepting.managed.kinds() == [], "it is no difference from the manifest"
 
 
 def test_all_of_it_comes_back_after_a_reboot(intercepting, proxy):
