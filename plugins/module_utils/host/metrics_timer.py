@@ -32,6 +32,21 @@ Type=oneshot
 # If this fails, the file stays as it was, and its age tells.
 ExecStart={launcher} counters --textfile {metrics}
 TimeoutStartSec=30
+# It reads maps and writes one file.
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_BPF CAP_NET_ADMIN CAP_DAC_OVERRIDE
+RestrictAddressFamilies=AF_UNIX
+IPAddressDeny=any
+RestrictNamespaces=yes
+SystemCallFilter=@system-service bpf
+ProtectSystem=strict
+ReadWritePaths=-{directory}
+ProtectHome=read-only
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+{hardening}
 """
 
 _TIMER_TEXT = """\
@@ -77,7 +92,8 @@ def unit_files(unit_dir: str, launcher: str, metrics: str) -> Dict[str, files.Fi
     :param metrics: the file that is written.
     """
     service, timer, wants = paths(unit_dir)
-    text = _SERVICE_TEXT.format(unit=systemd.UNIT, launcher=launcher, metrics=metrics)
+    rest = {"directory": os.path.dirname(metrics), "hardening": systemd.HARDENING.strip()}
+    text = _SERVICE_TEXT.format(unit=systemd.UNIT, launcher=launcher, metrics=metrics, **rest)
     return {service: files.File(text), timer: files.File(_TIMER_TEXT), wants: files.symlink(timer)}
 
 

@@ -37,9 +37,33 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart={launcher} restore
 TimeoutStartSec=90
+# Restore loads and attaches BPF programs, mounts /sys/fs/bpf, makes cgroups, writes its state, and tries one connection
+# on 127.0.0.1. Nothing here may be an option that gives the unit mounts of its own (ProtectSystem=, ProtectHome=,
+# PrivateTmp= and others, see PrivateMounts= in systemd.exec(5)): a bpffs that it mounts there goes when it ends, with
+# all that is pinned in it.
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_BPF CAP_PERFMON CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_RESOURCE
+RestrictAddressFamilies=AF_UNIX AF_INET
+IPAddressAllow=localhost
+IPAddressDeny=any
+RestrictNamespaces=yes
+SystemCallFilter=@system-service bpf mount
+ProtectHostname=yes
+{hardening}
 
 [Install]
 WantedBy=multi-user.target
+"""
+
+#: What any unit of ours can do without; none of it gives a unit mounts of its own.
+HARDENING = """\
+DevicePolicy=closed
+LockPersonality=yes
+NoNewPrivileges=yes
+ProtectClock=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
 """
 
 _DROP_IN_TEXT = """\
@@ -71,6 +95,7 @@ def unit_files(unit_dir: str, launcher: str, state_dir: str, slice_name: Optiona
         launcher=launcher,
         paths=" ".join(sorted({os.path.dirname(launcher), state_dir})),
         slice=f" {slice_name}" if slice_name else "",
+        hardening=HARDENING.strip(),
     )
     return {
         os.path.join(unit_dir, UNIT): files.File(text),

@@ -20,10 +20,11 @@ _PORT = struct.Struct("!4xH")
 _INODE = struct.Struct("=68xI")
 
 
-def report(pin_dir: str, calibration: Mapping[str, Any]) -> Optional[List[Dict[str, Any]]]:
+def report(pin_dir: str, calibration: Mapping[str, Any], programs: bool = True) -> Optional[List[Dict[str, Any]]]:
     """A verdict for each port, see :func:`.port_verdict.ports`; None if there is no such map.
 
     :param calibration: what the manifest says was measured on this host; may be empty.
+    :param programs: whether to name who listens, for which every process is looked at.
     :raises SockredirError: a map is of another layout, or may not be read.
     """
     ended = live.ports(pin_dir)
@@ -34,12 +35,13 @@ def report(pin_dir: str, calibration: Mapping[str, Any]) -> Optional[List[Dict[s
     known = speeds.of_record(calibration, speeds.ENABLED) if calibration else None
     host = port_verdict.Host(leave_after, known or speeds.ESTIMATE)
     opened = port_verdict.open_by_port(live.flows(pin_dir) or [])
-    return port_verdict.ports(ended, opened, listening(set(ended) | set(opened)), host)
+    listeners = listening(set(ended) | set(opened)) if programs else {}
+    return port_verdict.ports(ended, opened, listeners, host)
 
 
-def of_document(document: Mapping[str, Any]) -> Optional[List[Dict[str, Any]]]:
+def of_document(document: Mapping[str, Any], programs: bool = True) -> Optional[List[Dict[str, Any]]]:
     """The same for a host with a manifest."""
-    return report(document["pin_dir"], document.get(record.SECTION) or {})
+    return report(document["pin_dir"], document.get(record.SECTION) or {}, programs)
 
 
 def listening(wanted: Set[int]) -> Dict[int, List[str]]:

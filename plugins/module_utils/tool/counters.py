@@ -113,7 +113,7 @@ def prometheus(counts: Counters, used: Optional[int], budget: Optional[int], bel
 
 def by_port(document: Dict[str, Any]) -> List[str]:
     """What was counted of each server port; nothing if an earlier version's maps have no such counts."""
-    found = host_ports.of_document(document)
+    found = host_ports.of_document(document, programs=False)
     return [line for metric in ports.metrics(found or []) if metric[3] for line in _metric(*metric)]
 
 

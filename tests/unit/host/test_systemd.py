@@ -3,10 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 import os
+import re
+import shutil
+import subprocess
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
-from ansible_collections.ebpf.sockredir.plugins.module_utils.host import files, systemd
+from ansible_collections.ebpf.sockredir.plugins.module_utils.host import files, metrics_timer, systemd
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,33 @@ def test_the_unit_is_enabled_by_its_symlink_and_runs_before_the_network(tmp_path
     assert "Wants=network-pre.target my.slice\n" in unit
     link = made[str(tmp_path / "multi-user.target.wants" / "sockredir.service")]
     assert link == files.symlink(str(tmp_path / "sockredir.service"))
+
+
+#: Options that give a unit mounts of its own (systemd.exec(5), PrivateMounts=).
+OWN_MOUNTS = (
+    r"Private(Mounts|Tmp|Devices|Network|Users)|Protect(System|Home|Proc|ControlGroups|Kernel\w+)|ProcSubset"
+    r"|(ReadOnly|ReadWrite|Inaccessible|Exec|NoExec|Bind|BindReadOnly)Paths|TemporaryFileSystem|Root\w+|MountFlags"
+    r"|(State|Runtime|Cache|Logs|Configuration)Directory|DynamicUser"
+)
+
+
+def test_what_restore_mounts_is_the_hosts(tmp_path):
+    unit = systemd.unit_files(str(tmp_path), "/s", "/d", None)[str(tmp_path / "sockredir.service")].text
+    options = [line.partition("=")[0] for line in unit.splitlines() if not line.startswith("#")]
+    assert [option for option in options if re.fullmatch(OWN_MOUNTS, option)] == []
+    assert "CapabilityBoundingSet" in options
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on this machine")
+def test_systemd_knows_every_option_of_the_units(tmp_path):
+    made = systemd.unit_files(str(tmp_path), "/bin/true", "/d", None)
+    made.update(metrics_timer.unit_files(str(tmp_path), "/bin/true", "/d/sockredir.prom"))
+    units = [path for path, made_file in made.items() if not made_file.link]
+    for path in units:
+        files.replace(path, made[path])
+    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert [line for line in done.stderr.splitlines() if "sockredir" in line] == []
+    assert done.returncode == 0, done.stderr
 
 
 def test_drop_ins_are_found_and_only_ours(tmp_path):
