@@ -433,7 +433,9 @@ intercepts:
       elements: dict
       contains:
         name: {description: Of the rule., type: str}
+        apps: {description: The services that are put into C(cgroup) for the rule., type: list, elements: str}
         cgroup: {description: Whose connections., type: str}
+        proxy: {description: The services that are put into C(proxy_cgroup) for the rule., type: list, elements: str}
         proxy_cgroup: {description: Where the proxy is; V(null) if only its user tells it., type: str}
         proxy_user: {description: Whose processes are the proxy; V(null) for nobody's., type: str}
         to: {description: The proxy's addresses., type: list, elements: str}

@@ -34,9 +34,25 @@ options:
         type: str
         required: true
       cgroup:
-        description: The cgroup whose connections to intercept, absolute or relative to the cgroup2 mount.
+        description:
+          - The cgroup whose connections to intercept, absolute or relative to the cgroup2 mount. It must exist.
+          - Either this or O(rules[].apps) is needed.
         type: str
-        required: true
+      apps:
+        description:
+          - Systemd services whose connections to intercept, instead of O(rules[].cgroup). They are put into a slice
+            below the accelerated one by drop-ins, and restarted if they run elsewhere.
+          - Rules that name the same services share a slice; otherwise no service can be in two rules.
+        type: list
+        elements: str
+        default: []
+      proxy:
+        description:
+          - The systemd services that are the proxy, instead of O(rules[].proxy_cgroup). They are put into a slice of
+            their own as O(rules[].apps) are, started if they do not run, and have to listen before the rule holds.
+        type: list
+        elements: str
+        default: []
       proxy_cgroup:
         description: The proxy's cgroup. This rule never intercepts connections from it or from cgroups below it.
         type: str
@@ -99,9 +115,31 @@ options:
   cgroup:
     description:
       - The accelerated cgroup, as of M(ebpf.sockredir.sockredir_host). With it, a cgroup of a rule is refused in check
-        mode too, unless it exists, is this one or above it, was attached to before, or is a slice that systemd has
-        loaded or has a unit file of.
+        mode too, unless it exists, is this one or above it, was attached to before, or is a slice that has a
+        unit file or that the unit file of a service names. So is a service that systemd does not know.
+      - The slices of services are made below it; if it is V(/), below C(sockredir.slice).
+      - The default is what the manifest says, and C(sockredir.slice) if there is none.
     type: str
+  unit_dir:
+    description: Directory for the drop-ins of services.
+    type: path
+    default: /etc/systemd/system
+  restart_services:
+    description:
+      - Whether to restart services that no rule names any more, so that they leave their slice. Otherwise they do so at
+        their next start.
+    type: bool
+    default: false
+  proxies_only:
+    description:
+      - Only put the proxies of O(rules[].proxy) into their slices, start them, and wait until they listen. The rules do
+        not change. Use it between attaching to the cgroups of proxies and to those of their clients.
+    type: bool
+    default: false
+  commit:
+    description: Whether this makes the change final, as in M(ebpf.sockredir.sockredir_host).
+    type: bool
+    default: true
 extends_documentation_fragment:
   - ebpf.sockredir.attributes
   - ebpf.sockredir.directories.pins
@@ -140,6 +178,8 @@ rules:
   sample:
     - name: web
       slot: 1
+      apps: []
+      proxy: []
       cgroup: sockredir.slice/sockredir-apps.slice
       proxy_cgroup: sockredir.slice/sockredir-proxy.slice
       proxy_user: null
@@ -151,6 +191,12 @@ rules:
       when_down: refuse
       answer: [original_dst]
       udp_dns: []
+waiting_services:
+  description: Services that no rule names any more and that leave their slice at their next start.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 details:
   description: More about a failure, such as what could not be undone.
   returned: failure
@@ -168,7 +214,9 @@ def _list(**more):
 
 RULE = {
     "name": {"type": "str", "required": True},
-    "cgroup": {"type": "str", "required": True},
+    "apps": _list(),
+    "cgroup": {"type": "str"},
+    "proxy": _list(),
     "proxy_cgroup": {"type": "str"},
     "proxy_user": {"type": "str"},
     "to": _list(),
@@ -183,6 +231,10 @@ RULE = {
 ARGUMENTS = {
     "rules": {"type": "list", "elements": "dict", "required": True, "options": RULE},
     "cgroup": {"type": "str"},
+    "unit_dir": {"type": "path", "default": "/etc/systemd/system"},
+    "restart_services": {"type": "bool", "default": False},
+    "proxies_only": {"type": "bool", "default": False},
+    "commit": {"type": "bool", "default": True},
     "pin_dir": {"type": "path", "default": "/sys/fs/bpf/sockredir"},
     "state_dir": {"type": "path", "default": "/var/lib/sockredir"},
     "lock_timeout": {"type": "int", "default": 60},
@@ -198,17 +250,23 @@ def main():
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.intercept import change as intercept
 
     try:
-        result = intercept.ensure(
+        request = intercept.Request(
             options["rules"],
             options["pin_dir"],
             options["state_dir"],
-            check=module.check_mode,
-            wait_seconds=options["lock_timeout"],
-            accelerated=options["cgroup"],
+            options["cgroup"],
+            options["unit_dir"],
+            options["restart_services"],
+            options["proxies_only"],
+            options["commit"],
         )
+        result = intercept.ensure(request, module.check_mode, wait_seconds=options["lock_timeout"])
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
-    module.exit_json(changed=bool(result.steps), diff=diff(result.steps), rules=result.rules)
+    if result.waiting:
+        module.warn(f"these services leave their slice at their next start: {', '.join(result.waiting)}")
+    shown = {"diff": diff(result.steps), "rules": result.rules, "waiting_services": result.waiting}
+    module.exit_json(changed=bool(result.steps), **shown)
 
 
 if __name__ == "__main__":

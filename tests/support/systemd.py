@@ -35,7 +35,8 @@ class Systemd:
         command.chmod(0o755)
         system = dict.fromkeys(services, home)
         state = {"unit_dir": str(unit_dir), "cgroup2": str(cgroup2), "broken": [], "broken_in": "", "calls": []}
-        self.state_file.write_text(json.dumps({**state, "active": [], "slice": system, "runs_in": dict(system)}))
+        state.update(active=[], home=home, slice=system, runs_in=dict(system))
+        self.state_file.write_text(json.dumps(state))
 
     @property
     def state(self) -> Dict[str, Any]:
@@ -49,24 +50,31 @@ class Systemd:
         """What has been asked for since the last time, questions apart."""
         state = self.state
         self.state_file.write_text(json.dumps({**state, "calls": []}))
-        return [words for words in state["calls"] if words[0] not in ("show", "list-units")]
+        return [words for words in state["calls"] if words[0] not in ("show", "list-unit-files")]
 
 
 def _reload(state: Dict[str, Any]) -> None:
+    """The last drop-in by name counts."""
     for name in state["slice"]:
-        drop_in = Path(state["unit_dir"], f"{name}.d", "50-sockredir.conf")
-        lines = drop_in.read_text().splitlines() if drop_in.exists() else []
-        state["slice"][name] = next((line[6:] for line in lines if line.startswith("Slice=")), "system.slice")
+        drop_ins = sorted(Path(state["unit_dir"], f"{name}.d").glob("*.conf"))
+        lines = [line for path in drop_ins for line in path.read_text().splitlines() if line.startswith("Slice=")]
+        state["slice"][name] = lines[-1][6:] if lines else state["home"]
+
+
+def _path(slice_name: str) -> str:
+    """Of its cgroup: a slice is in those that its name begins with (systemd.slice(5))."""
+    words = slice_name[: -len(".slice")].split("-")
+    return "/".join("-".join(words[: count + 1]) + ".slice" for count in range(len(words)))
 
 
 def _cgroup(state: Dict[str, Any], name: str) -> str:
     where = state["runs_in"].get(name)
-    return f"/{where}/{name}" if where else ""
+    return f"/{_path(where)}/{name}" if where else ""
 
 
 def _move(state: Dict[str, Any], name: str, to: str) -> None:
     for slice_name in {state["runs_in"][name], to} - {"system.slice", ""}:
-        directory = Path(state["cgroup2"], slice_name, name)
+        directory = Path(state["cgroup2"], _path(slice_name), name)
         if slice_name == to:
             directory.mkdir(parents=True, exist_ok=True)
         elif directory.is_dir():
@@ -97,12 +105,6 @@ def _show(state: Dict[str, Any], words: List[str]) -> None:
     print("\n".join(blocks))
 
 
-def _list_units(state: Dict[str, Any], name: str) -> None:
-    """A slice is loaded with the services that their unit files put there."""
-    if name in state["slice"].values():
-        print(f"{name} loaded inactive dead {name}")
-
-
 def main(state_file: str, words: List[str]) -> int:
     """What the stand-in does for a command line."""
     state = json.loads(Path(state_file).read_text())
@@ -111,8 +113,8 @@ def main(state_file: str, words: List[str]) -> int:
     code = 0
     if words[0] == "show":
         _show(state, words)
-    elif words[0] == "list-units":
-        _list_units(state, words[-1])
+    elif words[0] == "list-unit-files":
+        print("\n".join(f"{name} disabled enabled" for name in ["getty@.service", *state["slice"]]))
     elif words[0] == "daemon-reload":
         _reload(state)
     elif words[-1].startswith(METRICS):
@@ -120,9 +122,9 @@ def main(state_file: str, words: List[str]) -> int:
     elif words[0] == "restart":
         code = _restart(state, words[2:])
     elif words[0] == "start":
-        Path(state["cgroup2"], words[2]).mkdir(exist_ok=True)
+        Path(state["cgroup2"], _path(words[2])).mkdir(parents=True, exist_ok=True)
     elif words[0] == "stop":
-        directory = Path(state["cgroup2"], words[2])
+        directory = Path(state["cgroup2"], _path(words[2]))
         if directory.is_dir():
             directory.rmdir()
     Path(state_file).write_text(json.dumps(state))

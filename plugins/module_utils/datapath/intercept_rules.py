@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Interception rules as the operator writes them, in the form that the manifest keeps. Pure.
 
-A dict: ``name``, ``cgroup`` (whose connections), ``proxy_cgroup`` or ``proxy_user`` (who the proxy is), ``to`` (its
+A dict: ``name``, ``cgroup`` (whose connections) and the services ``apps`` that are put there, ``proxy_cgroup`` and its
+services ``proxy``, or ``proxy_user`` (who the proxy is), ``to`` (its
 listener: a port, or addresses with ports), ``ports``, ``exclude_ports``, ``cidrs``, ``exclude_cidrs``, ``when_down``
 (refuse, direct), ``answer`` (original_dst, sockname), ``udp_dns`` (as ``to``), and the ``slot`` of its counters.
 """
@@ -24,7 +25,7 @@ Place = Tuple[int, int]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _END = re.compile(r"(?:(?P<v4>[0-9.]+):|\[(?P<v6>[0-9A-Fa-f:.]+)\]:)?(?P<port>[0-9]+)")
-_LISTS = ("ports", "exclude_ports", "cidrs", "exclude_cidrs", "to", "udp_dns", "answer")
+_LISTS = ("ports", "exclude_ports", "cidrs", "exclude_cidrs", "to", "udp_dns", "answer", "apps", "proxy")
 
 
 def normal(
@@ -61,8 +62,10 @@ def _twice(names: Sequence[str]) -> Set[str]:
 def _one(rule: Rule) -> Rule:
     if not _NAME.fullmatch(str(rule["name"])):
         raise SockredirError("name: up to 32 letters, digits, '_', '.' and '-', a letter or digit first")
+    if not rule.get("cgroup"):
+        raise SockredirError("it does not say whose connections", "set cgroup, or apps")
     if not rule.get("proxy_cgroup") and rule.get("proxy_user") in (None, ""):
-        raise SockredirError("it does not say who the proxy is", "set proxy_cgroup, or proxy_user")
+        raise SockredirError("it does not say who the proxy is", "set proxy_cgroup, proxy or proxy_user")
     if rule.get("proxy_cgroup") and _is_below(rule["cgroup"], rule["proxy_cgroup"]):
         raise SockredirError(
             f"cgroup {rule['cgroup']} is in proxy_cgroup {rule['proxy_cgroup']}: it would never be intercepted",
@@ -70,7 +73,9 @@ def _one(rule: Rule) -> Rule:
         )
     known = {
         "name": str(rule["name"]),
+        "apps": rule["apps"],
         "cgroup": rule["cgroup"],
+        "proxy": rule["proxy"],
         "proxy_cgroup": rule.get("proxy_cgroup") or None,
         "proxy_user": None if rule.get("proxy_user") in (None, "") else str(rule["proxy_user"]),
         "to": ends(rule["to"], "to", 1),

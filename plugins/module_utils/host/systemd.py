@@ -16,6 +16,9 @@ from . import files
 UNIT = "sockredir.service"
 UNIT_DIR = "/etc/systemd/system"
 DROP_IN = "50-sockredir.conf"
+#: After the other: of two that name a slice, the later name counts.
+INTERCEPT_DROP_IN = "51-sockredir-intercept.conf"
+DROP_INS = (DROP_IN, INTERCEPT_DROP_IN)
 _RUNNING = "/run/systemd/system"  # sd_booted(3)
 _SERVICE = re.compile(r"[A-Za-z0-9:_.@\\-]+\.service$")
 _TIMEOUT = 120
@@ -108,8 +111,13 @@ def wants_link(unit_dir: str) -> str:
     return os.path.join(unit_dir, "multi-user.target.wants", UNIT)
 
 
-def drop_in_path(unit_dir: str, service: str) -> str:
-    return os.path.join(unit_dir, service + ".d", DROP_IN)
+def drop_in_path(unit_dir: str, service: str, name: str = DROP_IN) -> str:
+    return os.path.join(unit_dir, service + ".d", name)
+
+
+def is_of_rules(path: str) -> bool:
+    """Whether a file is a drop-in for interception: it belongs to the rules, not to the host's services."""
+    return os.path.basename(path) == INTERCEPT_DROP_IN
 
 
 def drop_in(slice_name: str) -> files.File:
@@ -117,14 +125,21 @@ def drop_in(slice_name: str) -> files.File:
     return files.File(_DROP_IN_TEXT.format(unit=UNIT, slice=slice_name))
 
 
-def drop_ins(unit_dir: str) -> List[str]:
-    """The services that have one of our drop-ins."""
+def drop_ins(unit_dir: str, *kinds: str) -> List[str]:
+    """The services that have one of our drop-ins.
+
+    :param kinds: names of drop-ins; without any, all of ours.
+    """
     try:
         names = os.listdir(unit_dir)
     except (FileNotFoundError, NotADirectoryError):
         return []
     services = [name[:-2] for name in names if name.endswith(".service.d")]
-    return sorted(service for service in services if os.path.lexists(drop_in_path(unit_dir, service)))
+    return sorted(service for service in services if _has_drop_in(unit_dir, service, kinds or DROP_INS))
+
+
+def _has_drop_in(unit_dir: str, service: str, kinds: Sequence[str]) -> bool:
+    return any(os.path.lexists(drop_in_path(unit_dir, service, kind)) for kind in kinds)
 
 
 def service_name(name: str) -> str:
@@ -240,9 +255,15 @@ def has_unit_file(name: str) -> bool:
 
 
 def knows_slice(name: str) -> bool:
-    """Whether a slice is more than a name: a unit file makes it, or a unit that systemd has loaded is in it."""
-    loaded = systemctl(["list-units", "--all", "--full", "--plain", "--no-legend", "--", name])
-    return bool(loaded.strip()) or has_unit_file(name)
+    """Whether a slice is more than a name: it has a unit file, or a service that has one is put there."""
+    if has_unit_file(name):
+        return True
+    listed = systemctl(["list-unit-files", "--type=service", "--full", "--plain", "--no-legend"])
+    names = [line.split()[0] for line in listed.splitlines() if line.strip()]
+    # A template has no slice, only what is started from it.
+    whole = [each for each in names if not each.endswith("@.service")]
+    shown = systemctl(["show", "--property=Slice", "--", *whole]) if whole else ""
+    return f"Slice={name}" in shown.splitlines()
 
 
 def active(name: str) -> bool:

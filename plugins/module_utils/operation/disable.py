@@ -193,7 +193,7 @@ class _Work:
 
     def _file_steps(self, drop_ins: bool) -> Plan:
         """:param drop_ins: whether those of services, which are a part of their own, or all the others."""
-        steps = [step for step in self._all_files() if (os.path.basename(step.subject) == systemd.DROP_IN) == drop_ins]
+        steps = [step for step in self._all_files() if (os.path.basename(step.subject) in systemd.DROP_INS) == drop_ins]
         return steps if drop_ins else steps + self._package_steps()
 
     def _all_files(self) -> Plan:
@@ -201,7 +201,8 @@ class _Work:
         unit_dir = self.places.unit_dir
         paths = {places.launcher, os.path.join(unit_dir, systemd.UNIT), systemd.wants_link(unit_dir)}
         paths |= {*metrics_timer.paths(unit_dir), places.manual, places.bash_completion, places.zsh_completion}
-        paths |= {systemd.drop_in_path(unit_dir, service) for service in systemd.drop_ins(unit_dir)}
+        moved = systemd.drop_ins(unit_dir)
+        paths |= {systemd.drop_in_path(unit_dir, name, kind) for name in moved for kind in systemd.DROP_INS}
         recorded = [path for path in self.document["files"] if not path.startswith(places.package + "/")]
         return disable_plan.remove_files({path: files.read(path) for path in paths | set(recorded)}, recorded)
 
@@ -252,13 +253,17 @@ class _Work:
         """Remove a cgroup, and have systemd forget the slice that it was."""
 
         def run(step: Step) -> Undo:
-            undo, name = remove(step), self.seen_services.slice
-            if not name or os.path.isdir(step.subject) or not step.subject.endswith(self.seen_services.relative):
+            undo, name = remove(step), self._slice_of(step.subject)
+            if not name or os.path.isdir(step.subject):
                 return undo
             systemd.stop(name)
             return lambda: _again(name, undo)
 
         return run
+
+    def _slice_of(self, cgroup: str) -> Optional[str]:
+        """The slice unit of a cgroup; None without systemd, which alone makes slices."""
+        return systemd.slice_of(cgroups.relative(cgroup, self.host.mounts)) if self.seen_services.booted else None
 
     def _package(self, _step: Step) -> Undo:
         places = install.Places(self.places.prefix)

@@ -164,13 +164,14 @@ def test_in_check_mode_a_cgroup_may_be_missing_that_something_known_makes(manage
     Systemd(tmp_path, managed.unit_dir, cgroup2_mount(), ["a.service"], "web-apps.slice")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(systemd, "booted", lambda: True)
-    accelerated, there = "sockredir-test-none.slice", str(managed.sandbox.cgroup)
+    accelerated, there = "sockredirtestnone.slice", str(managed.sandbox.cgroup)
+
+    places = {key: managed.places[key] for key in ("pin_dir", "state_dir")}
 
     def refused(cgroup, accelerated=accelerated):
         rule = {"name": "web", "cgroup": there, "proxy_cgroup": cgroup, "to": [15001]}
-        places = {key: managed.places[key] for key in ("pin_dir", "state_dir")}
         try:
-            intercept.ensure([rule], **places, check=True, accelerated=accelerated)
+            intercept.ensure(intercept.Request([rule], **places, cgroup=accelerated), check=True)
         except SockredirError as error:
             return str(error)
         return None
@@ -181,6 +182,14 @@ def test_in_check_mode_a_cgroup_may_be_missing_that_something_known_makes(manage
         assert refused(unknown).startswith("rule web: cgroup ")
         assert refused(unknown).endswith(" does not exist; create it, start its slice, or correct the name")
         assert refused(unknown, accelerated=None) is None
+    unknown = {"name": "web", "apps": ["b", "a"], "proxy": ["c"], "to": [0]}
+    with pytest.raises(SockredirError) as caught:
+        intercept.ensure(intercept.Request([unknown], **places, cgroup=accelerated), check=True)
+    assert str(caught.value) == (
+        "rule web: to: '0' is not a port from 1 to 65535, or an address with one; write 15001, 127.0.0.1:15001 or"
+        " [::1]:15001; rule web: apps: systemd knows no b.service; install it, or correct the name;"
+        " rule web: proxy: systemd knows no c.service; install it, or correct the name"
+    )
     assert "is on tmpfs, not on cgroup2" in refused("/dev/shm/x", accelerated=None)
     assert managed.listing() == []
 

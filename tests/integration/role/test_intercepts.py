@@ -58,6 +58,7 @@ def test_all_that_is_wrong_with_rules_is_said_at_once_and_changes_nothing(site, 
         rule(site, name="many", cidrs=[f"10.{number}.0.0/16" for number in range(33)]),
         rule(site, name="own", proxy_cgroup=place(site, "proxy"), cgroup=f"{place(site, 'proxy')}/x"),
         rule(site, name="typo", cgroup=place(site, "aps"), proxy_user="nobody-of-this-name"),
+        {"name": "services", "apps": ["a"], "proxy": ["b"], "to": [1]},
         rule(site, name="twice"),
         rule(site, name="twice"),
     ]
@@ -73,6 +74,8 @@ def test_all_that_is_wrong_with_rules_is_said_at_once_and_changes_nothing(site, 
         "own: cgroup",
         f"typo: cgroup {place(site, 'aps')} does not exist; create it, start its slice, or correct the name",
         "typo: proxy_user: nobody-of-this-name is unknown",
+        "services: apps: systemd does not run on this host; give cgroup instead",
+        "services: proxy: systemd does not run on this host; give proxy_cgroup instead",
         "twice: another rule has this name",
     ):
         assert f"rule {words}" in said

@@ -14,6 +14,8 @@ WEB = {"name": "web", "cgroup": "/apps", "proxy_cgroup": "/proxy", "to": ["15001
 WEB_NORMAL = {
     "name": "web",
     "slot": 1,
+    "apps": [],
+    "proxy": [],
     "cgroup": "/apps",
     "proxy_cgroup": "/proxy",
     "proxy_user": None,
@@ -73,7 +75,11 @@ def networks(count):
         ([changed(cidrs=networks(33))], "rule web: cidrs: 33 networks, at most 32"),
         ([changed(exclude_ports=[str(2 * n + 1) for n in range(33)])], "rule web: exclude_ports: 33 ranges"),
         ([changed(name="a b")], "rule a b: name: up to 32 letters"),
-        ([changed(proxy_cgroup=None)], "rule web: it does not say who the proxy is; set proxy_cgroup, or proxy_user"),
+        (
+            [changed(proxy_cgroup=None)],
+            "rule web: it does not say who the proxy is; set proxy_cgroup, proxy or proxy_user",
+        ),
+        ([changed(cgroup=None)], "rule web: it does not say whose connections; set cgroup, or apps"),
         ([changed(proxy_cgroup="/apps")], "cgroup /apps is in proxy_cgroup /apps: it would never be intercepted"),
         ([changed(proxy_cgroup="/")], "it would never be intercepted"),
         ([WEB, WEB], "rule web: another rule has this name"),

@@ -5,13 +5,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from ...change.step import Step
 from ...change.transaction import Handler, Undo
 from ...datapath import intercept_live
+from ...errors import SockredirError
+from ...host import files, listeners, systemd
 from ...state import manifest
+from ..services import apply as services_apply
+from ..services import plan as services_plan
+from ..setup.apply import keep_of
+from ..setup.plan import Content
 from .plan import NewRules
+from .services import Listening
+
+#: How long a proxy may take to listen.
+LISTEN_SECONDS = 30.0
 
 
 def write(pin_dir: str) -> Handler:
@@ -27,20 +38,64 @@ def write(pin_dir: str) -> Handler:
     return run
 
 
-def record(state_dir: str, pin_dir: str, rules: List[Dict[str, Any]]) -> Handler:
-    """The handler that has the manifest say so, and makes that final."""
+class Record(NamedTuple):
+    """:ivar rules: what the manifest is to say of them; None: as it does.
+    :ivar files: the drop-ins of their services.
+    :ivar commit: whether that is final.
+    """
+
+    rules: Optional[List[Dict[str, Any]]]
+    files: Dict[str, str]
+    commit: bool
+
+
+def record(state_dir: str, pin_dir: str, wanted: Record) -> Handler:
+    """The handler that has the manifest say so."""
 
     def change(document: manifest.Manifest) -> None:
-        document["intercepts"] = rules
+        if wanted.rules is not None:
+            document["intercepts"] = wanted.rules
+        others = {path: text for path, text in document["files"].items() if not systemd.is_of_rules(path)}
+        document["files"] = {**others, **wanted.files}
         document["pin_dir"] = document["pin_dir"] or pin_dir
 
     def run(_step: Step) -> Undo:
         saved = manifest.snapshot(state_dir)
         manifest.edit(state_dir, change)
-        manifest.commit(state_dir)
+        if wanted.commit:
+            manifest.commit(state_dir)
         return _put_back(state_dir, saved)
 
     return run
+
+
+def part(wanted: services_plan.Wanted) -> Dict[str, Handler]:
+    """The handlers for the services of one slice."""
+    changes = services_apply.Changes(wanted)
+
+    def file(step: Step) -> Undo:
+        undo = files.change(step.subject, step.need(Content).file, keep_of(step.subject, wanted.unit_dir))
+        return changes.guard(step.subject, undo)
+
+    return {"file": file, "listen": listen, **changes.handlers()}
+
+
+def listen(step: Step) -> Undo:
+    """Wait until a restarted proxy listens.
+
+    :raises SockredirError: it does not, in half a minute.
+    """
+    wanted = step.need(Listening)
+    deadline = time.monotonic() + LISTEN_SECONDS
+    while not any(listeners.is_heard(end, listeners.listeners()) for end in wanted.ends):
+        if time.monotonic() >= deadline:
+            raise SockredirError(
+                f"{step.subject}: nothing listens at {' or '.join(wanted.ends)} {LISTEN_SECONDS:.0f} s after"
+                f" {', '.join(wanted.services)} was started",
+                f"find out why with journalctl -u {wanted.services[0]}, or correct to",
+            )
+        time.sleep(0.05)
+    return None
 
 
 def _put_back(state_dir: str, saved: manifest.Snapshot) -> Callable[[], None]:

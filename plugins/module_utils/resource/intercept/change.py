@@ -5,67 +5,131 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from dataclasses import replace
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from ...change import journal
 from ...change.step import Plan
-from ...change.transaction import Watch, apply
+from ...change.transaction import Handler, Watch, apply
 from ...datapath import intercept_rules
+from ...host import systemd
 from ...kernel import objects
 from ...state import lock, manifest
 from . import apply as handlers
+from . import placing, services
 from . import plan as planning
-from .observe import lacks, observe, recorded, relative, to_layout, will_come
+from .known import Given, accelerated, lacks
+from .observe import observe, recorded, relative, to_layout
+
+Rule = Dict[str, Any]
+
+
+class Request(NamedTuple):
+    """What is asked for.
+
+    :ivar cgroup: the accelerated cgroup, as the operator names it; with it, check mode refuses a cgroup that does not
+        exist and that nothing known makes, and a service that systemd does not know. Else any may be missing then.
+    :ivar restart: whether services that no rule names any more may be restarted.
+    :ivar proxies_only: whether only the proxies are to be put into their slices; then no rule changes.
+    :ivar commit: whether this makes the change final.
+    """
+
+    rules: Sequence[Rule]
+    pin_dir: str
+    state_dir: str
+    cgroup: Optional[str] = None
+    unit_dir: str = systemd.UNIT_DIR
+    restart: bool = False
+    proxies_only: bool = False
+    commit: bool = True
 
 
 class Result(NamedTuple):
-    """:ivar rules: the rules in their canonical form."""
+    """:ivar rules: the rules in their canonical form.
+    :ivar waiting: services that leave their slice at their next start.
+    """
 
     steps: Plan
-    rules: List[Dict[str, Any]]
+    rules: List[Rule]
+    waiting: List[str]
 
 
 def ensure(
-    rules: Sequence[Dict[str, Any]],
-    pin_dir: str,
-    state_dir: str,
-    check: bool = False,
-    watch: Optional[Watch] = None,
-    wait_seconds: float = lock.WAIT_SECONDS,
-    accelerated: Optional[str] = None,
+    request: Request, check: bool = False, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS
 ) -> Result:
     """Put exactly these rules in force; live connections stay where they are.
 
     :param check: change nothing, say what a run would do.
-    :param accelerated: the accelerated cgroup; with it, ``check`` refuses a cgroup that does not exist and that nothing
-        known makes. Else any may be missing then.
     :raises SockredirError: a rule makes no sense or cannot work here; the host is as it was.
     """
     objects.need_root()
     if check:
-        document = manifest.known(state_dir)
-        comes = will_come(accelerated, document) if accelerated else lambda _cgroup: True
-        return _planned(rules, pin_dir, document, comes)
-    with journal.change("intercept") as done, lock.hold(state_dir, wait_seconds):
-        result = _planned(rules, pin_dir, manifest.known(state_dir), None)
-        record = handlers.record(state_dir, pin_dir, result.rules)
-        apply(result.steps, {"settings": handlers.write(pin_dir), "record": record}, watch)
-        done(result.steps)
-    return result
+        return _Work(request, True).result()
+    with journal.change("intercept") as done, lock.hold(request.state_dir, wait_seconds):
+        work = _Work(request, False)
+        apply(work.steps, work.handlers, watch)
+        done(work.steps)
+    return work.result()
 
 
-def _planned(
-    rules: Sequence[Dict[str, Any]],
-    pin_dir: str,
-    document: Optional[manifest.Manifest],
-    comes: Optional[Callable[[str], bool]],
-) -> Result:
-    """:param comes: in check mode, which cgroups may be missing."""
-    check, given = comes is not None, [relative(rule) for rule in rules]
-    wanted = intercept_rules.normal(given, recorded(document), lambda rule: lacks(rule, comes or _none_comes))
-    steps = planning.plan(wanted, to_layout(wanted, check), observe(pin_dir, document), check)
-    return Result(steps, wanted)
+class _Work:
+    """The plan, part by part, and what carries it out."""
 
+    def __init__(self, request: Request, check: bool) -> None:
+        self.request, self.check = request, check
+        document = manifest.known(request.state_dir)
+        self.below = accelerated(request.cgroup, document)
+        placed = placing.placed([relative(rule) for rule in request.rules], self.below)
+        slices = tuple(placing.slices(placed))
+        self.services = services.Wanted(request.unit_dir, placing.below(self.below), slices, request.restart, check)
+        self.seen = services.observe(self.services)
+        self.rules = self._normal(placed, document)
+        self.observed = observe(request.pin_dir, document)
+        self.steps: Plan = []
+        self.handlers: Dict[str, Handler] = {}
+        self._plan()
 
-def _none_comes(_cgroup: str) -> bool:
-    return False
+    def _normal(self, placed: List[Rule], document: Optional[manifest.Manifest]) -> List[Rule]:
+        strict = not self.check or self.request.cgroup is not None
+        host = Given(document, self.below, self.check or self.request.proxies_only, strict)
+
+        def wrong(rule: Rule) -> List[str]:
+            found = placing.wrong(rule, placed, self.below)
+            return found + lacks(rule, host) + (services.lacks(rule, self.seen) if strict else [])
+
+        return intercept_rules.normal(placed, recorded(document), wrong)
+
+    def _plan(self) -> None:
+        for part in services.proxies(self.services, self.seen, self.rules):
+            self._part(part.steps, handlers.part(part.wanted))
+        if self.request.proxies_only:
+            self._record(None, services.recorded(self._proxies()))
+            return
+        if not self.check:
+            planning.refuse(self.rules, self.observed)
+        told = planning.steps(self.rules, to_layout(self.rules, self.check), self.observed)
+        self._part(told, {"settings": handlers.write(self.request.pin_dir)})
+        for part in services.apps(self.services, self.seen):
+            self._part(part.steps, handlers.part(part.wanted))
+        self._record(self.rules, services.recorded(self.services))
+
+    def _proxies(self) -> services.Wanted:
+        return self.services._replace(slices=tuple(each for each in self.services.slices if each.proxy))
+
+    def _record(self, rules: Optional[List[Rule]], files: Dict[str, str]) -> None:
+        """:param rules: None: nothing but the files changes, and nothing is final yet."""
+        if rules is None:
+            files = {**self.observed.files, **files}
+        commit = rules is not None and self.request.commit
+        record = handlers.Record(rules, files, commit)
+        observed = self.observed if commit else self.observed._replace(committed=True)
+        steps = planning.record(observed.recorded if rules is None else rules, files, observed)
+        self._part(steps, {"record": handlers.record(self.request.state_dir, self.request.pin_dir, record)})
+
+    def _part(self, steps: Plan, own: Dict[str, Handler]) -> None:
+        prefix = f"{len(self.handlers)} "
+        self.handlers.update({prefix + verb: handler for verb, handler in own.items()})
+        self.steps += [replace(step, verb=prefix + step.verb) for step in steps]
+
+    def result(self) -> Result:
+        return Result(self.steps, self.rules, services.waiting(self.services, self.seen))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 from ...datapath import intercept, intercept_live, intercept_rules
 from ...errors import SockredirError
@@ -31,6 +31,7 @@ def observe(pin_dir: str, document: Optional[manifest.Manifest]) -> Observed:
         # A host without interception is not asked where cgroups are.
         attached=attached(document) if noted or rules is not None else {},
         committed=bool(document and document["committed"]),
+        files={path: text for path, text in (document or {}).get("files", {}).items() if systemd.is_of_rules(path)},
     )
 
 
@@ -52,56 +53,21 @@ def attached(document: Optional[manifest.Manifest]) -> Dict[str, List[str]]:
 def relative(rule: Dict[str, Any]) -> Dict[str, Any]:
     """A rule with its cgroups relative to the cgroup2 mount, however they were written.
 
-    One that is none stays as it is: :func:`lacks` says so.
+    One that is none stays as it is: :func:`.known.lacks` says so.
     """
     found = dict(rule)
     for key in _CGROUPS:
         with contextlib.suppress(SockredirError):
-            found[key] = _relative(rule[key]) if rule.get(key) else None
+            found[key] = place(rule[key]) if rule.get(key) else None
     return found
 
 
-def _relative(cgroup: str) -> str:
+def place(cgroup: str) -> str:
+    """A cgroup relative to the cgroup2 mount, as rules have it.
+
+    :raises SockredirError: it is none.
+    """
     return cgroups.relative(cgroup, mounts.read()).lstrip("/") or "/"
-
-
-def lacks(rule: Dict[str, Any], comes: Callable[[str], bool]) -> List[str]:
-    """What a rule names that this host does not have, each in one line.
-
-    :param comes: whether a cgroup that does not exist yet will, relative to the cgroup2 mount.
-    """
-    needs: List[Tuple[str, Callable[[str], object]]] = [(key, lambda path: _need(path, comes)) for key in _CGROUPS]
-    found = []
-    for key, need in [*needs, ("proxy_user", _user)]:
-        try:
-            if rule.get(key) not in (None, ""):
-                need(str(rule[key]))
-        except SockredirError as error:
-            found.append(str(error))
-    return found
-
-
-def _need(cgroup: str, comes: Callable[[str], bool]) -> None:
-    if cgroups.cgroup_id(cgroups.resolve(cgroup, mounts.read())) is None and not comes(_relative(cgroup)):
-        raise SockredirError(f"cgroup {cgroup} does not exist", "create it, start its slice, or correct the name")
-
-
-def will_come(accelerated: str, document: Optional[manifest.Manifest]) -> Callable[[str], bool]:
-    """Which cgroups may be missing before the role has done its work, relative to the cgroup2 mount.
-
-    Those that it makes: the accelerated one and those above it. Those that it makes again, as after a reboot: what
-    the manifest names. And slices that systemd knows: each is there once a service in it starts.
-    """
-    again = {place for places in attached(document).values() for place in places}
-    ours = cgroups.relative(accelerated, mounts.read())
-
-    def comes(cgroup: str) -> bool:
-        path = "/" + cgroup.strip("/")
-        name = systemd.slice_of(cgroup)
-        made = (ours + "/").startswith(path + "/") or path in again
-        return made or bool(name and systemd.booted() and systemd.knows_slice(name))
-
-    return comes
 
 
 def to_layout(rules: Sequence[Dict[str, Any]], check: bool = False) -> List[intercept.Rule]:
@@ -113,7 +79,7 @@ def to_layout(rules: Sequence[Dict[str, Any]], check: bool = False) -> List[inte
     found, wrong = [], []
     for rule in rules:
         try:
-            found.append(intercept_rules.to_layout(rule, lambda path: _place(path, check), _user))
+            found.append(intercept_rules.to_layout(rule, lambda path: _place(path, check), user))
         except SockredirError as error:
             wrong.append(f"rule {rule['name']}: {error}")
     if wrong:
@@ -130,7 +96,11 @@ def _place(cgroup: str, check: bool) -> intercept_rules.Place:
     return number or 0, intercept_live.level_of(path, cgroups.resolve("/", known))
 
 
-def _user(name: str) -> int:
+def user(name: str) -> int:
+    """The id of a user.
+
+    :raises SockredirError: there is none.
+    """
     if name.isdigit():
         return int(name)
     try:

@@ -18,12 +18,14 @@ class Observed(NamedTuple):
     """:ivar rules: what the map holds; None if there is no such map.
     :ivar recorded: what the manifest says.
     :ivar attached: program -> the cgroups that it is attached to.
+    :ivar files: the drop-ins of services that the manifest has, with their fingerprints.
     """
 
     rules: Optional[List[intercept.Rule]]
     recorded: List[Dict[str, Any]]
     attached: Dict[str, List[str]]
     committed: bool = True
+    files: Dict[str, str] = {}
 
 
 class NewRules(NamedTuple):
@@ -48,23 +50,22 @@ def steps(wanted: Sequence[Dict[str, Any]], rules: List[intercept.Rule], observe
     return [Step("settings", SUBJECT, before, _shown(wanted), new, "settings_changed")]
 
 
-def plan(wanted: List[Dict[str, Any]], rules: List[intercept.Rule], observed: Observed, check: bool = False) -> Plan:
-    """The steps from what is there to what is wanted; empty if that is the same.
+def record(wanted: List[Dict[str, Any]], files: Dict[str, str], observed: Observed) -> Plan:
+    """Have the manifest say so, and make it final.
 
-    :param check: whether what earlier tasks would have loaded and attached may be missing.
-    :raises SockredirError: a rule could not work; all of them are named.
+    :param files: the wanted drop-ins, as :attr:`Observed.files`.
     """
-    if not check:
-        _refuse(wanted, observed)
-    found = steps(wanted, rules, observed)
     if wanted != observed.recorded:
-        found.append(Step("record", f"manifest: {SUBJECT}", _shown(observed.recorded), _shown(wanted)))
-    elif observed.rules is not None and not observed.committed:
-        found.append(Step("record", "manifest: committed", False, True))
-    return found
+        return [Step("record", f"manifest: {SUBJECT}", _shown(observed.recorded), _shown(wanted))]
+    if files != observed.files:
+        return [Step("record", "manifest: files", sorted(observed.files), sorted(files))]
+    if observed.rules is not None and not observed.committed:
+        return [Step("record", "manifest: committed", False, True)]
+    return []
 
 
-def _refuse(wanted: List[Dict[str, Any]], observed: Observed) -> None:
+def refuse(wanted: List[Dict[str, Any]], observed: Observed) -> None:
+    """:raises SockredirError: a rule could not work with what is loaded and attached; all of them are named."""
     if observed.rules is None and wanted:
         raise SockredirError(
             "there is no map for interception rules",

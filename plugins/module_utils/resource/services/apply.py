@@ -37,7 +37,7 @@ class Changes:
         """
         if undo is None or not is_unit_file(path, self._wanted.unit_dir):
             return undo
-        if os.path.basename(path) == systemd.DROP_IN:
+        if os.path.basename(path) in systemd.DROP_INS:
             self._moved.add(os.path.basename(os.path.dirname(path))[: -len(".d")])
         if self._guarded:
             return undo

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Optional, Tuple
+from typing import Iterable, List, Optional, Tuple
 
 from ...host import cgroups, systemd
 from ..snapshot import Snapshot
@@ -31,12 +31,20 @@ def observe(wanted: Wanted, host: Snapshot) -> Observed:
     if not systemd.booted():
         return Observed()
     relative = cgroups.relative(wanted.cgroup, host.mounts)
-    drop_ins = systemd.drop_ins(wanted.unit_dir)
+    drop_ins = _drop_ins(wanted)
     inside = systemd.running_in(cgroups.resolve(wanted.cgroup, host.mounts))
     concerned = sorted({*wanted.names, *drop_ins, *inside})
     slice_name = systemd.slice_of(relative)
     found = systemd.services(concerned) if slice_name or wanted.names else []
     return Observed(True, slice_name, relative, tuple(found), tuple(drop_ins))
+
+
+def _drop_ins(wanted: Wanted) -> List[str]:
+    """Those for interception are another part's, unless all goes."""
+    if not wanted.present:
+        return systemd.drop_ins(wanted.unit_dir)
+    others = systemd.drop_ins(wanted.unit_dir, systemd.INTERCEPT_DROP_IN)
+    return [name for name in systemd.drop_ins(wanted.unit_dir, systemd.DROP_IN) if name not in others]
 
 
 def idle_slice(cgroup: str, host: Snapshot) -> Optional[Tuple[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import List, NamedTuple, Optional
 
 from ...datapath import live
-from ...host import files, install
+from ...host import files, install, systemd
 from ...state import manifest
 from ..metrics import observe as metrics_observe
 from ..services import observe as services_observe
@@ -43,8 +43,9 @@ def observe(wanted: Wanted, paths: Paths, host: Snapshot) -> Observed:
 
 
 def _old_files(document: Optional[manifest.Manifest], wanted: Wanted) -> List[str]:
-    """What an earlier run has put on the host, the library apart."""
+    """What an earlier run has put on the host, the library apart, and what belongs to rules of interception."""
     if document is None:
         return []
     old_package = document["unit"].get("package", wanted.places.package)
-    return [path for path in document["files"] if not path.startswith((old_package + "/", wanted.places.package + "/"))]
+    ours = [path for path in document["files"] if not systemd.is_of_rules(path)]
+    return [path for path in ours if not path.startswith((old_package + "/", wanted.places.package + "/"))]

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 from ...change.step import Plan, Step
 from ...datapath.settings import Found
 from ...errors import SockredirError
-from ...host import files, install
+from ...host import files, install, systemd
 from ...host.files import File
 from ...state.manifest import Manifest
 from ..metrics import plan as metrics_plan
@@ -165,7 +165,8 @@ def document_after(wanted: Wanted, document: Manifest) -> None:
     """Write our sections into a manifest."""
     document["settings"] = wanted.settings
     document["cgroup"] = wanted.cgroup
-    document["files"] = recorded(wanted)
+    kept = {path: text for path, text in document.get("files", {}).items() if systemd.is_of_rules(path)}
+    document["files"] = {**recorded(wanted), **kept}
     document["unit"] = wanted.unit
     document["wanted"] = wanted.wanted
     document["calibration"] = wanted.calibration
