@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bpffs_pin
-short_description: Mount a bpffs, and keep directories and pins on it
+short_description: Mount a bpffs, and manage directories and pins on it
 version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - A pin keeps a BPF program, map or link alive, under a path on a bpffs. This module mounts a bpffs, makes directories
-    on it, pins loaded objects, and removes directories and pins.
-  - A bpffs is never mounted if there is one already, because the new one would hide everybody's pins.
+  - A pin keeps a BPF program, map or link alive, under a path on a bpffs. This module mounts a bpffs, creates
+    directories on it, pins loaded objects, and removes directories and pins.
+  - A bpffs is never mounted if there is one already, because the new one would hide all existing pins.
   - A pin is replaced in one step. A process that opens it finds either the old or the new object, never none.
 options:
   path:
@@ -153,7 +153,9 @@ def wanted(options, check):
 
     source = options["source"]
     if source is not None and source.isdigit() and options["kind"] is None:
-        raise SockredirError(f"source: {source} is an id, of what kind is unknown", "set kind to program, map or link")
+        raise SockredirError(
+            f"source: {source} is an id, but its kind is not given", "set kind to program, map or link"
+        )
     if source is not None and not source.isdigit():
         source = os.path.abspath(source)
     access = Access(pin.user_id(options["owner"]), pin.group_id(options["group"]), pin.permissions(options["mode"]))

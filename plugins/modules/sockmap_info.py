@@ -25,7 +25,7 @@ options:
       - V(attachments) returns RV(attachments) and RV(foreign).
       - V(counters) returns RV(mode), RV(settings), RV(counters), RV(memory), and how many RV(flows) are open.
       - V(flows) returns RV(flows) with the connections and their processes.
-      - V(ports) returns RV(ports), which server ports gain by redirection.
+      - V(ports) returns RV(ports), which server ports gain from redirection.
       - V(intercepts) returns RV(intercepts), the interception rules, whether their proxies listen, and their counters.
       - V(drift) returns RV(drift), how the host differs from its manifest.
     type: list
@@ -396,7 +396,7 @@ flows:
   sample: {open: 2, connections: null}
 ports:
   description:
-    - What the programs have counted of each server port, and what that says; V(null) if there is no such map.
+    - What the programs have counted for each server port, and a verdict; V(null) if there is no such map.
   returned: O(gather) has V(ports)
   type: list
   elements: dict
@@ -405,8 +405,8 @@ ports:
     verdict: {description: 'V(accelerate), V(no-gain) or V(leave).', type: str}
     reasons: {description: 'For V(leave), sections of docs/limits.md.', type: list, elements: str}
     programs: {description: The programs that listen there., type: list, elements: str}
-    connections: {description: 'How many there were, those that were left alone included.', type: int}
-    bytes: {description: Redirected., type: int}
+    connections: {description: 'How many there were, including those that were left alone.', type: int}
+    bytes: {description: How many bytes were redirected., type: int}
     gain: {description: 'For V(accelerate), the speed to expect; 1.0 is plain TCP.', type: float}
     gain_source: {description: 'V(enabled) if measured on this host, V(table) if on another machine.', type: str}
     why: {description: The verdict in words., type: str}
@@ -428,31 +428,32 @@ intercepts:
   type: dict
   contains:
     rules:
-      description: In the order in which they are asked.
+      description: The rules, in the order in which they apply.
       type: list
       elements: dict
       contains:
-        name: {description: Of the rule., type: str}
+        name: {description: Name of the rule., type: str}
         apps: {description: The services that are put into C(cgroup) for the rule., type: list, elements: str}
-        cgroup: {description: Whose connections., type: str}
+        cgroup: {description: The cgroup whose connections are intercepted., type: str}
         proxy: {description: The services that are put into C(proxy_cgroup) for the rule., type: list, elements: str}
-        proxy_cgroup: {description: Where the proxy is; V(null) if only its user tells it., type: str}
-        proxy_user: {description: Whose processes are the proxy; V(null) for nobody's., type: str}
+        proxy_cgroup: {description: The proxy's cgroup; V(null) if only its user identifies it., type: str}
+        proxy_user: {description: The user that the proxy runs as; V(null) if the rule names none., type: str}
         to: {description: The proxy's addresses., type: list, elements: str}
         ports: {description: Those that are intercepted; none means all., type: list, elements: str}
         exclude_ports: {description: Those that are not., type: list, elements: str}
         cidrs: {description: Networks that are intercepted., type: list, elements: str}
         exclude_cidrs: {description: Those that are not., type: list, elements: str}
         when_down: {description: 'V(refuse) or V(direct).', type: str}
-        answer: {description: How the proxy is told the destination., type: list, elements: str}
-        udp_dns: {description: The proxy's addresses for questions to name servers., type: list, elements: str}
-        slot: {description: The place of its counters., type: int}
-        listening: {description: 'For each address in C(to), whether somebody listens there.', type: dict}
+        answer: {description: How the proxy learns the destination., type: list, elements: str}
+        udp_dns: {description: The proxy's addresses for DNS queries., type: list, elements: str}
+        slot: {description: Index of its counters., type: int}
+        listening: {description: 'For each address in C(to), whether something listens there.', type: dict}
         events:
           description:
             - How often each has happened since the rule was written. V(rewritten) are connections sent to the proxy,
-              V(claimed) those that it accepted with their destination, V(answered) its questions for it, V(looped)
-              refused by the guard against loops, V(unclaimed) accepted from programs that asked for its address.
+              V(claimed) those that it accepted with their destination, V(answered) its requests for a destination,
+              V(looped) connections refused to prevent a loop, V(unclaimed) connections that were made to the proxy's
+              own address.
             - C(sockredirctl intercepts) explains all of them.
           type: dict
     notes:
@@ -469,7 +470,7 @@ intercepts:
         rule: {description: Its name; empty for V(not_looked_at)., type: str}
         found: {description: What was found., type: str}
         cure: {description: What to do about it., type: str}
-    other: {description: The events of no rule; V(passed) are connections that no rule matches., type: dict}
+    other: {description: Events that belong to no rule; V(passed) are connections that no rule matches., type: dict}
     pending: {description: Connections on their way to a proxy., type: int}
   sample: null
 preflight:

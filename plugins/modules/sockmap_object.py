@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sockmap_object
-short_description: Compile, for other hosts, the programs that redirect sockets
+short_description: Compile the programs that redirect sockets, for other hosts
 version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
   - Compiles a C file with clang into an object file that M(ebpf.sockredir.sockmap_program) loads elsewhere. Nothing is
-    loaded here. Thanks to CO-RE one object serves all kernels, so a fleet needs one per architecture.
+    loaded here. Thanks to CO-RE, one object serves all kernels, so a fleet needs one per architecture.
   - It always compiles, but writes only if the result differs; the same source and compiler give the same object.
   - C(sockredir_build=controller) of the role runs it on the controller or on a build host.
 options:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sockredir_host
-short_description: Keep the redirection of local TCP connections set up on a host
+short_description: Manage what keeps local TCP connections redirected on a host
 version_added: 1.0.0
 author:
   - sockredir contributors (!UNKNOWN)
 description:
-  - Manages everything of the set-up that stays on the host. It writes the settings that the loaded programs read,
+  - Manages everything that stays on the host. It writes the settings that the loaded programs read,
     installs the library and C(sockredirctl), the unit that restores everything at boot, the timer that writes metrics,
     and the drop-ins that move services into the accelerated cgroup, and it commits the manifest of what the host
     should look like.
@@ -36,7 +36,7 @@ options:
     description:
       - V(enforce) redirects.
       - V(observe) counts what it would redirect, and redirects nothing.
-      - V(drain) takes no new connections and returns live ones to TCP.
+      - V(drain) redirects no new connections and returns live ones to TCP.
     type: str
     choices: [enforce, observe, drain]
     default: enforce
@@ -62,7 +62,7 @@ options:
     elements: str
     default: []
   cross_netns:
-    description: Whether the ends may be in different network namespaces; only if both addresses are in O(cidrs).
+    description: Whether to redirect connections between two network namespaces. Both addresses must be in O(cidrs).
     type: bool
     default: false
   memory_budget:
@@ -72,13 +72,13 @@ options:
     type: str
   demote_below:
     description:
-      - Messages of fewer bytes count as small on a connection that only sends one way; V(0) means never.
-      - Without it the host is measured, for some seconds, and the manifest keeps the size above which redirection is
-        faster than TCP there. It is measured again on another kernel or CPU, or with another object.
+      - On a connection that sends only one way, messages of fewer bytes count as small; V(0) means never.
+      - If it is not set, the module measures the host, which takes some seconds, and the manifest keeps the size above
+        which redirection is faster than TCP there. It measures again on another kernel or CPU, or with another object.
       - If it cannot be measured, there is a warning, and 30000 is used.
     type: int
   demote_after:
-    description: After this many small messages in a row without an answer, a connection returns to TCP.
+    description: After this many small messages in a row without a reply, a connection returns to TCP.
     type: int
     default: 32
   persist:
@@ -196,10 +196,10 @@ calibration:
     cpu: {description: The CPU model that it was measured on., type: str}
     object_sha256: {description: The object that it was measured with., type: str}
     stream_from: {description: Bytes a message; V(null) if one-way streams are left to TCP at every size., type: int}
-    ratios: {description: Redirected by plain throughput one way by bytes a message; above 1 is faster., type: dict}
-    request_us: {description: 'Microseconds of a request of 64 bytes and its answer, by way.', type: dict}
+    ratios: {description: 'By message size, throughput one way relative to plain TCP; above 1 is faster.', type: dict}
+    request_us: {description: 'Microseconds for a request of 64 bytes and its reply, plain and redirected.', type: dict}
     many_us: {description: 'The same on many connections at once, divided by their number.', type: dict}
-    plain_us: {description: Microseconds of a message one way by plain TCP for each size., type: dict}
+    plain_us: {description: 'Microseconds for a message one way by plain TCP, by size.', type: dict}
   sample: {source: measured, kernel: 6.12.43, cpu: EPYC, stream_from: 65536, ratios: {'65536': 1.2}}
 files:
   description: Tool, library and unit, with the SHA-256 of each; for a symlink, its target.

@@ -24,7 +24,7 @@ requirements:
   - libbpf.so.1 on the target
 options:
   rules:
-    description: All rules; the first that matches a connection applies. An empty list intercepts nothing.
+    description: All rules; the first one that matches a connection applies. An empty list means no interception.
     type: list
     elements: dict
     required: true
@@ -90,15 +90,15 @@ options:
         default: []
       when_down:
         description:
-          - What happens to a connection if nobody listens at O(rules[].to). With V(refuse) it is refused, as by any
+          - What happens to a connection if nothing listens at O(rules[].to). With V(refuse) it is refused, as by any
             closed port; with V(direct) it is connected as the program asked.
         type: str
         choices: [refuse, direct]
         default: refuse
       answer:
         description:
-          - How the proxy learns the original destination. C(SO_ORIGINAL_DST) and C(IP6T_SO_ORIGINAL_DST) always tell;
-            with V(sockname) C(getsockname) tells too, for proxies that look there.
+          - How the proxy learns the original destination. C(SO_ORIGINAL_DST) and C(IP6T_SO_ORIGINAL_DST) always
+            return it; with V(sockname), C(getsockname) returns it too, for proxies that use that.
         type: list
         elements: str
         choices: [original_dst, sockname]
@@ -107,7 +107,7 @@ options:
         description:
           - Where datagrams to port 53 go, as in O(rules[].to), with up to three addresses of each family. Those to the
             first name server that a socket asks go to the first address, those to the second to the second; those to
-            further ones are not intercepted. So each answer appears to come from the server that was asked.
+            further ones are not intercepted. So each reply appears to come from the server that was asked.
           - If the list is empty, datagrams are not intercepted.
         type: list
         elements: str

@@ -203,14 +203,14 @@ def _hook(name: str, struct: str, src: str) -> hooks.Hook:
     fitting = hooks.of_context(struct)
     if len(fitting) > 1:
         raise SockredirError(
-            f"{src} holds the function {name}, and bcc cannot tell at which of {len(fitting)} places that take a"
+            f"{src} contains the function {name}, and bcc cannot tell to which of {len(fitting)} hooks that take a"
             f" struct {struct} it belongs",
             "compile it with clang: compiler: clang",
         )
     if not fitting:
         structs = dict.fromkeys(hook.context for hook in hooks.HOOKS if len(hooks.of_context(hook.context)) == 1)
         raise SockredirError(
-            f"{src} holds the function {name}, which is not a program that redirects sockets",
+            f"{src} contains the function {name}, which is not a program that redirects sockets",
             f"make it static, or let it take a {' or a '.join(f'struct {one} *' for one in structs)}",
         )
     return fitting[0]

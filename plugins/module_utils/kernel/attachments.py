@@ -103,7 +103,7 @@ def pinned_link(kind: str, path: str) -> Optional[PinnedLink]:
     fitting = [hook for hook in hooks.of_kind(kind) if info and hook.attach_type == info.attach_type]
     if info is None or info.type != _LINK_TYPE[kind] or not fitting:
         raise SockredirError(
-            f"{path} is where the link's pin belongs, but holds another {what}", f"check it, and remove it: rm {path}"
+            f"{path} must be the pin of the link, but is another {what}", f"check it, then remove it: rm {path}"
         )
     return PinnedLink(info.id, info.program_id, info.cgroup_id if kind == CGROUP else info.map_id, fitting[0])
 

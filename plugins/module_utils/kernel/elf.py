@@ -127,7 +127,7 @@ def _programs(sections: List[Section], where: str) -> Iterator[Program]:
         types = program_type(section.name)
         if types is None:
             raise SockredirError(
-                f'{where} holds the program {name} in SEC("{section.name}"): a type that does not redirect sockets',
+                f'{where} contains the program {name} in SEC("{section.name}"): a type that does not redirect sockets',
                 f"use SEC({_known()})",
             )
         yield Program(name, section.name, *types)

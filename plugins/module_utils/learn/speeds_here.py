@@ -30,5 +30,5 @@ def _measured(source: str) -> Speeds:
     figures = record.figures(measure.measure(data, {}))
     found = of_record({**record.holds_for(None), **figures}, MEASURED)
     if not found or not found.streams:
-        raise SockredirError("plain TCP and redirection could not be compared in the time that there was")
+        raise SockredirError("plain TCP and redirection could not be compared in the time allowed")
     return found

@@ -80,7 +80,7 @@ def _open(state_dir: str, path: str) -> int:
                 return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise SockredirError(f"cannot open {path}: {error.strerror}") from error
-    raise SockredirError(f"cannot open {path}: somebody removes {state_dir} again and again", "find out who")
+    raise SockredirError(f"cannot open {path}: another process keeps removing {state_dir}", "find out which one")
 
 
 def try_lock(number: int) -> bool:

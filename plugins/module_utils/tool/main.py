@@ -60,7 +60,7 @@ def parser(state_dir: str = STATE_DIR) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.add_argument("--state-dir", default=state_dir, metavar="DIR", help="where the manifest is (%(default)s)")
-    whole.add_argument("-v", "--verbose", action="store_true", help="with an error, show the kernel's own log too")
+    whole.add_argument("-v", "--verbose", action="store_true", help="after an error, also show the kernel's own log")
     verbs = whole.add_subparsers(metavar="VERB", dest="verb", required=True)
     _looking(verbs)
     _steering(verbs)
@@ -72,43 +72,41 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.set_defaults(run=lambda options: status.show(options.state_dir, options.json))
 
-    verb = verbs.add_parser("verify", help="prove by a transfer that the host does what its mode says")
+    verb = verbs.add_parser("verify", help="check by a real transfer that the host does what its mode says")
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.add_argument("--speed", action="store_true", help="also compare plain TCP and redirection, for some seconds")
     verb.set_defaults(run=lambda options: verify.verify(options.state_dir, options.json, options.speed))
 
-    verb = verbs.add_parser("counters", help="what was redirected, what was not, and why")
+    verb = verbs.add_parser("counters", help="show what was redirected, what was not, and why")
     form = verb.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", help="as JSON")
     form.add_argument("--prometheus", dest="form", action="store_const", const="prometheus", help="as metrics")
     form.add_argument("--textfile", metavar="FILE", help="write the metrics to FILE in one step, and show nothing")
     verb.set_defaults(form="text", run=_counters)
 
-    verb = verbs.add_parser("flows", help="the connections in the map, a line for each direction")
+    verb = verbs.add_parser("flows", help="list the connections in the map, a line for each direction")
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.add_argument("--limit", type=_count, metavar="N", help="at most N connections")
     verb.set_defaults(run=lambda options: counters.show_flows(options.state_dir, options.json, options.limit))
 
-    verb = verbs.add_parser(
-        "ports", help="which server ports gain, and which do not and why, from the programs' counts"
-    )
+    verb = verbs.add_parser("ports", help="show which server ports gain, and which do not and why")
     verb.add_argument("--json", action="store_true", help="as JSON")
-    verb.add_argument("--watch", action="store_true", help="again each interval, until Ctrl-C")
+    verb.add_argument("--watch", action="store_true", help="repeat at each interval, until Ctrl-C")
     verb.add_argument("--interval", type=_seconds, default=2, metavar="SECONDS", help="for --watch (%(default)s)")
     verb.set_defaults(run=_ports)
 
-    verb = verbs.add_parser("top", help="a live view by server port: connections, rates, what goes by TCP and why")
-    verb.add_argument("-n", "--count", type=_count, metavar="N", help="end after so many views")
+    verb = verbs.add_parser("top", help="show a live view by server port: connections, rates, what goes by TCP and why")
+    verb.add_argument("-n", "--count", type=_count, metavar="N", help="quit after so many views")
     verb.add_argument(
         "-d", "--interval", type=_seconds, default=2, metavar="SECONDS", help="between views (%(default)s)"
     )
     verb.set_defaults(run=lambda options: top.top(options.state_dir, options.interval, options.count))
 
-    verb = verbs.add_parser("intercepts", help="the interception rules, and what they have done")
+    verb = verbs.add_parser("intercepts", help="list the interception rules, and what they have done")
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.set_defaults(run=lambda options: intercepts.show(options.state_dir, options.json))
 
-    verb = verbs.add_parser("trace", help="a line for each socket as it is put in the map")
+    verb = verbs.add_parser("trace", help="print a line for each socket as it is put in the map")
     verb.add_argument("--seconds", type=_seconds, metavar="N", help="end after N seconds")
     verb.add_argument("--count", type=_count, metavar="N", help="end after N lines")
     verb.set_defaults(run=lambda options: trace.trace(options.state_dir, options.seconds, options.count))
@@ -116,11 +114,11 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
 
 
 def _learning(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("learn", help="which ports gain by redirection and which would break; changes nothing")
+    verb = verbs.add_parser("learn", help="find out which ports would gain and which would break; changes nothing")
     verb.add_argument("--seconds", type=_seconds, default=60, metavar="N", help="watch for N seconds (%(default)s)")
     verb.add_argument("--cgroup", metavar="PATH", help="watch only programs in this cgroup, not the whole host")
-    verb.add_argument("--source", metavar="FILE", help="learn.bpf.c or learn.bpf.o, if the role has brought none")
-    verb.add_argument("--estimate", action="store_true", help="do not measure what redirection gains on this host")
+    verb.add_argument("--source", metavar="FILE", help="learn.bpf.c or learn.bpf.o, if the role has not installed it")
+    verb.add_argument("--estimate", action="store_true", help="estimate the gain instead of measuring it on this host")
     form = verb.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", help="as JSON")
     form.add_argument("--vars", dest="form", action="store_const", const="vars", help="the role's variables, as YAML")
@@ -132,7 +130,7 @@ def _learning(verbs: argparse._SubParsersAction) -> None:
 
 def _steering(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("exec", help="run a program in the accelerated cgroup")
-    verb.add_argument("--user", metavar="NAME", help="as this user, with all groups and HOME, SHELL, USER and LOGNAME")
+    verb.add_argument("--user", metavar="NAME", help="as this user, with its groups, HOME, SHELL, USER and LOGNAME")
     verb.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD ...", help="the program and its arguments")
     verb.set_defaults(run=_execute)
 

@@ -78,7 +78,7 @@ def test_a_part_of_it_is_refused_in_words(data, size):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ("xdp", r'holds the program sockops in SEC\("xdp"\): a type that does not redirect sockets'),
+        ("xdp", r'contains the program sockops in SEC\("xdp"\): a type that does not redirect sockets'),
         ("kprobe/tcp_sendmsg", "a type that does not redirect sockets"),
         (".text", "contains no program"),
     ],

@@ -151,7 +151,7 @@ def test_sockets_have_cookies_of_eight_bytes():
     "text", ["int verdict(struct xdp_md *x)", "int verdict(void *x)", "int other(struct sk_msg_md *x)"]
 )
 def test_a_function_of_another_kind_is_refused(text):
-    with pytest.raises(SockredirError, match="it holds the function verdict, which is not a program"):
+    with pytest.raises(SockredirError, match="it contains the function verdict, which is not a program"):
         bcc._object(answer(verdict=RETURN), text, "it")
 
 

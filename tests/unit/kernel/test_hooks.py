@@ -47,7 +47,7 @@ def test_bcc_takes_the_one_place_of_a_struct(struct, hook):
 
 def test_bcc_cannot_tell_places_of_one_struct_apart():
     with pytest.raises(
-        SockredirError, match="cannot tell at which of 10 places that take a struct bpf_sock_addr"
+        SockredirError, match="cannot tell to which of 10 hooks that take a struct bpf_sock_addr"
     ) as raised:
         bcc._hook("connect4", "bpf_sock_addr", "x.c")
     assert raised.value.cure == "compile it with clang: compiler: clang"

@@ -174,7 +174,7 @@ def _misplaced(wanted: Wanted, program_type: int, recorded: Optional[Hook]) -> S
     belongs = {kind: _types(kind) for kind in (CGROUP, MAP)}
     return SockredirError(
         f"{is_a} a {wanted.kind} takes {belongs[wanted.kind]}",
-        "; ".join(f"on a {kind} belong programs of type {types}" for kind, types in belongs.items()),
+        "; ".join(f"to a {kind}, attach programs of type {types}" for kind, types in belongs.items()),
     )
 
 

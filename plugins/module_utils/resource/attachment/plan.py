@@ -299,12 +299,12 @@ def _refuse(wanted: Wanted, observed: Observed) -> None:
     if wanted.method == LINK and not observed.links:
         since = "5.7" if wanted.kind == CGROUP else "6.10"
         raise SockredirError(
-            f"method: this kernel has no links to a {wanted.kind} (they came with Linux {since})", "use method: auto"
+            f"method: this kernel has no links to a {wanted.kind} (they need Linux {since})", "use method: auto"
         )
     if observed.exclusive and not _kept(wanted, observed, method(wanted, observed)):
         raise SockredirError(
             f"cgroup {wanted.target}: {observed.exclusive} holds a program that was attached exclusively, so the kernel"
-            " takes no other beside or below it",
+            " accepts no other on it or below it",
             "have its owner attach it with ALLOW_MULTI, or choose another cgroup",
         )
     others = foreign(wanted, observed)

@@ -42,7 +42,7 @@ def _mount(step: Step) -> Undo:
     if libc.mount(b"bpf", path, b"bpf", flags, f"mode={access.mode:o}".encode()) != 0:
         number = ctypes.get_errno()
         raise SockredirError(
-            f"path {step.subject}: bpffs cannot be mounted: {os.strerror(number)}", "be root on the host itself"
+            f"path {step.subject}: bpffs cannot be mounted: {os.strerror(number)}", "run it as root on the host itself"
         )
     with _undone_on_failure(lambda: libc.umount2(path, 0)):
         _change_access(step.subject, access)

@@ -185,9 +185,7 @@ def _absent(wanted: Wanted, observed: Observed) -> Plan:
         return []
     _need_bpffs(wanted, observed)
     if observed.mount_point == wanted.path:
-        raise SockredirError(
-            f"path {wanted.path} is where bpffs is mounted, with everybody's pins", "name a path below"
-        )
+        raise SockredirError(f"path {wanted.path} is the mount point of a bpffs", "name a path below it")
     if here.kind == DIRECTORY:
         if here.entries:
             raise SockredirError(
@@ -197,7 +195,7 @@ def _absent(wanted: Wanted, observed: Observed) -> Plan:
             )
         return [Step("remove_directory", wanted.path, "directory", None, here.access)]
     if here.kind == "file":
-        raise SockredirError(f"path {wanted.path} is not a pin: the kernel keeps it there itself", "leave it")
+        raise SockredirError(f"path {wanted.path} is not a pin: the kernel itself keeps it there", "leave it alone")
     if wanted.kind and here.kind != wanted.kind:
         raise SockredirError(
             f"path {wanted.path} is a pin of a {here.kind}, not of a {wanted.kind}", "correct kind or path"
@@ -224,4 +222,4 @@ def _need_bpffs(wanted: Wanted, observed: Observed) -> None:
 
 def _refuse_dots(wanted: Wanted, observed: Observed) -> None:
     if any("." in os.path.basename(path) for path in (wanted.path,) + observed.missing):
-        raise SockredirError(f"path {wanted.path}: bpffs takes no name with a dot", "choose another name")
+        raise SockredirError(f"path {wanted.path}: a bpffs allows no dot in a name", "choose another name")

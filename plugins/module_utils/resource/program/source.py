@@ -77,7 +77,7 @@ def check_pin_dir(pin_dir: str, check: bool, host: Snapshot) -> None:
             "use a directory below /sys/fs/bpf, or mount a bpffs with bpffs_pin state=mounted",
         )
     if "." in os.path.realpath(pin_dir)[len(bpffs.point) :]:
-        raise SockredirError(f"pin_dir: {pin_dir} has a dot in a name, which a bpffs refuses")
+        raise SockredirError(f"pin_dir: {pin_dir} has a dot in a name, which a bpffs does not allow")
 
 
 def obtain(options: Options, check: bool, host: Snapshot) -> Compiled:

@@ -57,7 +57,7 @@ def refuse(wanted: Wanted, observed: Observed) -> None:
         )
     unknown = [service.name for service in observed.services if service.name in wanted.names and not service.known]
     if unknown and not wanted.check:
-        raise SockredirError(f"services: systemd knows no {', '.join(unknown)}", "install it, or correct the name")
+        raise SockredirError(f"services: systemd does not know {', '.join(unknown)}", "install it, or correct the name")
 
 
 def waiting(wanted: Wanted, observed: Observed) -> List[str]:

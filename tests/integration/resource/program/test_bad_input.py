@@ -126,7 +126,7 @@ def test_damage_anywhere_in_an_object_is_one_line(loaded):
 def test_programs_of_another_type(loaded):
     loaded.edit('SEC("sk_msg")', 'SEC("xdp")')
     msg = refused(loaded)["msg"]
-    assert 'holds the program verdict in SEC("xdp"): a type that does not redirect sockets; use SEC("sockops"' in msg
+    assert 'contains the program verdict in SEC("xdp"): a type that does not redirect sockets; use SEC("sockops"' in msg
 
 
 def test_no_programs_at_all(loaded):

@@ -119,9 +119,9 @@ def test_absent(observed, expected):
             "/b does not exist; create it first",
         ),
         (("absent",), {"here": FULL}, "holds peers, sockops; remove those first"),
-        (("absent",), {"here": EMPTY, "mount_point": "/b/x"}, "where bpffs is mounted"),
+        (("absent",), {"here": EMPTY, "mount_point": "/b/x"}, "the mount point of a bpffs"),
         (("absent",), {"here": Place("file"), **ON_EXT4}, "not on a bpffs"),
-        (("absent",), {"here": Place("file")}, "the kernel keeps it there itself"),
+        (("absent",), {"here": Place("file")}, "the kernel itself keeps it there"),
         (("absent", "program"), {"here": A_MAP}, "is a pin of a map, not of a program"),
     ],
 )
@@ -134,7 +134,7 @@ def test_what_is_refused(wanted, observed, words):
 
 @pytest.mark.parametrize("state", ["directory", "present"])
 def test_a_name_with_a_dot_is_refused(state):
-    with pytest.raises(SockredirError, match="no name with a dot"):
+    with pytest.raises(SockredirError, match="allows no dot in a name"):
         plan(Wanted("/b/x.y", state, "map", "7"), Observed(source_kind="map", source_number=7))
 
 

@@ -50,7 +50,7 @@ def test_what_is_done(wanted, there, changed, verbs):
     [
         (Observed(), "systemd does not run on this host"),
         (observed(OUTSIDE, slice=None), "the cgroup my.slice does not belong to a slice"),
-        (observed(UNKNOWN), "systemd knows no a.service"),
+        (observed(UNKNOWN), "systemd does not know a.service"),
     ],
 )
 def test_what_is_refused(there, words):
