@@ -250,7 +250,7 @@ def main():
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.intercept import change as intercept
 
     try:
-        request = intercept.Request(
+        wanted = intercept.Options(
             options["rules"],
             options["pin_dir"],
             options["state_dir"],
@@ -260,7 +260,7 @@ def main():
             options["proxies_only"],
             options["commit"],
         )
-        result = intercept.ensure(request, module.check_mode, wait_seconds=options["lock_timeout"])
+        result = intercept.ensure(wanted, module.check_mode, wait_seconds=options["lock_timeout"])
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
     if result.waiting:

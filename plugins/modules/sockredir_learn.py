@@ -123,7 +123,7 @@ def main():
         supports_check_mode=True,
     )
     options = module.params
-    asked = learning.Asked(
+    wanted = learning.Options(
         written(module.tmpdir, "learn.bpf.c", options["source"]),
         options["seconds"],
         options["cgroup"],
@@ -132,7 +132,7 @@ def main():
         written(module.tmpdir, "sockredir.bpf.c", options["redirection"]),
     )
     try:
-        report = learning.of_host(asked, module.debug)
+        report = learning.of_host(wanted, module.debug)
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
     module.exit_json(changed=False, report=report)

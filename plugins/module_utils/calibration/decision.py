@@ -10,11 +10,11 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 #: Bytes a message: what is compared.
 SIZES = tuple(kib << 10 for kib in (4, 8, 16, 24, 32, 48, 64, 128))
-#: Bytes. No message is as large: every one-way run is TCP's.
+#: Bytes; larger than any message, so every one-way run is left to TCP.
 NEVER = 1 << 30
-#: Turns of each kind below which nothing is said of a size.
+#: With fewer turns of each kind, a size is not judged.
 LEAST_TURNS = 3
-#: How much faster redirection has to be: so much two comparisons on one machine differ, and slower it must not be.
+#: How much faster redirection has to be: two comparisons on one machine differ by that much.
 MARGIN = 0.1
 #: The share of turns that may have been slower nevertheless.
 STRAY = 1 / 3

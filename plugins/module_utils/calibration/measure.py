@@ -1,10 +1,10 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plain TCP against redirection on this host, by the object that is to work here, loaded once more for that alone.
+"""Compare plain TCP with redirection on this host, by a second copy of the object that is to be used here.
 
-Two cgroups that nobody else is in, one with the programs and one without; nothing is pinned. All of it is gone
-afterwards; of a run that is killed, an empty cgroup is left, which the next run removes.
+It takes two cgroups of its own, one with the programs and one without; nothing is pinned. Afterwards all of it is
+removed; a run that is killed leaves an empty cgroup, which the next run removes.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _loaded(data: bytes, config: Mapping[str, Any], cgroup: str) -> Iterator[Non
         if lacking:
             raise SockredirError(f"the object has no {', '.join(lacking)}: there is nothing to compare")
         found.load({})
-        _tell(found)
+        _redirect_all(found)
         for name, kind in _ON_MAP.items():
             if name in found.programs:
                 libbpf.attach(found.program(name).fileno(), found.map("peers").fileno(), kind)
@@ -124,8 +124,8 @@ def _opened(path: str) -> Iterator[int]:
         os.close(number)
 
 
-def _tell(found: Loadable) -> None:
-    """Redirect what comes, whatever its size."""
+def _redirect_all(found: Loadable) -> None:
+    """Write settings by which everything is redirected, whatever its size."""
     chosen = settings_value.Settings(budget=budget.default_budget(), demote_below=0)
     with libbpf.Map(libbpf.Fd(os.dup(found.map("settings").fileno()))) as settings:
         for value in settings_value.change_steps(bytes(layout.SETTINGS_SIZE), chosen):
@@ -138,7 +138,7 @@ def _compare(pairs: Pairs) -> Measured:
     counts = {size: _count(pairs, size) for size in SIZES if time.monotonic() < until}
     streams: Dict[int, List[Turn]] = {size: [] for size in counts}
     redirected = 0
-    # Size after size, then once more: what disturbs a moment disturbs one turn of each, not all of one.
+    # Each round goes through all sizes, so that a short disturbance affects one turn of each size, not all of one.
     for number in range(_ROUNDS):
         for size, count in counts.items():
             if time.monotonic() < until:
@@ -159,7 +159,7 @@ def _requests(pairs: Pairs, connections: int, count: int) -> Dict[str, float]:
             break
         for kind, pair in zip(Pairs._fields, pairs):
             took[kind].append(pair.requests(_REQUEST, count // _ROUNDS, connections).request_us)
-    # A disturbed round takes longer, and none shorter than it is.
+    # The lower quartile: a disturbance makes a round longer, never shorter.
     return {kind: round(sorted(each)[len(each) // 4], 1) for kind, each in took.items()}
 
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Two processes in a cgroup, connected to each other, that transfer bytes on command.
 
-The writer makes the connections, its child accepts and reads. Both end by themselves when the process that tells them
-is gone, and no call on a socket lasts longer than :data:`_PATIENCE`.
+The writer makes the connections, its child accepts and reads. Both end by themselves when the process that commands
+them is gone, and no call on a socket lasts longer than :data:`_PATIENCE`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Pipes(NamedTuple):
 
 
 class Pair:
-    """The two processes, as the one that tells them sees them; a context manager."""
+    """The two processes, as seen by the one that commands them; a context manager."""
 
     def __init__(self, cgroup: str) -> None:
         """:param cgroup: str, where both go.
@@ -95,7 +95,7 @@ class Pair:
 
     def __exit__(self, kind: object, *_exception: object) -> None:
         if kind:
-            os.kill(self._pid, signal.SIGKILL)  # it may be in the midst of something
+            os.kill(self._pid, signal.SIGKILL)  # it may be in the middle of a transfer
         self._pipes.close()
         os.waitpid(self._pid, 0)
 
@@ -163,7 +163,7 @@ def _connect(address: Tuple[str, int], name: _Name, reader: _Pipes) -> socket.so
 
 
 def _patient(connection: socket.socket) -> socket.socket:
-    """With limits of the kernel's: Python's own would make it a socket that does not block."""
+    """With the kernel's timeouts: Python's own would make the socket non-blocking."""
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", _PATIENCE, 0))
     return connection

@@ -43,7 +43,7 @@ def given(below: int) -> Demotion:
     return Demotion(below, {"source": GIVEN})
 
 
-def holds_for(object_sha256: Optional[str]) -> Dict[str, Optional[str]]:
+def valid_for(object_sha256: Optional[str]) -> Dict[str, Optional[str]]:
     """This kernel, this CPU, and an object."""
     return {"kernel": os.uname().release, "cpu": cpu_model(), "object_sha256": object_sha256}
 

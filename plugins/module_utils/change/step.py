@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterable, List, Optional, Type, TypeVar
 
 Detail = TypeVar("Detail")
 
-#: In a plan, what only a run can know: the kernel gives an id as it loads.
+#: In a plan, what only a run can know, such as the id that the kernel will give.
 UNKNOWN = "known once it is loaded"
 
 

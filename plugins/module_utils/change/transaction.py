@@ -14,7 +14,7 @@ from .step import Step, describe
 Undo = Optional[Callable[[], None]]
 #: Does a step and returns its undo.
 Handler = Callable[[Step], Undo]
-#: Is told of each step, with ``"before"`` or ``"after"``. Fault tests kill the process there.
+#: Called for each step, with ``"before"`` or ``"after"``. Fault tests kill the process there.
 Watch = Callable[[str, Step], None]
 
 

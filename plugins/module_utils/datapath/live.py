@@ -45,7 +45,7 @@ def open_map(pin_dir: str, name: str) -> Optional[libbpf.Map]:
 
 
 def read_settings(pin_dir: str) -> Optional[Found]:
-    """What the programs are told; None if there is no such map.
+    """The settings that the programs read; None if there is no such map.
 
     :raises SockredirError: the map is of another layout, or cannot be read.
     """
@@ -61,7 +61,7 @@ def _decode(raw: bytes) -> Found:
         settings = settings_value.decode_settings(raw)
     except layout.LayoutError as error:
         return Found(raw, None, error.message)
-    # A writer brackets its change in milliseconds, so an odd number that is seen means one that was killed.
+    # A change takes milliseconds, so an odd number means that its writer was killed.
     return Found(raw, settings, "settings: a change was not finished" if settings.generation & 1 else "")
 
 
@@ -75,7 +75,7 @@ def _value(settings: libbpf.Map) -> bytes:
 
 
 def write_settings(pin_dir: str, state_dir: str, wanted: settings_value.Settings) -> bytes:
-    """Tell the programs something else, in the order that no socket meets half of it; a running trace goes on.
+    """Write other settings, in an order in which no socket sees half of them; a running trace goes on.
 
     :returns: what the map held before.
     :raises SockredirError: there is no such map, it is of another layout, or the settings are impossible.
@@ -111,9 +111,9 @@ def trace_until(pin_dir: str, state_dir: str, moment: int) -> int:
 
 @contextlib.contextmanager
 def _settings_for_writing(pin_dir: str, state_dir: str) -> Iterator[libbpf.Map]:
-    """The settings map, and nobody else writes it.
+    """The settings map, with other writers locked out.
 
-    Its own lock, held for moments: a trace goes on while a long change holds the host's lock.
+    It has a lock of its own, held only briefly: a trace goes on while a long change holds the host's lock.
     """
     found = open_map(pin_dir, "settings")
     if found is None:

@@ -4,8 +4,8 @@
 """The operator's settings for the programs, in the form that the manifest keeps and reports show.
 
 A dict: ``mode`` (enforce, observe, drain), ``ports`` and ``exclude_ports`` (lists of ``80`` or ``8000-8099``, joined
-and sorted), ``cidrs``, ``cross_netns``, ``budget`` and ``demote_below`` (bytes), ``demote_after`` (messages). In a wish
-``demote_below`` may be None: what calibration finds.
+and sorted), ``cidrs``, ``cross_netns``, ``budget`` and ``demote_below`` (bytes), ``demote_after`` (messages). As
+an option, ``demote_below`` may be None: what calibration finds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 def normal(options: Wanted) -> Wanted:
-    """The canonical form of what was asked; equal wishes come out equal.
+    """The canonical form of the options; options that mean the same give the same result.
 
     :raises SockredirError: it names the option that the programs could not follow.
     """

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who listens for TCP in this network namespace, from proc(5) and sock_diag(7); nobody is connected to."""
+"""Who listens for TCP in this network namespace, from proc(5) and sock_diag(7), without connecting."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _carried(now: Open) -> str:
 
 
 def _gain(past: layout.Port, now: Open, speeds: Speeds) -> float:
-    """Of programs that do nothing but talk. Small messages that stay redirected are questions and answers."""
+    """Of programs that do nothing but communicate. Small messages that stay redirected are requests and responses."""
     mean = (past.bytes + now.bytes) // max(1, past.messages + now.messages)
     if speeds.smallest and mean >= speeds.smallest:
         name = gain.STREAM

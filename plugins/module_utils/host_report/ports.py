@@ -45,7 +45,7 @@ def of_document(document: Mapping[str, Any], programs: bool = True) -> Optional[
 
 
 def listening(wanted: Set[int]) -> Dict[int, List[str]]:
-    """Names of the programs that listen on ports, in all network namespaces; nobody is asked about no port."""
+    """Names of the programs that listen on ports, in all network namespaces; without ports, nothing is looked up."""
     if not wanted:
         return {}
     inodes: Dict[int, int] = {}

@@ -40,7 +40,7 @@ def hook_of(program: libbpf.Descriptor) -> Optional[Hook]:
     """Where a loaded program belongs; None if that is not one of the collection's hooks."""
     fitting = hooks.of_program(libbpf.program_info(program).type)
     if len(fitting) > 1:
-        # The kernel tells nobody which of them a program was loaded for, but looks at that before it looks for the
+        # The kernel does not report which of them a program was loaded for, but checks that before it looks for the
         # target.
         fitting = [hook for hook in fitting if _refusal(program, -1, hook) == errno.EBADF]
     return fitting[0] if fitting else None

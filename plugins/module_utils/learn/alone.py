@@ -21,7 +21,7 @@ def alone(directory: str, wait_seconds: float, say: Callable[[str], None]) -> It
     """Hold a lock that goes with the process and leaves nothing: ``flock`` on a directory that is there anyway.
 
     :param directory: str, of a cgroup, or where cgroup2 is mounted.
-    :param say: told once that another one runs.
+    :param say: called once if another one runs.
     :raises SockredirError: it still runs after so many seconds.
     """
     number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

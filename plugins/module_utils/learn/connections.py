@@ -53,7 +53,7 @@ def silent(living: Mapping[int, int], scope: Optional[Container[int]]) -> Dict[i
 
 
 def passing(ports: Iterable[int]) -> Set[int]:
-    """Those that the kernel had chosen for somebody who listens no more, and will not choose again."""
+    """Those that the kernel had chosen for a listener that is gone, and will not choose again."""
     with open(_CHOSEN, encoding="ascii") as text:
         low, high = map(int, text.read().split())
     return {port for port in ports if low <= port <= high} - set(listening())

@@ -1,12 +1,12 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How programs talk on a port, from what was counted, and what redirection does for such talk. Pure functions.
+"""The traffic pattern of a port, from what was counted, and what redirection gains for it. Pure functions.
 
-A gain is a ratio of speeds to plain TCP. Redirection takes some microseconds off each question and answer, or off each
-message of a stream; what the programs themselves need for it stays as it is. So the gain follows from how long they
-were seen to take, and from what was measured on this host. By the table, which is another machine's, only the ratio
-for programs that do nothing but talk is known.
+A gain is a speed relative to plain TCP. Redirection saves some microseconds for each request and response, or for each
+message of a stream; the programs' own work takes as long as before. So the gain follows from how long requests or
+messages were seen to take, and from what was measured on this host. The table, which is of another machine, only has
+the ratio for programs that do nothing but communicate.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Iterable, NamedTuple, Optional
 from .layout import NOTHING, Counts
 from .speeds import TABLE, Cost, Speeds
 
-#: Question and answer, on few connections or on many at once; large answers; one way, by the size of a message or by
-#: sendfile; a connection for each question; hardly anything.
+#: Requests and responses, on few connections or on many at once; large responses; one way, by the size of a message or
+#: by sendfile; a connection for each request; hardly anything.
 EXCHANGE, EXCHANGE_MANY, ANSWERS = "exchange", "exchange_many", "large_answers"
 STREAM, STREAM_SMALL, FILES, SHORT, IDLE = "stream", "stream_small", "files", "short_connections", "idle"
 
 _IDLE_MESSAGES, _IDLE_BYTES = 20, 1 << 20
 _RUN_BYTES, _ONE_WAY_BYTES = 256 << 10, 2 << 20
-#: As ``sockredir_demote_after``: from there on the programs leave small messages to TCP.
+#: As ``sockredir_demote_after``: after so many, the programs leave small messages to TCP.
 _RUN_MESSAGES = 32
 _SHORT_EXCHANGES = 3
-#: So many questions wait for an answer at a time, in the mean.
+#: So many requests wait for a response at a time, on average.
 _MANY = 2.0
-#: Of what a question and its answer take: no more of it is the stack's.
+#: The share of a request's time that redirection can save at most: the rest is not spent in the stack.
 _MOST_SAVED = 0.4
-#: Of what a large answer takes: who gives it reads a file or a table first, and nobody sends meanwhile.
+#: The share of a large response's time that is the server's own work: it reads a file or a table before it sends.
 _ANSWERING = 0.6
 
 
@@ -55,8 +55,8 @@ class Pattern(NamedTuple):
     """:ivar name: str, one of the patterns above.
     :ivar message: int, mean size of a message in bytes.
     :ivar at_once: float, mean number of connections at one time.
-    :ivar took_us: float, microseconds of a question and its answer, or of a message of a stream; None if not known.
-    :ivar messages: float, in which a question and its answer are sent.
+    :ivar took_us: float, microseconds of a request and its response, or of a message of a stream; None if not known.
+    :ivar messages: float, how many a request and its response consist of.
     """
 
     name: str
@@ -99,7 +99,7 @@ def pattern(seen: Seen, smallest: Optional[int]) -> Pattern:
 
 def _name(seen: Seen, mean: int, smallest: Optional[int]) -> str:
     both = seen.both_ends
-    # A run is what one end sends before it hears something; who begins has one more.
+    # A run is what one end sends before it receives something; the end that begins has one more.
     runs = max(1, both.answers + seen.connections)
     if both.sent_messages < _IDLE_MESSAGES and both.sent_bytes < _IDLE_BYTES:
         return IDLE
@@ -119,12 +119,12 @@ def _exchanges(seen: Seen) -> float:
 
 
 def _reply(seen: Seen) -> Optional[float]:
-    """Seconds from a question to the end of its answer."""
+    """Seconds from a request to the end of its response."""
     return seen.clients.reply_ns / seen.clients.replies / 1e9 if seen.clients.replies else None
 
 
 def _waiting(seen: Seen) -> float:
-    """Questions that wait for an answer at a time, by Little's law; 1 if it is not known."""
+    """Requests that wait for a response at a time, by Little's law; 1 if it is not known."""
     reply = _reply(seen)
     return reply * _exchanges(seen) / seen.active if reply and seen.active else 1.0
 

@@ -14,7 +14,7 @@ from ..kernel import objects, queues
 from . import alone, connections, groups, programs, report, speeds, speeds_here, verdict, watch
 
 
-class Asked(NamedTuple):
+class Options(NamedTuple):
     """What to learn.
 
     :ivar source: path of the C source or object of the programs that watch.
@@ -33,21 +33,21 @@ class Asked(NamedTuple):
     redirection: Optional[str]
 
 
-def of_host(asked: Asked, say: Callable[[str], None]) -> Dict[str, Any]:
+def of_host(options: Options, say: Callable[[str], None]) -> Dict[str, Any]:
     """The report on this host; one run at a time, or one for each cgroup.
 
-    :param say: told what there is to wait for.
+    :param say: called with a line that says what it waits for.
     :raises SockredirError: not root, no such cgroup, the programs cannot be had, or another run goes on for longer.
     """
     objects.need_root()
     known = mounts.read()
     root = cgroups.resolve("/", known)
-    scope = None if asked.cgroup is None else _existing(cgroups.resolve(asked.cgroup, known))
-    data = programs.build(asked.source)
-    with alone.alone(scope or root, asked.wait_seconds, say):
-        seen = watch.watch(data, asked.seconds, scope)
+    scope = None if options.cgroup is None else _existing(cgroups.resolve(options.cgroup, known))
+    data = programs.build(options.source)
+    with alone.alone(scope or root, options.wait_seconds, say):
+        seen = watch.watch(data, options.seconds, scope)
         silent = connections.silent(seen.living, None if scope is None else groups.by_id(scope))
-        found = speeds_here.of_host(asked.state_dir, asked.redirection) if asked.redirection else speeds.ESTIMATE
+        found = speeds_here.of_host(options.state_dir, options.redirection) if options.redirection else speeds.ESTIMATE
     miscounts = queues.fionread(queues.one_queue().ok is True).ok is False
     host = verdict.Host(seen.seconds, seen.active, found, () if miscounts else ("fionread",))
     ports = verdict.ports(seen.counts, silent, host)

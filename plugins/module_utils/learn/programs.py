@@ -24,10 +24,10 @@ _SCOPE_ONLY = "in_scope_only"
 _TRACED = ("learn_sent", "learn_received")
 _FUNCTIONS = ("learn_sent_v4", "learn_sent_v6", "learn_received_v4", "learn_received_v6")
 _PAGES = ("learn_sent_page",)
-#: What sees splice and FIONREAD: functions if programs can hang on them, else a tracepoint that each receive comes to.
+#: What sees splice and FIONREAD: functions if the kernel has fentry, else a tracepoint that each receive passes.
 _CALLS = ("learn_spliced", "learn_asked")
 _EACH_READ = ("learn_read",)
-#: Where io_uring completes what it was asked for: the kernel may be built without it.
+#: Where io_uring completes requests: the kernel may be built without it.
 _RING = ("learn_ring",)
 _STATE = "learn_state"
 
@@ -53,7 +53,7 @@ _WITHOUT_RING = (
     Choice(_CALLS, (*_FUNCTIONS, *_PAGES)),
     Choice(_CALLS, _FUNCTIONS),
 )
-#: What sees most first, of these the cheapest.
+#: Those that see most come first; among these, the cheapest.
 CHOICES = (*(Choice(one.calls, (*one.messages, *_RING)) for one in _WITHOUT_RING), *_WITHOUT_RING)
 
 
@@ -65,25 +65,25 @@ class Held:
         self._messages = [program for program in held.programs() if program.name in choice.messages]
         self._attached = contextlib.ExitStack()
         #: bool, whether what runs at each message is attached.
-        self.looking = False
+        self.watching = False
         #: bool, whether FIONREAD can be seen.
         self.sees_fionread = bool(choice.calls)
-        #: bool, whether what sends by io_uring were asked for can be seen.
+        #: bool, whether sends requested from io_uring can be seen.
         self.sees_ring = _RING[0] in choice.messages
 
     def map(self, name: str) -> libbpf.Map:
         found = next(one for one in self._held.maps() if one.name == name)
         return libbpf.Map(libbpf.Fd(os.dup(found.fileno())))
 
-    def look(self) -> None:
+    def resume(self) -> None:
         """Attach what runs at each message."""
         for program in self._messages:
             self._attached.enter_context(_attached(program))
-        self.looking = True
+        self.watching = True
 
-    def look_away(self) -> None:
-        """Detach it."""
-        self.looking = False
+    def pause(self) -> None:
+        """Detach what runs at each message."""
+        self.watching = False
         self._attached.close()
 
 
@@ -108,7 +108,7 @@ def held(data: bytes, cgroup: Optional[str]) -> Iterator[Held]:
         found = _first(data, cgroup, stack)
         if cgroup is not None:
             _set_scope(found, cgroup)
-        stack.callback(found.look_away)
+        stack.callback(found.pause)
         yield found
 
 

@@ -29,7 +29,7 @@ def make(ports: List[Report], paths: Mapping[int, str], passing: Container[int],
 
     :param ports: as :func:`.verdict.ports` returns them; completed here by the units that programs run in.
     :param paths: directory of each cgroup, by its id.
-    :param passing: ports that are none for a configuration, see :func:`.connections.passing`.
+    :param passing: ports that do not belong into a configuration, see :func:`.connections.passing`.
     :param about: what else there is to say: ``seconds``, ``watched``, ``cgroup``, ``lost``, ``unseen``, ``speeds``.
     """
     for entry in ports:

@@ -1,9 +1,9 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How fast plain TCP and redirection are: on this host by what was measured there, else by a table of another one's.
+"""How fast plain TCP and redirection are: as measured on this host, else by a table from another one.
 
-Apart from what measures: an audit asks every host of a fleet for its ports, and measures on none.
+Kept apart from what measures: an audit asks every host of a fleet for its ports, and measures on none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ENABLED, MEASURED, TABLE = "enabled", "measured", "table"
 
 
 class Cost(NamedTuple):
-    """Microseconds of a message, or of a question and its answer."""
+    """Microseconds of a message, or of a request and its response."""
 
     plain: float
     redirected: float
@@ -30,7 +30,7 @@ class Cost(NamedTuple):
 
 class Speeds(NamedTuple):
     """:ivar source: str, :data:`ENABLED`, :data:`MEASURED` or :data:`TABLE`.
-    :ivar single: a question and its answer on one connection.
+    :ivar single: a request and its response on one connection.
     :ivar many: the same, by turns on many connections.
     :ivar streams: a message one way, by its bytes.
     :ivar smallest: bytes a message, from which on streams are redirected; None: they never are.
@@ -45,7 +45,7 @@ class Speeds(NamedTuple):
     problem: str = ""
 
 
-#: Of the machine in docs/benchmark.md, rounded to the careful side.
+#: Of the machine in docs/benchmark.md, rounded down.
 ESTIMATE = Speeds(
     TABLE,
     Cost(20.0, 18.0),
@@ -57,7 +57,7 @@ ESTIMATE = Speeds(
 
 def of_record(found: Mapping[str, Any], source: str) -> Optional[Speeds]:
     """From what calibration keeps; None if that is of another kernel or CPU, or not all there."""
-    here = record.holds_for(None)
+    here = record.valid_for(None)
     if any(found.get(name) != here[name] for name in ("kernel", "cpu")):
         return None
     if not {"request_us", "many_us", "ratios", "plain_us"} <= set(found):

@@ -28,7 +28,7 @@ def of_host(state_dir: str, source: str) -> Speeds:
 def _measured(source: str) -> Speeds:
     data = compilers.read(source) if source.endswith(".o") else compilers.compile_clang(source, {}).data
     figures = record.figures(measure.measure(data, {}))
-    found = of_record({**record.holds_for(None), **figures}, MEASURED)
+    found = of_record({**record.valid_for(None), **figures}, MEASURED)
     if not found or not found.streams:
         raise SockredirError("plain TCP and redirection could not be compared in the time allowed")
     return found

@@ -39,14 +39,14 @@ _WHY = {
 }
 _OWN_WORK = "{}; but most of the time is the programs' own work, so redirection would save too little"
 _REMOTE = "all connections are with other hosts"
-#: What is faster by less than this is not worth a change.
+#: A smaller gain is not worth a change.
 _WORTH = 1.05
 
 Report = Dict[str, Any]
 
 
 class Silent(NamedTuple):
-    """Connections of a port on which nothing was said.
+    """Connections of a port on which nothing was sent.
 
     :ivar program: str, who listens; empty if that is not known.
     """
@@ -180,7 +180,7 @@ def _why(
 
 
 def _doers(local: Sequence[Tuple[Key, Counts]], section: str) -> List[str]:
-    """The programs that do what the section is about."""
+    """The programs that make the calls of the section."""
     return sorted({key.program for key, counts in local if section in _sections(counts)})
 
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Watches TCP for a while, and looks away for parts of it if that would cost too much."""
+"""Watch TCP for a while, with pauses if watching all the time would cost too much."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _CLOCK_MONOTONIC_COARSE = 6  # ticks as the kernel does
 
 #: The share of all CPUs that watching may take.
 SHARE = 0.03
-#: Nanoseconds of CPU that watching takes for a message sent and received, rather too many (docs/learn.md).
+#: Nanoseconds of CPU that watching takes for a message sent and received, estimated high (docs/learn.md).
 MESSAGE_NS = 800
-#: Seconds, after which it is seen anew how much there is to watch.
+#: Seconds after which the number of messages is looked at again.
 _PERIOD = 0.5
 _LEAST_SHARE = 0.02
 
@@ -35,8 +35,8 @@ class Seen(NamedTuple):
     :ivar living: how many of the connections counted at a server's end are still there, by port.
     :ivar active: seconds in which there was traffic between programs of this host, by server port.
     :ivar seconds: float, how long it took.
-    :ivar share: float, of this time, that in which messages were looked at.
-    :ivar lost: int, sockets that there was no room for.
+    :ivar share: float, of this time, the part in which messages were watched.
+    :ivar lost: int, sockets for which the maps had no room.
     :ivar sees_fionread: bool, whether calls of FIONREAD would have been seen.
     :ivar sees_ring: bool, whether sends by io_uring with MSG_WAITALL would have been seen.
     """
@@ -51,13 +51,13 @@ class Seen(NamedTuple):
     sees_ring: bool
 
 
-class Looked(NamedTuple):
+class Watched(NamedTuple):
     """:ivar seconds: float, in all.
     :ivar looking: float, seconds in which messages were looked at.
     """
 
     seconds: float
-    looking: float
+    watching: float
 
 
 def watch(data: bytes, seconds: float, cgroup: Optional[str]) -> Seen:
@@ -71,7 +71,7 @@ def watch(data: bytes, seconds: float, cgroup: Optional[str]) -> Seen:
         raise SockredirError(
             f"learn does not know the system calls of {os.uname().machine}", f"it knows those of {', '.join(_MACHINES)}"
         )
-    with _endings_kept(), programs.held(data, cgroup) as held:
+    with _endings_blocked(), programs.held(data, cgroup) as held:
         _note_listeners(held)
         looked = _look(held, seconds)
         return _seen(held, looked)
@@ -84,14 +84,14 @@ def _note_listeners(held: programs.Held) -> None:
 
 
 def share_of_time(messages_per_second: float, cpus: int) -> float:
-    """For which share of the time messages may be looked at. Pure."""
+    """For which share of the time messages may be watched. Pure."""
     cost = messages_per_second * MESSAGE_NS / 1e9
     return 1.0 if cost <= SHARE * cpus else max(SHARE * cpus / cost, _LEAST_SHARE)
 
 
-def _look(held: programs.Held, seconds: float) -> Looked:
-    """Look at messages, and away again; not away at all unless there are very many."""
-    begin, looking, share, windows, ended = time.monotonic(), 0.0, 1.0, 0, False
+def _look(held: programs.Held, seconds: float) -> Watched:
+    """Watch messages; with pauses only if there are very many."""
+    begin, watching, share, windows, ended = time.monotonic(), 0.0, 1.0, 0, False
     end = begin + seconds
     while not ended and time.monotonic() < end:
         windows += 1
@@ -99,19 +99,19 @@ def _look(held: programs.Held, seconds: float) -> Looked:
         from_now, before = time.monotonic(), _messages(held)
         ended = _wait(_PERIOD * share, end)
         looked = time.monotonic() - from_now
-        looking += looked
+        watching += looked
         share = share_of_time((_messages(held) - before) / looked, os.cpu_count() or 1)
         if share < 1 and not ended:
-            held.look_away()
+            held.pause()
             ended = _wait(_PERIOD * (1 - share), end)
-    return Looked(max(time.monotonic() - begin, 1e-9), looking)
+    return Watched(max(time.monotonic() - begin, 1e-9), watching)
 
 
 def _open_window(held: programs.Held, number: int) -> None:
-    if not held.looking:
+    if not held.watching:
         with held.map("window") as window:
             window.update(bytes(4), struct.pack("=I", number))
-        held.look()
+        held.resume()
 
 
 def _messages(held: programs.Held) -> int:
@@ -121,8 +121,8 @@ def _messages(held: programs.Held) -> int:
 
 
 @contextlib.contextmanager
-def _endings_kept() -> Iterator[None]:
-    """Signals that ask to end wait until somebody asks for them."""
+def _endings_blocked() -> Iterator[None]:
+    """Signals that ask to end are blocked, and taken by :func:`_wait`."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     try:
         yield
@@ -135,7 +135,7 @@ def _wait(seconds: float, end: float) -> bool:
     return signal.sigtimedwait(_ENDINGS, max(0.0, min(seconds, end - time.monotonic()))) is not None
 
 
-def _seen(held: programs.Held, looked: Looked) -> Seen:
+def _seen(held: programs.Held, looked: Watched) -> Seen:
     """Connections that have ended, and those that live on."""
     with held.map("totals") as totals, held.map("sockets") as sockets, held.map("activity") as activity:
         counts = {layout.decode_key(key): layout.decode_counts(raw) for key, raw in totals.items()}
@@ -150,7 +150,7 @@ def _seen(held: programs.Held, looked: Looked) -> Seen:
             living[record.key.port] = living.get(record.key.port, 0) + record.key.server
     tick = time.clock_getres(_CLOCK_MONOTONIC_COARSE)
     active = {port: count * tick for port, count in ticks.items()}
-    share = min(1.0, looked.looking / looked.seconds)
+    share = min(1.0, looked.watching / looked.seconds)
     return Seen(counts, living, active, looked.seconds, share, _lost(held), held.sees_fionread, held.sees_ring)
 
 

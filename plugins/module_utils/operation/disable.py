@@ -132,7 +132,7 @@ class _Work:
         yield from self._part("leaf", self._leaf_steps(), {"remove_leaf": _remove_leaf})
         gone: FrozenSet[Tuple[str, str]] = frozenset()
         for entry in reversed(attachment_observe.ordered(self.document)):
-            wanted = attachment_observe.wish(entry)._replace(present=False, gone=gone)
+            wanted = attachment_observe.wanted_of(entry)._replace(present=False, gone=gone)
             gone |= {(wanted.program, wanted.target)}
             steps = attachment_plan.plan(wanted, attachment_observe.observe(wanted, self.host))
             handlers = attachment_apply.handlers(wanted, self.places.state_dir, record_changes=False)

@@ -96,7 +96,7 @@ def _program_drift(host: Snapshot, document: Document, name: str) -> Plan:
 
 def _attachment_drift(host: Snapshot, document: Document, entry: Dict[str, Any]) -> Any:
     try:
-        wanted = attachment_observe.wish(entry)._replace(check=True)
+        wanted = attachment_observe.wanted_of(entry)._replace(check=True)
         observed = attachment_observe.observe(wanted, host)
         steps = attachment_plan.plan(wanted, observed)
     except SockredirError as error:

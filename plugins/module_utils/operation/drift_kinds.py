@@ -4,7 +4,7 @@
 """Plan the whole host from its manifest, and name the kind of drift that each step repairs. Pure.
 
 The plan is that of its parts (:mod:`.program`, :mod:`.attachment`, :mod:`.setup`), made by the very same functions with
-the manifest's word as the wish. Restore and rollback do it; status and audit say it should be empty.
+what the manifest says as what is wanted. Restore and rollback apply it; status and audit say it should be empty.
 """
 
 from __future__ import annotations

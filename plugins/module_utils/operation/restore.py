@@ -83,7 +83,7 @@ class _Restoration:
                     yield from self._part(f"program {name}", drift_kinds.PROGRAM, steps, handlers)
         yield from self._settings()
         for entry in self._attachments():
-            wanted = attachment_observe.wish(entry)
+            wanted = attachment_observe.wanted_of(entry)
             observed = attachment_plan.foresee(wanted, attachment_observe.observe(wanted, self.host), self.pinned)
             steps = attachment_plan.plan(wanted, observed)
             handlers = attachment_apply.handlers(wanted, self.state_dir)

@@ -60,7 +60,7 @@ def present(options: Options, check: bool, watch: Optional[Watch] = None) -> Out
 
     :raises SockredirError: it cannot be had; the host is as it was.
     """
-    wanted = wish(options, check)
+    wanted = wanted_of(options, check)
     with journal.change("enable", check, mode=options["mode"], committed=str(wanted.commit).lower()) as done:
         steps, waiting, wanted = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
         done(steps)
@@ -78,7 +78,7 @@ def present(options: Options, check: bool, watch: Optional[Watch] = None) -> Out
     return Outcome(steps, result, _warnings(options, waiting) + ([unmeasured] if unmeasured else []))
 
 
-def wish(options: Options, check: bool) -> Wanted:
+def wanted_of(options: Options, check: bool) -> Wanted:
     """The options as the plan takes them.
 
     :raises SockredirError: one of them makes no sense on this host.

@@ -7,9 +7,9 @@
 the link in one step. While a change is under way ``committed`` is false and ``previous`` is the last committed one:
 what a rollback goes back to. Keys that this version does not know are kept.
 
-Each file has a checksum of itself, so that a change by hand shows. Who acts on a manifest's word alone (restore,
-rollback) reads it with :func:`current` and stops at damage; who brings wishes of its own and repairs reads what can
-be understood with :func:`known`, and its next :func:`edit` writes a sound one.
+Each file has a checksum of itself, so that a change by hand shows. What relies on the manifest alone (restore,
+rollback) reads it with :func:`current` and stops at damage; what has options of its own and repairs reads what can be
+understood with :func:`known`, and its next :func:`edit` writes a sound one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .manifest_file import (
 #: Of the manifest's files, what belongs to the manifest for its users.
 __all__ = ["CURRENT", "DIRECTORY", "PREVIOUS", "SCHEMA", "Damaged", "Manifest"]
 
-#: Where the role puts what the programs are compiled from.
+#: Where the role puts the sources of the programs.
 SOURCES = "src"
 
 

@@ -22,8 +22,8 @@ def learn(state_dir: str, options: argparse.Namespace) -> int:
     """
     source = options.source or _brought(state_dir)
     redirection = None if options.estimate else _beside(source)
-    asked = learning.Asked(source, options.seconds, options.cgroup, options.wait, state_dir, redirection)
-    found = learning.of_host(asked, context.say)
+    wanted = learning.Options(source, options.seconds, options.cgroup, options.wait, state_dir, redirection)
+    found = learning.of_host(wanted, context.say)
     if options.form == "json":
         context.show_json(found)
     else:

@@ -42,7 +42,7 @@ def main(arguments: Optional[List[str]] = None, state_dir: str = STATE_DIR) -> i
         if isinstance(error, NotEnabled):
             return context.NOT_ENABLED
     except BrokenPipeError:
-        # Nobody reads any more; Python must not find that out once more at exit.
+        # The reader is gone; without this, Python would fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         context.say(str(error))

@@ -118,7 +118,7 @@ def _bytes(before: Look, now: Look, reason: str) -> float:
 
 
 def _rate(before: Look, now: Look, old: int, new: int) -> float:
-    """A second; none if the maps were made anew in between."""
+    """Per second; none if the maps were created again in between."""
     return max(0, new - old) / max(now.time - before.time, 1e-3)
 
 

@@ -72,7 +72,7 @@ def turn(subject: Subject, tools: Path, seconds: float) -> Turn:
 def _looking(built: Path) -> Iterator[None]:
     """Every message is looked at."""
     with programs.held(built.read_bytes(), None) as held:
-        held.look()
+        held.resume()
         yield
 
 

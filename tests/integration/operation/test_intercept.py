@@ -171,7 +171,7 @@ def test_in_check_mode_a_cgroup_may_be_missing_that_something_known_makes(manage
     def refused(cgroup, accelerated=accelerated):
         rule = {"name": "web", "cgroup": there, "proxy_cgroup": cgroup, "to": [15001]}
         try:
-            intercept.ensure(intercept.Request([rule], **places, cgroup=accelerated), check=True)
+            intercept.ensure(intercept.Options([rule], **places, cgroup=accelerated), check=True)
         except SockredirError as error:
             return str(error)
         return None
@@ -184,7 +184,7 @@ def test_in_check_mode_a_cgroup_may_be_missing_that_something_known_makes(manage
         assert refused(unknown, accelerated=None) is None
     unknown = {"name": "web", "apps": ["b", "a"], "proxy": ["c"], "to": [0]}
     with pytest.raises(SockredirError) as caught:
-        intercept.ensure(intercept.Request([unknown], **places, cgroup=accelerated), check=True)
+        intercept.ensure(intercept.Options([unknown], **places, cgroup=accelerated), check=True)
     assert str(caught.value) == (
         "rule web: to: '0' is not a port from 1 to 65535, or an address with one; write 15001, 127.0.0.1:15001 or"
         " [::1]:15001; rule web: apps: systemd knows no b.service; install it, or correct the name;"

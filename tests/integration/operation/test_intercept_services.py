@@ -62,7 +62,7 @@ class Served:
         """The rules of interception: one for a port, or none."""
         rule = {"name": "web", "apps": ["app", "other"], "proxy": ["proxy"], "to": [port], **options.pop("rule", {})}
         usual = {"cgroup": str(self.cgroup), "unit_dir": str(self.managed.unit_dir), **self.managed.places}
-        return intercept.ensure(intercept.Request([rule] if port else [], **{**usual, **options}), check)
+        return intercept.ensure(intercept.Options([rule] if port else [], **{**usual, **options}), check)
 
     def everything(self):
         """All that a change of rules may change."""

@@ -70,7 +70,7 @@ def test_what_the_operator_gives_needs_no_warning():
     assert (found.below, record.warning(found.record)) == (0, None)
 
 
-HERE = {"source": "measured", "kernel": record.holds_for(None)["kernel"]}
+HERE = {"source": "measured", "kernel": record.valid_for(None)["kernel"]}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_words(below, section, said):
 
 
 def test_this_host_has_a_kernel_and_a_cpu():
-    key = record.holds_for("ab")
+    key = record.valid_for("ab")
     assert key["kernel"]
     assert key["cpu"]
     assert key["object_sha256"] == "ab"

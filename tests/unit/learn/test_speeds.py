@@ -19,7 +19,7 @@ FIGURES = {
 
 
 def kept(**changes):
-    return {"source": "measured", **record.holds_for(None), **FIGURES, **changes}
+    return {"source": "measured", **record.valid_for(None), **FIGURES, **changes}
 
 
 def test_what_was_measured_here():

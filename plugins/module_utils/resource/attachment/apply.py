@@ -48,7 +48,7 @@ class _Handlers:
         self.kind, self.target, self.pin = wanted.kind, wanted.target, wanted.link_pin
 
     def create_cgroup(self, step: Step) -> Undo:
-        # Known as ours before it is there: a run killed in between leaves nothing that is nobody's.
+        # Recorded as ours before it is there, so that a run killed in between leaves nothing that is not recorded.
         self._own(step.subject, True)
         try:
             cgroups.create(step.subject)
@@ -139,7 +139,7 @@ class _Handlers:
 
         def change(document: manifest.Manifest) -> None:
             others = [each for each in document["attachments"] if (each.get("program"), each.get(self.kind)) != key]
-            # In a certain order: the same attachments are the same wish.
+            # Sorted, so that equal attachments make an equal manifest.
             document["attachments"] = sorted([*others, entry], key=_record_order) if entry else others
 
         manifest.edit(self.state_dir, change)

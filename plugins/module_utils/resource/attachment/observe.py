@@ -22,7 +22,7 @@ from . import plan as planning
 from .plan import Observed, Record, Wanted
 
 
-def wish(entry: Record) -> Wanted:
+def wanted_of(entry: Record) -> Wanted:
     """A manifest's attachment as the plan takes it.
 
     :raises SockredirError: it is of a later version.

@@ -24,7 +24,7 @@ from ..program.plan import Pinned
 Record = Dict[str, Any]
 #: The id of what a plan before this one would load.
 NOT_LOADED = -1
-#: What the kernel says, and says anew in another boot.
+#: What the kernel assigns, and differs in each boot.
 RECORD_IDS = ("program_id", "cgroup_id", "map_id", "link_id", "met")
 RECORD_KEYS = RECORD_IDS + ("program", "cgroup", "map", "attach_type", "method", "link_pin", "needs")
 
@@ -232,7 +232,7 @@ def _kept(wanted: Wanted, observed: Observed, how: str) -> Optional[Attached]:
 
 
 def _intruder(wanted: Wanted, observed: Observed) -> Optional[Attached]:
-    """A foreign program in the only place of a map, instead of this collection's: somebody has overwritten it."""
+    """A foreign program in the only place of a map: it has replaced this collection's."""
     entry = None if withheld(wanted, observed) else observed.record
     had = wanted.kind == MAP and entry and entry["program_id"] and entry["map_id"] == observed.target_id
     others = foreign(wanted, observed) if had else []

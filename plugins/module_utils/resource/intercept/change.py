@@ -24,7 +24,7 @@ from .observe import observe, recorded, relative, to_layout
 Rule = Dict[str, Any]
 
 
-class Request(NamedTuple):
+class Options(NamedTuple):
     """What is asked for.
 
     :ivar cgroup: the accelerated cgroup, as the operator names it; with it, check mode refuses a cgroup that does not
@@ -55,7 +55,7 @@ class Result(NamedTuple):
 
 
 def ensure(
-    request: Request, check: bool = False, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS
+    options: Options, check: bool = False, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS
 ) -> Result:
     """Put exactly these rules in force; live connections stay where they are.
 
@@ -64,9 +64,9 @@ def ensure(
     """
     objects.need_root()
     if check:
-        return _Work(request, True).result()
-    with journal.change("intercept") as done, lock.hold(request.state_dir, wait_seconds):
-        work = _Work(request, False)
+        return _Work(options, True).result()
+    with journal.change("intercept") as done, lock.hold(options.state_dir, wait_seconds):
+        work = _Work(options, False)
         apply(work.steps, work.handlers, watch)
         done(work.steps)
     return work.result()
@@ -75,23 +75,23 @@ def ensure(
 class _Work:
     """The plan, part by part, and what carries it out."""
 
-    def __init__(self, request: Request, check: bool) -> None:
-        self.request, self.check = request, check
-        document = manifest.known(request.state_dir)
-        self.below = accelerated(request.cgroup, document)
-        placed = placing.placed([relative(rule) for rule in request.rules], self.below)
+    def __init__(self, options: Options, check: bool) -> None:
+        self.options, self.check = options, check
+        document = manifest.known(options.state_dir)
+        self.below = accelerated(options.cgroup, document)
+        placed = placing.placed([relative(rule) for rule in options.rules], self.below)
         slices = tuple(placing.slices(placed))
-        self.services = services.Wanted(request.unit_dir, placing.below(self.below), slices, request.restart, check)
+        self.services = services.Wanted(options.unit_dir, placing.below(self.below), slices, options.restart, check)
         self.seen = services.observe(self.services)
         self.rules = self._normal(placed, document)
-        self.observed = observe(request.pin_dir, document)
+        self.observed = observe(options.pin_dir, document)
         self.steps: Plan = []
         self.handlers: Dict[str, Handler] = {}
         self._plan()
 
     def _normal(self, placed: List[Rule], document: Optional[manifest.Manifest]) -> List[Rule]:
-        strict = not self.check or self.request.cgroup is not None
-        host = Given(document, self.below, self.check or self.request.proxies_only, strict)
+        strict = not self.check or self.options.cgroup is not None
+        host = Given(document, self.below, self.check or self.options.proxies_only, strict)
 
         def wrong(rule: Rule) -> List[str]:
             found = placing.wrong(rule, placed, self.below)
@@ -102,13 +102,13 @@ class _Work:
     def _plan(self) -> None:
         for part in services.proxies(self.services, self.seen, self.rules):
             self._part(part.steps, handlers.part(part.wanted))
-        if self.request.proxies_only:
+        if self.options.proxies_only:
             self._record(None, services.recorded(self._proxies()))
             return
         if not self.check:
             planning.refuse(self.rules, self.observed)
         told = planning.steps(self.rules, to_layout(self.rules, self.check), self.observed)
-        self._part(told, {"settings": handlers.write(self.request.pin_dir)})
+        self._part(told, {"settings": handlers.write(self.options.pin_dir)})
         for part in services.apps(self.services, self.seen):
             self._part(part.steps, handlers.part(part.wanted))
         self._record(self.rules, services.recorded(self.services))
@@ -120,11 +120,11 @@ class _Work:
         """:param rules: None: nothing but the files changes, and nothing is final yet."""
         if rules is None:
             files = {**self.observed.files, **files}
-        commit = rules is not None and self.request.commit
+        commit = rules is not None and self.options.commit
         record = handlers.Record(rules, files, commit)
         observed = self.observed if commit else self.observed._replace(committed=True)
         steps = planning.record(observed.recorded if rules is None else rules, files, observed)
-        self._part(steps, {"record": handlers.record(self.request.state_dir, self.request.pin_dir, record)})
+        self._part(steps, {"record": handlers.record(self.options.state_dir, self.options.pin_dir, record)})
 
     def _part(self, steps: Plan, own: Dict[str, Handler]) -> None:
         prefix = f"{len(self.handlers)} "

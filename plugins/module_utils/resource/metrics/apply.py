@@ -29,6 +29,6 @@ def _forget(step: Step) -> Undo:
 
 
 def _start(step: Step) -> Undo:
-    """Anew if it runs: a timer goes by its file as it was when it was started."""
+    """Restarts it if it runs: a timer uses its unit file as it was when it was started."""
     systemd.restart([TIMER])
     return None if step.before == "active" else lambda: systemd.stop(TIMER, SERVICE)

@@ -80,7 +80,7 @@ def planned(name: str, document: manifest.Manifest, host: Snapshot) -> Iterator[
 
     A pinned map that does not fit is replaced. The handlers are good while the context lasts.
 
-    :param document: the manifest with the wish; what is there is told from that of the host.
+    :param document: the manifest that says what is wanted; the host's own one helps to observe what is there.
     :raises SockredirError: the object is damaged, or something foreign is in the way.
     """
     entry = document["programs"][name]

@@ -27,7 +27,7 @@ from .settle import settled
 
 class Result(NamedTuple):
     """:ivar waiting: services that change cgroup at their next start.
-    :ivar wanted: the wish, with what calibration has found.
+    :ivar wanted: with what calibration has found.
     """
 
     steps: Plan
@@ -69,7 +69,7 @@ def _plan(wanted: Wanted, paths: Paths, host: Snapshot, observed: Observed, work
     """:param work: gets the handlers of the attachments' steps."""
     steps: Plan = []
     for entry in _moved_away(host, wanted):
-        taken_off = attachment_observe.wish(entry)._replace(present=False)
+        taken_off = attachment_observe.wanted_of(entry)._replace(present=False)
         prefix = f"{taken_off.program} {taken_off.target} "
         own = attachment_apply.handlers(taken_off, paths.state_dir)
         work.update({prefix + verb: handler for verb, handler in own.items()})

@@ -15,7 +15,7 @@ from .plan import Wanted
 
 
 def settled(wanted: Wanted, host: Snapshot) -> Wanted:
-    """The wish with ``demote_below``; the caller holds the lock, since measuring takes some seconds.
+    """What is wanted, with ``demote_below``; the caller holds the lock, since measuring takes some seconds.
 
     With ``wanted.check`` nothing is measured, and the value may be :data:`record.LATER`.
     """
@@ -26,7 +26,7 @@ def settled(wanted: Wanted, host: Snapshot) -> Wanted:
 
 def _found_out(wanted: Wanted, host: Snapshot) -> record.Demotion:
     program = record.program(host.document)
-    key = record.holds_for(program.get("object_sha256"))
+    key = record.valid_for(program.get("object_sha256"))
     before = record.known(host.document, key)
     if before:
         return before
