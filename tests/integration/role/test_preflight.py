@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 
 import pytest
@@ -44,11 +46,39 @@ def test_all_that_is_missing_is_named_at_once(site, no_cgroup2, options):
     assert site.traces() == []
 
 
-def test_a_bare_host_is_told_which_packages_would_come(site):
-    played = site.enable("--check", prefix=hiding()).ok()
-    assert "would install" in played.output
-    assert "libbpf1" in played.output
-    assert "clang" in played.output
+#: What os-release says on a distribution, and what the role would install there, with clang and with bcc.
+DISTRIBUTIONS = {
+    "ubuntu": ("ID=ubuntu\nID_LIKE=debian", "libbpf1, clang, libbpf-dev, linux-libc-dev"),
+    "fedora_bcc": ("ID=fedora", f"libbpf, python3-bcc, kernel-devel-{os.uname().release}"),
+    "rocky": ('ID="rocky"\nID_LIKE="rhel centos fedora"', "libbpf, clang, libbpf-devel, kernel-headers"),
+    "leap": ('ID="opensuse-leap"\nID_LIKE="suse opensuse"', "libbpf1, clang, libbpf-devel, linux-glibc-devel"),
+}
+
+
+def seeming(directory, name, text):
+    """A Python for a host on which no compiler and no libbpf is, and which seems to be of another distribution."""
+    (directory / f"{name}.release").write_text(f"{text}\n")
+    path = directory / f"{name}.python"
+    command = shlex.join(hiding(f"mount --bind {directory}/{name}.release /etc/os-release || exit"))
+    path.write_text(f'#!/bin/sh\nexec {command} /usr/bin/python3 "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_bare_hosts_are_told_which_packages_would_come(site, tmp_path):
+    hosts = {
+        name: {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": seeming(tmp_path, name, text),
+            "sockredir_compiler": "bcc" if name.endswith("_bcc") else "auto",
+        }
+        for name, (text, _packages) in DISTRIBUTIONS.items()
+    }
+    inventory = tmp_path / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    played = site.enable("--check", "--tags", "sockredir_packages", "-i", str(inventory)).ok()
+    told = dict(re.findall(r'\[(\w+)\] => \{?\s+"?msg"?: "?would install ([^"\n]+)', played.output))
+    assert told == {name: packages for name, (_text, packages) in DISTRIBUTIONS.items()}
     assert site.traces() == []
 
 

@@ -224,6 +224,26 @@ def test_the_distribution_and_what_to_install(text, family, manager, libbpf):
     assert distribution.install("libbpf", found) == libbpf
 
 
+@pytest.mark.parametrize(
+    ("text", "clang", "bcc"),
+    [
+        ("ID=ubuntu\nID_LIKE=debian", "clang libbpf-dev linux-libc-dev", "python3-bpfcc linux-headers-6.1"),
+        ("ID=fedora", "clang libbpf-devel kernel-headers", "python3-bcc kernel-devel-6.1"),
+        ('ID="rhel"\nID_LIKE="fedora"', "clang libbpf-devel kernel-headers", "python3-bcc kernel-devel-6.1"),
+        ('ID="almalinux"', "clang libbpf-devel kernel-headers", "python3-bcc kernel-devel-6.1"),
+        ('ID="ol"\nID_LIKE="fedora"', "clang libbpf-devel kernel-headers", "python3-bcc kernel-devel-6.1"),
+        ('ID="amzn"\nID_LIKE="fedora"', "clang libbpf-devel kernel-headers", "python3-bcc kernel-devel-6.1"),
+        ('ID="sles"\nID_LIKE="suse"', "clang libbpf-devel linux-glibc-devel", "python3-bcc kernel-default-devel"),
+        ("ID=opensuse-tumbleweed", "clang libbpf-devel linux-glibc-devel", "python3-bcc kernel-default-devel"),
+        ("ID=arch", "", ""),
+    ],
+)
+def test_the_packages_of_each_distribution(text, clang, bcc):
+    family = distribution.parse(text).family
+    assert " ".join(distribution.packages("clang", family, "6.1")) == clang
+    assert " ".join(distribution.packages("bcc", family, "6.1")) == bcc
+
+
 def test_the_facts_of_this_machine_can_be_judged():
     here = facts.observe("/sys/fs/bpf/sockredir")
     assert set(here) == set(GOOD)
