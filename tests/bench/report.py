@@ -109,7 +109,7 @@ def runs(document: dict) -> str:
 
 
 def base_of(result: dict) -> str:
-    """What it is compared with; once that was plain TCP, and nobody wrote it down."""
+    """What it is compared with; older result files do not say so, and mean plain TCP."""
     return result.get("base", TCP)
 
 

@@ -39,7 +39,7 @@ def serve(place):
 
 
 def _transfer(server, options):
-    """What is the same each time. iperf3 ends with bytes on their way that nobody counts."""
+    """What is the same each time. When iperf3 ends, bytes are still on their way that it does not count."""
     place = server.place
     size = place.scaled(256 << 20, 16 << 20)
     server.expect()

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Holds a thread inside a system call, at the moment it touches one of our pages (userfaultfd).
 
-A receive into such a page stops while the kernel holds the socket's lock: the widest race window there is.
+A receive into such a page stops while the kernel holds the socket's lock, which makes the race window very wide.
 """
 
 from __future__ import annotations

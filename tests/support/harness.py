@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The base of what tests make of a sandbox on the host: its places, what is pinned there, modules run on it."""
+"""The base of what tests set up in a sandbox on the host: its paths, what is pinned there, modules run in it."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class Harness:
         return result
 
     def inside(self) -> ContextManager[None]:
-        """This process is in the cgroup meanwhile."""
+        """Inside the context, this process is in the cgroup."""
         return inside(self.sandbox.cgroup)
 
     def keep(self, thing: Any) -> Any:
-        """Closed with the sandbox; a socket on which the test would hang fails instead."""
+        """Have it closed with the sandbox; a socket gets a timeout, so that a test fails instead of hanging."""
         if isinstance(thing, socket.socket):
             thing.settimeout(20)
         return self._kept.enter_context(thing)

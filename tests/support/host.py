@@ -52,7 +52,7 @@ def cgroup_now() -> Path:
 
 @contextlib.contextmanager
 def inside(cgroup: Path) -> Iterator[None]:
-    """This process is in a cgroup meanwhile. A socket belongs to the cgroup that its process was in when it made it."""
+    """Inside the context, this process is in a cgroup. A socket belongs to the cgroup in which it was made."""
     home = cgroup_now()
     enter(cgroup)
     try:
@@ -79,7 +79,7 @@ def mounted_bpffs(point: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def sandbox(directory: Path) -> Iterator[Sandbox]:
-    """Make a sandbox under ``directory`` and take all of it away afterwards."""
+    """Make a sandbox under ``directory``, and remove all of it afterwards."""
     cgroup = cgroup2_mount() / f"sockredir-test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     with mounted_bpffs(directory / "bpf") as bpffs:
         cgroup.mkdir()

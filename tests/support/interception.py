@@ -154,7 +154,7 @@ class Interception:
         self.apps, self.proxy = cgroup / "apps", cgroup / "proxy"
 
     def as_app(self) -> ContextManager[None]:
-        """This process is one of those that are intercepted meanwhile."""
+        """Inside the context, this process is one of those that are intercepted."""
         return inside(self.apps)
 
     def as_proxy(self) -> ContextManager[None]:
@@ -176,7 +176,7 @@ class Interception:
 
     @contextlib.contextmanager
     def without(self, program: str):
-        """Nothing attached of this program meanwhile."""
+        """Inside the context, this program is not attached anywhere."""
         (attach_type,) = (hook.attach_type for hook in hooks.HOOKS if hook.section.endswith("/" + program))
         with contextlib.ExitStack() as stack:
             held = stack.enter_context(libbpf.get(str(self.pin_dir / program)))

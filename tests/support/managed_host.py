@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A whole host in a sandbox on this one, as fixtures: the real programs, the modules in the role's order, the tool."""
+"""A complete host in a sandbox on this one, as fixtures: the real programs, modules in the role's order, the tool."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A network namespace of a test's own, whose loopback device carries nobody else's bytes."""
+"""A network namespace for one test, whose loopback device carries no other bytes."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def free_ports(count: int) -> List[int]:
 
 
 def program(name: str) -> str:
-    """Where it is: where users look, where servers lie, or beside this interpreter. The test is skipped without it."""
+    """Its path, from PATH, /usr/sbin, or next to this interpreter. The test is skipped without it."""
     places = (None, "/usr/sbin", str(Path(sys.executable).parent))
     found = next(filter(None, (shutil.which(name, path=place) for place in places)), None)
     if not found:

@@ -127,7 +127,7 @@ def test_a_build_killed_in_the_middle(vm, sign):
         build.wait(30)
     until(lambda: not processes(vm.cache, "mmdebstrap"), 60)
     if sign == signal.SIGKILL:
-        # Nobody was left to sweep up: the next build of the same image does.
+        # The killed process could not clean up; the next build of the same image does.
         vm.fails("build", "bookworm", code=os.EX_UNAVAILABLE, SOCKREDIR_VM_MIRROR=mirror)
     assert [path.name for path in vm.cache.glob("sockredir-vm/images/*") if path.suffix != ".lock"] == []
     assert str(vm.cache) not in Path("/proc/self/mountinfo").read_text()

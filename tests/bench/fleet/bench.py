@@ -6,7 +6,7 @@
     python tests/bench/fleet/bench.py --sizes 10 200 --forks 10 --rounds 3
 
 Runs as root on one machine: hosts with a local connection, each with pins, programs, cgroup and state of its own.
-Times are wall time per host; every round runs ping beside what it is compared with, and the median round counts. Exit
+Times are wall time per host; every round runs ping next to what it is compared with, and the median round counts. Exit
 code 1 where a target is missed.
 """
 

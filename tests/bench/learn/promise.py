@@ -1,10 +1,10 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What learn promises beside what redirection does then: ``python3 tests/bench/learn/promise.py`` as root.
+"""Compare the gain that learn predicts with that of redirection: ``python3 tests/bench/learn/promise.py`` as root.
 
-Each program works on plain TCP while learn watches it and says which gain there will be. Then it works by turns on
-plain TCP and redirected. The exit status is 1 if one gains less than was promised, by more than 15 %.
+Each program works on plain TCP while learn watches it and predicts its gain. Then it works on plain TCP and redirected
+in turn. The exit status is 1 if a program gains less than predicted, by more than 15 %.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ class Link:
                 raise Mismatch(f"{stream.name}: {stream.read} of {stream.sent} bytes came")
 
     def run_and_break(self, operations, how):
-        """Random operations at both ends; in their midst the first end breaks off by ``how(socket)``."""
+        """Random operations at both ends; midway, the first end breaks off by ``how(socket)``."""
         first, second = self.ends
 
         def use():

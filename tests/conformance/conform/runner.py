@@ -237,7 +237,7 @@ _SCALE_IN_STATES = 0.25
 
 
 class Path:
-    """One of the ways on which a case runs beside plain TCP: a redirection, and the state to bring sockets into."""
+    """One of the ways in which a case runs besides plain TCP: a redirection, and the state to bring sockets into."""
 
     def __init__(self, redirection, state=None):
         self.redirection = redirection

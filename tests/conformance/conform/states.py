@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The states, beside redirected, that a socket can be in, and how the suite brings a case's sockets into them.
+"""The states besides redirected that a socket can be in, and how the suite brings a case's sockets into them.
 
 A state that holds from the first byte is a matter of settings. One that comes later is brought about on each
 connection that the case makes with Net.pair, before the case has it: messages go both ways, the operator changes

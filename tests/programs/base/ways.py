@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ways that each program's work is done, besides on plain TCP, and the changes of settings in its midst."""
+"""The ways in which each program's work is done besides plain TCP, and the changes of settings midway."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Comparison:
         raise AssertionError(f"in {_ATTEMPTS} attempts the work was over before the change of settings: too small")
 
     def _once(self, work: Callable[[Any], Any], wanted: Any, after: int) -> bool:
-        """Whether all changes came in the midst of it."""
+        """Whether all changes came while it was running."""
         redirection = self._place.redirection
         redirection.set(**self._way.first)
         before, added = redirection.events("redirected"), redirection.events("socket_added")

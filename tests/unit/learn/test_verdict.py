@@ -148,7 +148,7 @@ def test_servers_elsewhere_are_no_ports_of_this_host():
 @pytest.mark.parametrize(
     ("parts", "active", "pattern", "took", "ratio"),
     [
-        # Each of 1000 questions takes 40 us; a pause between them is nobody's work.
+        # Each of 1000 requests takes 40 us; the pause between them is not part of that.
         (timed(asks(1, 1000), 40), 0.04, gain.EXCHANGE, 40, 1.33),
         (timed(asks(1, 1000), 40), 0.5, gain.EXCHANGE, 40, 1.33),
         # A database that computes for a millisecond.

@@ -48,7 +48,7 @@ def connection(inode=1, remote=FAR, port=80, **values):
         ([connection(device=1)], 0),
         ([connection(inode=2)], 0),
         ([connection(inode=3)], 0),
-        # Nobody has it.
+        # No process holds it.
         ([connection(inode=0)], 0),
         # It was accepted.
         ([connection(local=("192.0.2.1", 8080))], 0),

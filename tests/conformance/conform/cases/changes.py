@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The moments at which a direction changes its way, driven hard: demotion, leaving the map, closing meanwhile."""
+"""Moments at which a direction changes between redirection and TCP, under load: demotion, leaving the map, closing."""
 
 import contextlib
 import os

@@ -23,5 +23,5 @@ def fixed_seed(net, log):
 
 @case(BOTH, load={}, bound=120 + SECONDS)
 def new_seed(net, log):
-    """A random program that nobody has run before."""
+    """A random program with a new seed."""
     log("wrong", play(net, SEED, SECONDS))

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many connections, stopped readers, full maps: nothing left behind, nobody disturbed."""
+"""Many connections, stopped readers, full maps: nothing is left behind, no other connection is disturbed."""
 
 import random
 import resource

@@ -116,7 +116,7 @@ def test_one_socket_connects_again_and_again(lab):
 
 
 def test_a_socket_that_goes_elsewhere_afterwards_is_there(lab):
-    """What was remembered for its earlier connection answers nobody."""
+    """What was remembered for its earlier connection answers no request."""
     proxy = lab.namer()
     lab.icept.write(lab.icept.rule(proxy.port))
     client = lab.connect(FAR4, 80)

@@ -130,7 +130,7 @@ def test_one_more_name_server_than_the_proxy_has_addresses_is_asked_itself(lab, 
     one.send(b"a", FIRST, DNS)
     one.send(b"b", SECOND, DNS)
     assert {one.receive()[1], one.receive()[1]} == {(FIRST, DNS), (SECOND, DNS)}
-    with lab.icept.as_app():  # nobody listens there: it has gone there
+    with lab.icept.as_app():  # nothing listens there, so the error shows that it went there
         one.sock.sendto(b"c", ("127.0.0.77", DNS))
     counts = lab.icept.counts(1)
     assert (counts["dns"], counts["dns_passed"]) == (2, 1)

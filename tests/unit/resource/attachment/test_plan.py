@@ -66,11 +66,11 @@ def verbs(wanted, observed):
         ({}, {"pinned": pinned(NEW, 0)}, ["attach_link"]),
         ({}, {"pinned": pinned(NEW, 6)}, ["attach_link"]),
         ({"method": "legacy"}, {"pinned": pinned(NEW, 0)}, ["attach_legacy", "unpin_link"]),
-        # Foreign programs are nobody's business.
+        # Foreign programs are left alone.
         ({}, {"attached": (legacy(FOREIGN),)}, ["attach_link"]),
         # The kernel forbids new ones, but ours is there already.
         ({}, {"attached": (linked(OLD),), "pinned": pinned(OLD), "exclusive": "/cg"}, ["replace_link"]),
-        # Pretending on a bare host.
+        # Check mode on a host that has nothing yet.
         ({"check": True}, {"program_id": None, "target_id": None, "ours": frozenset()}, ["attach_link"]),
         # Absent.
         ({"present": False}, {}, []),
