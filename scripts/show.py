@@ -46,7 +46,7 @@ def main() -> int:
     print("\n".join(findings(below, calibration)))
     if status.get("mode") == "enforce":
         length = "128k" if below and _STREAM < below <= 2 * _STREAM else "64k"
-        print(f"\n--- iperf3 -c 127.0.0.1 -l {length}, {_ROUNDS} times {_SECONDS} seconds each, in turns")
+        print(f"\n--- iperf3 -c 127.0.0.1 -l {length}, {_ROUNDS} times {_SECONDS} seconds each, alternating")
         print("\n".join(_table(measure(tool, status.get("cgroup") == "/", length))))
     print(_HOW_TO.rstrip())
     return 0
@@ -54,25 +54,25 @@ def main() -> int:
 
 _HOW_TO = """
 --- which of the programs running here would gain, and which to leave alone
-  sudo sockredirctl learn --seconds 60      watches their connections, changes nothing
+  sudo sockredirctl learn --seconds 60      watches their connections; changes nothing
 
 --- how to accelerate a program of your own
   a program started by hand:  sudo sockredirctl exec PROGRAM ARGUMENTS...   (both ends of the connection)
   a systemd service:          ./run enable -e '{"sockredir_services": ["NAME.service"]}', then restart it
   the whole machine:          ./run enable -e sockredir_cgroup=/   (not with programs that splice(2) from sockets)
   watch it:                   sudo sockredirctl trace | counters | flows | status
-  take it away:               ./run disable
+  remove it:                  ./run disable
 """
 
 
 def findings(below: Optional[int], calibration: Dict[str, Any]) -> List[str]:
-    """In words, what an enable has found out about this machine.
+    """In words, what enabling has found out about this machine.
 
     :param below: ``demote_below``, bytes.
     :param calibration: as ``status --json`` has it.
     """
     lines = []
-    for name, asked in (("request_us", "a request and its answer"), ("many_us", "the same on many connections")):
+    for name, asked in (("request_us", "a request and its response"), ("many_us", "the same on many connections")):
         if calibration.get(name):
             lines.append(f"  {asked}: {_request(**calibration[name])}")
     why = {
@@ -80,18 +80,18 @@ def findings(below: Optional[int], calibration: Dict[str, Any]) -> List[str]:
         "given": "as given",
         "default": f"the default, since it could not be measured: {calibration.get('problem')}",
     }.get(calibration.get("source", ""), "as it was before")
-    lines.append(f"  streams that go one way: {_streams(below)} ({why})")
+    lines.append(f"  one-way streams: {_streams(below)} ({why})")
     return lines + _stream_gains(below, calibration.get("ratios") or {})
 
 
 def _request(plain: float, redirected: float) -> str:
-    """Microseconds, in words; nothing is called faster that is not by 5 %."""
+    """Microseconds, in words; a gain below 5 % is not called faster."""
     times = f", {plain / redirected:.1f} times as fast" if plain >= 1.05 * redirected else ""
     return f"{redirected:.1f} us{times}; by plain TCP {plain:.1f} us"
 
 
 def _stream_gains(below: Optional[int], ratios: Dict[str, float]) -> List[str]:
-    """How much faster the streams are that are redirected, by bytes a message; none that are not."""
+    """How much faster redirected streams are, by bytes a message; none of those that are left to TCP."""
     gains = [(int(size), ratio) for size, ratio in ratios.items() if int(size) >= (below or 0) and ratio >= 1.05]
     said = [f"{ratio:.1f} times as fast with {size >> 10} KiB" for size, ratio in sorted(gains)]
     return [f"    {', '.join(said)} per message"] if said else []
@@ -101,9 +101,9 @@ def _streams(below: Optional[int]) -> str:
     if not below:
         return "redirected, whatever the size of a message"
     if below >= _NEVER:
-        return "left to TCP, which does them better here"
+        return "left to TCP, which is faster here"
     size = f"{below >> 10} KiB" if below % 1024 == 0 else f"{below} bytes"
-    return f"redirected from {size} per message up; those of smaller messages are left to TCP"
+    return f"redirected from {size} per message up; with smaller messages they are left to TCP"
 
 
 def measure(tool: str, whole_host: bool, length: str) -> Dict[str, Measured]:
@@ -159,7 +159,7 @@ def _output(command: List[str]) -> str:
 
 
 def _table(results: Dict[str, Measured]) -> List[str]:
-    lines = [f"{'':<12}{'throughput':>16}{'moved':>12}{'of it over lo':>16}"]
+    lines = [f"{'':<12}{'throughput':>16}{'sent':>12}{'sent over lo':>16}"]
     for kind, result in results.items():
         share = f"{result.lo_bytes / 1e9:.2f} GB"
         lines.append(f"{kind:<12}{result.rate / 1e9:>9.1f} Gbit/s{result.bytes / 1e9:>9.2f} GB{share:>16}")

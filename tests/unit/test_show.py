@@ -31,9 +31,9 @@ RATIOS = {"source": "measured", "ratios": {"131072": 2.04, "32768": 1.3, "65536"
 @pytest.mark.parametrize(
     ("below", "calibration", "said"),
     [
-        (65536, MANY, ["answer: 10.0 us, 1.5", "many connections: 5.0 us, 2.0 times as fast; by plain TCP 10.0 us"]),
+        (65536, MANY, ["response: 10.0 us, 1.5", "many connections: 5.0 us, 2.0 times as fast; by plain TCP 10.0 us"]),
         (65536, FASTER, ["10.0 us, 1.5 times as fast; by plain TCP 15.0 us", "from 64 KiB per message up"]),
-        (1 << 30, FASTER, ["1.5 times as fast", "left to TCP, which does them better here (measured"]),
+        (1 << 30, FASTER, ["1.5 times as fast", "left to TCP, which is faster here (measured"]),
         (65536, SLOWER, ["15.0 us; by plain TCP 10.0 us", "from 64 KiB"]),
         (30000, {"source": "default", "problem": "no room"}, ["from 30000 bytes", "could not be measured: no room"]),
         (0, {"source": "given"}, ["whatever the size of a message (as given)"]),

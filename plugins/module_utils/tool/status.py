@@ -85,7 +85,8 @@ def lines(found: Dict[str, Any]) -> List[str]:
         return ["not enabled on this host"]
     said = [] if not found["enabled"] else _summary(found)
     said += [_difference(each) for each in found["drift"]]
-    said.append("as its manifest says" if found["as_manifest"] else f"{len(found['drift'])} differences")
+    number = len(found["drift"])
+    said.append("as its manifest says" if found["as_manifest"] else f"{number} difference{'s' if number != 1 else ''}")
     return said
 
 
