@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Sequence, Tuple, Union
+from typing import Iterator, Optional, Sequence, Tuple, Union
 
 from .intercept import End, Rule
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+#: Addresses of documentation, RFC 5737 and RFC 3849: nobody is there.
+_DOCUMENTATION = {4: ("192.0.2.1", "198.51.100.1", "203.0.113.1"), 6: ("2001:db8::1",)}
+_DISCARD = 9
 #: Loopback, link-local, multicast, and the host itself: what no rule means that does not say so.
 _STAYS_HERE = tuple(
     map(
@@ -59,3 +62,34 @@ def _right_address(rule: Rule, address: Address) -> bool:
     if not rule.cidrs:
         return not any(address in network for network in _STAYS_HERE)
     return any(address in ipaddress.ip_network(each) for each in rule.cidrs)
+
+
+def example(rules: Sequence[Rule], index: int, version: int) -> Optional[End]:
+    """A destination that this rule is for, and none before it: where nobody is, if the rule has that.
+
+    :param rules: in their order, those that the programs of the rule ask.
+    :param version: of IP.
+    """
+    for address in _addresses(rules[index], version):
+        for port in _ports(rules[index]):
+            asked = End(address, port)
+            if next((at for at, rule in enumerate(rules) if is_for(rule, asked)), None) == index:
+                return asked
+    return None
+
+
+def _addresses(rule: Rule, version: int) -> Iterator[str]:
+    yield from _DOCUMENTATION[version]
+    for network in map(ipaddress.ip_network, rule.cidrs):
+        if network.version == version:
+            for at in (-2, -1, 0):
+                yield str(network[max(at, -network.num_addresses)])
+
+
+def _ports(rule: Rule) -> Iterator[int]:
+    """Few of them, those where seldom anybody is first."""
+    yield from (_DISCARD, 65000)
+    for low, high in rule.ports:
+        yield from (high, low)
+    for _low, high in rule.exclude_ports:
+        yield min(high + 1, 65535)

@@ -66,7 +66,7 @@ def _one(rule: Rule) -> Rule:
         raise SockredirError("it does not say whose connections", "set cgroup, or apps")
     if not rule.get("proxy_cgroup") and rule.get("proxy_user") in (None, ""):
         raise SockredirError("it does not say who the proxy is", "set proxy_cgroup, proxy or proxy_user")
-    if rule.get("proxy_cgroup") and _is_below(rule["cgroup"], rule["proxy_cgroup"]):
+    if rule.get("proxy_cgroup") and is_below(rule["cgroup"], rule["proxy_cgroup"]):
         raise SockredirError(
             f"cgroup {rule['cgroup']} is in proxy_cgroup {rule['proxy_cgroup']}: it would never be intercepted",
             "give the proxy a cgroup of its own",
@@ -130,7 +130,7 @@ def _ports(texts: Iterable[object], option: str) -> List[str]:
     return [str(low) if low == high else f"{low}-{high}" for low, high in ranges(texts, option)]
 
 
-def _is_below(path: str, other: str) -> bool:
+def is_below(path: str, other: str) -> bool:
     """Whether a cgroup is another one, or in it."""
     return (path.strip("/") + "/").startswith(other.strip("/") + "/") or not other.strip("/")
 
@@ -164,10 +164,10 @@ def _hands_on(one: Rule, other: Rule) -> bool:
     """Whether what goes to the proxy of one rule may be intercepted, from there, by the other."""
     proxy = one["proxy_cgroup"]
     if proxy is None:
-        caught = _is_below(one["cgroup"], other["cgroup"]) and one["proxy_user"] != other["proxy_user"]
+        caught = is_below(one["cgroup"], other["cgroup"]) and one["proxy_user"] != other["proxy_user"]
     else:
         own = other["proxy_cgroup"]
-        caught = _is_below(proxy, other["cgroup"]) and not (own and _is_below(proxy, own))
+        caught = is_below(proxy, other["cgroup"]) and not (own and is_below(proxy, own))
     return caught and _same_ports(one, other) and _same_networks(one, other)
 
 
@@ -243,7 +243,7 @@ def missing(rule: Rule, attached: Dict[str, List[str]]) -> Optional[str]:
     :param attached: program -> the cgroups that it is attached to.
     """
     for cgroup, programs in needed(rule).items():
-        places = {program: [at for at in attached.get(program, []) if _is_below(cgroup, at)] for program in programs}
+        places = {program: [at for at in attached.get(program, []) if is_below(cgroup, at)] for program in programs}
         lacking = [program for program, at in places.items() if not at]
         if lacking:
             return f"rule {rule['name']}: not attached to cgroup {cgroup}: {', '.join(lacking)}; use sockmap_attach"

@@ -10,15 +10,15 @@ redirected bytes out. Unlike the bytes on ``lo`` it does not see what other prog
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import socket
 import struct
 import threading
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import SockredirError
+from . import elsewhere
 
 _CHUNK = 64 << 10
 _ROUNDS = 16
@@ -63,63 +63,18 @@ def transfer(cgroup: str, include: Sequence[Range] = (), exclude: Sequence[Range
     :raises NoFreePort: no port to listen on.
     :raises SockredirError: the cgroup cannot be entered, or a transfer failed.
     """
-    own = os.path.join(cgroup, f"sockredir-proof-{os.getpid()}")
+    with elsewhere.beneath(cgroup) as own:
+        told = elsewhere.answer(own, lambda: _transfer_all(include, exclude))
+    if "no_free_port" in told:
+        raise NoFreePort(*told["no_free_port"])
+    return told["pairs"]
+
+
+def _transfer_all(include: Sequence[Range], exclude: Sequence[Range]) -> Dict[str, Any]:
     try:
-        os.mkdir(own)
-    except OSError as error:
-        raise SockredirError(f"cannot create a cgroup in {cgroup}: {error.strerror}", "enable again") from error
-    try:
-        return _in_child(lambda: _transfer_all(own, include, exclude))
-    finally:
-        _remove(own)
-
-
-def _remove(cgroup: str) -> None:
-    # The kernel lets go of an ended process a moment after its parent knows.
-    for _attempt in range(100):
-        try:
-            os.rmdir(cgroup)
-            return
-        except OSError:
-            threading.Event().wait(0.02)
-
-
-def _in_child(work: Callable[[], List[Dict[str, Any]]]) -> List[Dict[str, Any]]:
-    """What ``work`` returns in a process of its own, so that this one stays in its cgroup."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        with os.fdopen(writer, "w") as answer:
-            json.dump(_answer(work), answer)
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        text = pipe.read()
-    os.waitpid(child, 0)
-    answer = json.loads(text or '{"error": ["the transfer ended without a result", ""]}')
-    if "error" in answer:
-        raise SockredirError(*answer["error"])
-    if "no_free_port" in answer:
-        raise NoFreePort(*answer["no_free_port"])
-    return answer["pairs"]
-
-
-def _answer(work: Callable[[], List[Dict[str, Any]]]) -> Dict[str, Any]:
-    try:
-        return {"pairs": work()}
+        return {"pairs": [_transfer_pair(pair, include, exclude) for pair in PAIRS]}
     except NoFreePort as error:
         return {"no_free_port": [error.message, error.cure]}
-    except SockredirError as error:
-        return {"error": [error.message, error.cure]}
-    except OSError as error:
-        return {"error": [f"the transfer failed: {error}", ""]}
-
-
-def _transfer_all(cgroup: str, include: Sequence[Range], exclude: Sequence[Range]) -> List[Dict[str, Any]]:
-    with open(os.path.join(cgroup, "cgroup.procs"), "w") as procs:
-        procs.write(str(os.getpid()))
-    return [_transfer_pair(pair, include, exclude) for pair in PAIRS]
 
 
 def _transfer_pair(pair: Pair, include: Sequence[Range], exclude: Sequence[Range]) -> Dict[str, Any]:

@@ -72,7 +72,9 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.set_defaults(run=lambda options: status.show(options.state_dir, options.json))
 
-    verb = verbs.add_parser("verify", help="check by a real transfer that the host does what its mode says")
+    verb = verbs.add_parser(
+        "verify", help="check by real connections that the host does what its mode and its interception rules say"
+    )
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.add_argument("--speed", action="store_true", help="also compare plain TCP and redirection, for some seconds")
     verb.set_defaults(run=lambda options: verify.verify(options.state_dir, options.json, options.speed))

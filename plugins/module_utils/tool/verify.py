@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 
 from ..datapath import layout, live, settings
 from ..host import cgroups, mounts, proof
-from . import context, speed
+from . import context, speed, verify_intercepts
 
 #: Which counter has to grow by the bytes of the transfer.
 _COUNTED = {"enforce": "redirected", "observe": "would_redirect"}
@@ -25,13 +25,19 @@ def verify(state_dir: str, as_json: bool, with_speed: bool = False) -> int:
     :returns: the exit code: not 0 if the host does something other than its mode says.
     """
     report = prove(state_dir)
+    report["intercepts"] = verify_intercepts.prove(context.enabled(state_dir))
     if with_speed:
         report["speed"] = speed.compare(state_dir)
     if as_json:
         context.show_json(report)
     else:
-        context.show(text(report) + (speed.text(report["speed"]) if with_speed else []))
-    return context.OK if report["wrong"] is None else context.DIFFERS
+        context.show(
+            text(report)
+            + verify_intercepts.text(report["intercepts"])
+            + (speed.text(report["speed"]) if with_speed else [])
+        )
+    wrong = report["wrong"] or any(each["wrong"] for each in report["intercepts"])
+    return context.DIFFERS if wrong else context.OK
 
 
 def prove(state_dir: str) -> Dict[str, Any]:

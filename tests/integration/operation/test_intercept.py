@@ -64,10 +64,10 @@ class Intercepting:
         with inside(self.apps):
             return socket.create_connection((FAR4, 80), timeout=20)
 
-    def namer(self, port: int = 0) -> Namer:
+    def namer(self, port: int = 0, reads: int = 0) -> Namer:
         """The proxy."""
         with inside(self.proxy):
-            return Namer(port=port)
+            return Namer(port=port, reads=reads)
 
     def asked(self) -> str:
         """What the proxy is told of a connection of an application."""
@@ -76,16 +76,33 @@ class Intercepting:
 
 
 @pytest.fixture
-def intercepting(managed):
+def alone(managed):
+    """A host for one test that takes it apart."""
     managed.enable_here()
     own = Intercepting(managed)
     own.load()
     return own
 
 
+@pytest.fixture(scope="module")
+def loaded(enabled):
+    own = Intercepting(enabled)
+    own.load()
+    return own
+
+
 @pytest.fixture
-def proxy(intercepting):
-    with intercepting.namer() as own:
+def intercepting(loaded):
+    """A host that others use before and after, each time without rules."""
+    yield loaded
+    loaded.write()
+
+
+@pytest.fixture
+def proxy(request):
+    """The proxy of the test's host."""
+    name = "alone" if "alone" in request.fixturenames else "intercepting"
+    with request.getfixturevalue(name).namer() as own:
         yield own
 
 
@@ -204,6 +221,58 @@ def test_it_waits_for_its_turn(intercepting, proxy):
     assert intercepting.write(rule, lock_timeout=0)["changed"]
 
 
+def verified(managed) -> tuple:
+    """What verify says of the only rule, and its exit code."""
+    done = managed.ctl("verify", "--json")
+    assert done.stdout, done.stderr
+    (found,) = json.loads(done.stdout)["intercepts"]
+    return found, done.returncode
+
+
+def test_verify_makes_one_connection_for_each_rule(intercepting):
+    with intercepting.namer(reads=1) as proxy:
+        to = f"127.0.0.1:{proxy.port}"
+        intercepting.write(intercepting.rule(proxy.port, to=[to]))
+        found, code = verified(intercepting.managed)
+    assert (found["asked"], found["to"], found["told"], found["wrong"]) == ("192.0.2.1:9", to, "192.0.2.1:9", None)
+    assert found["by"].endswith(f"(process {os.getpid()})")
+    assert (code, proxy.told) == (0, 1), "one connection, and no more"
+
+
+def test_verify_of_a_proxy_that_closes_at_once_goes_by_the_counters(intercepting, proxy):
+    intercepting.write(intercepting.rule(proxy.port))
+    found, code = verified(intercepting.managed)
+    assert (found["wrong"], code) == (None, 0)
+    assert found["told"] in (None, "192.0.2.1:9")
+
+
+def test_verify_without_a_proxy_and_with_one_outside_its_cgroup(intercepting, proxy):
+    managed, port = intercepting.managed, proxy.port
+    proxy.close()
+    for way in ("refuse", "direct"):
+        intercepting.write(intercepting.rule(port, when_down=way, cidrs=["127.0.0.64/26"], ports=["80"]))
+        found, code = verified(managed)
+        assert (found["asked"], found["told"], found["wrong"], code) == ("127.0.0.126:80", "127.0.0.126:80", None, 0)
+        assert found["by"] == "a listener of its own"
+    with Namer(port=port, reads=1):
+        found, code = verified(managed)
+        assert code == 1
+        assert found["wrong"].endswith("is told no destination for 127.0.0.126:80")
+        assert "wrong: rule web: " in managed.ctl("verify").stdout
+
+
+def test_verify_names_what_keeps_a_connection_from_its_proxy(intercepting, proxy):
+    managed = intercepting.managed
+    intercepting.write(intercepting.rule(proxy.port, cidrs=["127.0.0.64/26"]))
+    intercept_live.write_rules(managed.places["pin_dir"], [])
+    found, code = verified(managed)
+    assert (code, found["told"]) == (1, None)
+    assert "was refused: nobody took it at" in found["wrong"]
+    with socket.create_server(("127.0.0.126", 9)):
+        found, code = verified(managed)
+    assert found["wrong"] == "a connection to 127.0.0.126:9 was not intercepted: it went to 127.0.0.126:9"
+
+
 def test_without_the_programs_it_says_so(managed):
     managed.enable_here()
     own = Intercepting(managed)
@@ -266,46 +335,46 @@ def test_a_connection_that_is_older_than_the_rule_is_noted(intercepting, proxy):
     assert intercepting.managed.kinds() == [], "it is no difference from the manifest"
 
 
-def test_all_of_it_comes_back_after_a_reboot(intercepting, proxy):
+def test_all_of_it_comes_back_after_a_reboot(alone, proxy):
     """Pins and cgroups are gone, as after one."""
-    managed = intercepting.managed
-    intercepting.write(intercepting.rule(proxy.port))
+    managed = alone.managed
+    alone.write(alone.rule(proxy.port))
     port = proxy.port
     proxy.close()
     shutil.rmtree(managed.sandbox.pin_dir)
-    for group in (intercepting.apps, intercepting.proxy):
+    for group in (alone.apps, alone.proxy):
         os.rmdir(group)
     assert managed.ctl("restore").returncode == 0
     assert managed.kinds() == []
-    with intercepting.namer(port):
-        assert intercepting.asked() == f"{FAR4} 80"
+    with alone.namer(port):
+        assert alone.asked() == f"{FAR4} 80"
 
 
-def test_rollback_and_an_upgrade_of_the_programs(intercepting, proxy, tmp_path):
-    managed = intercepting.managed
-    intercepting.write(intercepting.rule(proxy.port))
-    first = intercepting.held()
-    intercepting.write(intercepting.rule(proxy.port, ports=["80"]))
+def test_rollback_and_an_upgrade_of_the_programs(alone, proxy, tmp_path):
+    managed = alone.managed
+    alone.write(alone.rule(proxy.port))
+    first = alone.held()
+    alone.write(alone.rule(proxy.port, ports=["80"]))
     restore.rollback(managed.places["state_dir"])
-    assert intercepting.held() == first
+    assert alone.held() == first
     assert managed.kinds() == []
     source = tmp_path / "newer"
     shutil.copytree(SOURCE.parent, source)
     with open(source / SOURCE.name, "a", encoding="utf-8") as stream:
         stream.write('\nconst char newer[] SEC("license_newer") = "newer";\n')
-    with intercepting.connect() as live:
-        intercepting.load(source / SOURCE.name)
+    with alone.connect() as live:
+        alone.load(source / SOURCE.name)
         assert told(live)[0] == f"{FAR4} 80"
         assert live.getpeername() == (FAR4, 80)
-    assert intercepting.held() == first
-    assert intercepting.asked() == f"{FAR4} 80"
+    assert alone.held() == first
+    assert alone.asked() == f"{FAR4} 80"
 
 
-def test_disable_takes_all_of_it_away(intercepting, proxy):
-    managed = intercepting.managed
-    intercepting.write(intercepting.rule(proxy.port))
-    with intercepting.connect() as live:
+def test_disable_takes_all_of_it_away(alone, proxy):
+    managed = alone.managed
+    alone.write(alone.rule(proxy.port))
+    with alone.connect() as live:
         managed.disable_here()
         assert told(live)[0] == f"{FAR4} 80"
     assert managed.listing() == []
-    assert not intercepting.apps.exists()
+    assert not alone.apps.exists()
