@@ -545,8 +545,12 @@ def preflight(module, options, report):
     lacking = sorted({"prerequisites", "drift"} - set(options["gather"]))
     if lacking:
         module.fail_json(msg=f"wanted: {' and '.join(lacking)} must be gathered for it; add to gather, or omit wanted")
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.host import facts, prerequisites
     from ansible_collections.ebpf.sockredir.plugins.module_utils.host.preflight import Wanted, judge
 
+    programs = [program for program, _cgroup in options["wanted"]["hooks"]]
+    if programs:
+        report["prerequisites"].append(prerequisites.intercept_hooks(facts.intercept_hooks(programs)))
     return judge(Wanted(**options["wanted"]), report)
 
 

@@ -12,10 +12,10 @@ import ctypes
 import glob
 import os
 import resource
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from .. import distribution
-from ..kernel import probe, queues
+from ..kernel import hooks, probe, queues
 from . import mounts
 
 #: Helpers that the shipped programs call, by program type.
@@ -102,6 +102,13 @@ def observe(pin_dir: str, read_mounts: Callable[[], List[mounts.Mount]] = mounts
         "memlock": resource.getrlimit(resource.RLIMIT_MEMLOCK)[1],
         "systemd": os.path.isdir("/run/systemd/system"),
     }
+
+
+def intercept_hooks(programs: Iterable[str]) -> Dict[str, int]:
+    """For programs of interception, 0 or the errno with which the kernel refuses one of that kind."""
+    places = {each.section.split("/")[1]: each for each in (hooks.GETSOCKOPT, *hooks.SOCK_ADDR)}
+    wanted = [name for name in dict.fromkeys(programs) if name in places]
+    return {name: probe.hook(places[name].program_type, places[name].attach_type) for name in wanted}
 
 
 def _or(read: Callable[[], Any], otherwise: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .. import distribution
 from .facts import Facts
@@ -127,6 +127,19 @@ def _helpers(facts: Facts, program: str) -> Prerequisite:
     if None in answers.values():
         return _prerequisite(name, None, "the kernel does not say", needed, _REFUSED_CURE)
     return _prerequisite(name, True, "all of them", needed, "")
+
+
+def intercept_hooks(tried: Mapping[str, int]) -> Prerequisite:
+    """What interception needs beside all else, all that is missing at once.
+
+    :param tried: as :func:`.facts.intercept_hooks` found it.
+    """
+    needed = f"programs at {', '.join(tried)}"
+    refused = [f"{name} ({errno.errorcode.get(code, code)})" for name, code in tried.items() if code]
+    found = f"refused: {', '.join(refused)}" if refused else "work"
+    if refused and set(tried.values()) <= {0, errno.EPERM, errno.EACCES}:
+        return _prerequisite("intercept_hooks", None, found, needed, _REFUSED_CURE)
+    return _prerequisite("intercept_hooks", not refused, found, needed, _newer("CONFIG_CGROUP_BPF"))
 
 
 def _btf(facts: Facts) -> Prerequisite:

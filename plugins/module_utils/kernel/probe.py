@@ -82,6 +82,11 @@ def program_type(name: str) -> int:
     return _load(PROGRAM_TYPES[name], _RETURN_1 + _EXIT)[0]
 
 
+def hook(program_type: int, attach_type: int) -> int:
+    """Load a program that only returns, for this place: 0 or an errno (EINVAL if the kernel does not know it)."""
+    return _load(program_type, _RETURN_1 + _EXIT, attach_type=attach_type)[0]
+
+
 def atomics(name: str) -> int:
     """Load a program that compares and exchanges a word of its stack (Linux 5.12): 0 or an errno."""
     instructions = b"".join(
@@ -121,7 +126,9 @@ def cgroup_query(path: str) -> int:
         os.close(directory)
 
 
-def _load(program: int, instructions: bytes, wants_log: bool = False) -> Tuple[int, bytes]:
+def _load(
+    program: int, instructions: bytes, wants_log: bool = False, attach_type: Optional[int] = None
+) -> Tuple[int, bytes]:
     code = ctypes.create_string_buffer(instructions, len(instructions))
     log = ctypes.create_string_buffer(_LOG_SIZE)
     attributes = struct.pack(
@@ -136,6 +143,9 @@ def _load(program: int, instructions: bytes, wants_log: bool = False) -> Tuple[i
         # Before 5.0 this had to be the kernel's own version for some program types; not for ours.
         0,
     )
+    if attach_type is not None:
+        # Flags, a name of 16 bytes, and a device come before it.
+        attributes += struct.pack("=I16xII", 0, 0, attach_type)
     return _bpf(_PROG_LOAD, attributes), log.value
 
 

@@ -248,3 +248,24 @@ def test_the_facts_of_this_machine_can_be_judged():
     here = facts.observe("/sys/fs/bpf/sockredir")
     assert set(here) == set(GOOD)
     assert all(each["ok"] in (True, False, None) for each in prerequisites.judge(here))
+
+
+@pytest.mark.parametrize(
+    ("tried", "ok", "found"),
+    [
+        ({"connect4": 0, "getsockopt": 0}, True, "work"),
+        (
+            {"connect4": 0, "getpeername4": errno.EINVAL, "getpeername6": errno.EINVAL},
+            False,
+            "refused: getpeername4 (EINVAL), getpeername6 (EINVAL)",
+        ),
+        ({"connect4": errno.EPERM, "connect6": errno.EPERM}, None, "refused: connect4 (EPERM), connect6 (EPERM)"),
+        ({"connect4": 0, "connect6": errno.EACCES}, None, "refused: connect6 (EACCES)"),
+        ({"connect4": errno.EPERM, "connect6": errno.EINVAL}, False, "refused: connect4 (EPERM), connect6 (EINVAL)"),
+    ],
+)
+def test_all_missing_hooks_of_interception_are_one_line(tried, ok, found):
+    each = prerequisites.intercept_hooks(tried)
+    assert (each["ok"], each["found"], each["scope"]) == (ok, found, prerequisites.LOAD)
+    assert each["needed"] == f"programs at {', '.join(tried)}"
+    assert bool(each["cure"]) is (ok is not True)
