@@ -22,7 +22,13 @@ options:
   program:
     description: Path of the program's pin.
     type: path
-    required: true
+  programs:
+    description:
+      - Paths of the pins of several programs for the same place, instead of O(program).
+      - They are attached, or detached, in this order as one change; if one cannot be, none is.
+    type: list
+    elements: path
+    version_added: 1.1.0
   cgroup:
     description:
       - The cgroup, as an absolute path or relative to the cgroup2 mount; V(/) is the root cgroup, the whole host.
@@ -88,6 +94,16 @@ EXAMPLES = r"""
     map: /sys/fs/bpf/sockredir/peers
     needs: one_queue
 
+- name: Attach all programs that a proxy's cgroup needs, or none
+  ebpf.sockredir.sockmap_attach:
+    programs:
+      - /sys/fs/bpf/sockredir/connect4
+      - /sys/fs/bpf/sockredir/connect6
+      - /sys/fs/bpf/sockredir/claims
+      - /sys/fs/bpf/sockredir/getsockopt
+    cgroup: sockredir.slice/sockredir-proxy.slice
+    create_cgroup: true
+
 - name: Detach a program
   ebpf.sockredir.sockmap_attach:
     program: /sys/fs/bpf/sockredir/sockops
@@ -97,7 +113,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 attachment:
-  description: The attachment as the manifest has it; V(null) if there is none. Ids are unknown in check mode.
+  description:
+    - The attachment as the manifest has it; V(null) if there is none. Ids are unknown in check mode.
+    - With O(programs), that of the last one. RV(attachments) has all of them.
   returned: success
   type: dict
   contains:
@@ -151,6 +169,13 @@ attachment:
     link_id: 97
     needs: null
     met: null
+attachments:
+  description: The same of each program, in the order of O(programs).
+  returned: success
+  type: list
+  elements: dict
+  version_added: 1.1.0
+  sample: []
 foreign:
   description: Other programs on the same cgroup; they are never touched.
   returned: success
@@ -186,7 +211,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ebpf.sockredir.plugins.module_utils import installed_bytecode
 
 ARGUMENTS = {
-    "program": {"type": "path", "required": True},
+    "program": {"type": "path"},
+    "programs": {"type": "list", "elements": "path"},
     "cgroup": {"type": "str"},
     "create_cgroup": {"type": "bool", "default": False},
     "map": {"type": "path"},
@@ -199,7 +225,7 @@ ARGUMENTS = {
 
 
 def wanted(options, check):
-    """The attachment that a task asks for."""
+    """The attachments that a task asks for."""
     from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.hooks import CGROUP, MAP
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import (
         observe as attachment_observe,
@@ -207,23 +233,27 @@ def wanted(options, check):
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 
     on_cgroup = options["cgroup"] is not None
-    return Wanted(
-        program=os.path.realpath(options["program"]),
-        kind=CGROUP if on_cgroup else MAP,
-        target=attachment_observe.cgroup(options["cgroup"]) if on_cgroup else os.path.realpath(options["map"]),
-        method=options["method"],
-        present=options["state"] == "present",
-        create_cgroup=options["create_cgroup"],
-        check=check,
-        needs=options["needs"],
-    )
+    target = attachment_observe.cgroup(options["cgroup"]) if on_cgroup else os.path.realpath(options["map"])
+    return [
+        Wanted(
+            program=os.path.realpath(program),
+            kind=CGROUP if on_cgroup else MAP,
+            target=target,
+            method=options["method"],
+            present=options["state"] == "present",
+            create_cgroup=options["create_cgroup"],
+            check=check,
+            needs=options["needs"],
+        )
+        for program in ([options["program"]] if options["programs"] is None else options["programs"])
+    ]
 
 
 def main():
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
-        mutually_exclusive=[("cgroup", "map")],
-        required_one_of=[("cgroup", "map")],
+        mutually_exclusive=[("cgroup", "map"), ("program", "programs")],
+        required_one_of=[("cgroup", "map"), ("program", "programs")],
         supports_check_mode=True,
     )
     installed_bytecode.install(module.params["state_dir"])
@@ -233,17 +263,22 @@ def main():
 
     try:
         asked = wanted(module.params, module.check_mode)
-        result = attachment.ensure(asked, module.params["state_dir"], wait_seconds=module.params["lock_timeout"])
+        if not asked:
+            raise SockredirError("programs: the list is empty", "name the pin of a program at least")
+        results = attachment.ensure_all(asked, module.params["state_dir"], wait_seconds=module.params["lock_timeout"])
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
-    for note in result.notes:
+    steps = [step for result in results for step in result.steps]
+    notes = list(dict.fromkeys(note for result in results for note in result.notes))
+    for note in notes:
         module.warn(note)
     module.exit_json(
-        changed=bool(result.steps),
-        diff=diff(result.steps),
-        attachment=result.record,
-        foreign=[each._asdict() for each in result.foreign],
-        notes=result.notes,
+        changed=bool(steps),
+        diff=diff(steps),
+        attachment=results[-1].record,
+        attachments=[result.record for result in results if result.record],
+        foreign=[each._asdict() for result in results for each in result.foreign],
+        notes=notes,
     )
 
 

@@ -135,15 +135,20 @@ class _Handlers:
             if self.wanted.present
             else None
         )
-        key = (self.wanted.program, self.target)
+        before = [each for each in (manifest.known(self.state_dir) or {}).get("attachments", []) if self._is_it(each)]
+        self._enter([entry] if entry else [])
+        return lambda: self._enter(before)
 
+    def _is_it(self, entry: Record) -> bool:
+        return (entry.get("program"), entry.get(self.kind)) == (self.wanted.program, self.target)
+
+    def _enter(self, entries: List[Record]) -> None:
         def change(document: manifest.Manifest) -> None:
-            others = [each for each in document["attachments"] if (each.get("program"), each.get(self.kind)) != key]
+            others = [each for each in document["attachments"] if not self._is_it(each)]
             # Sorted, so that equal attachments make an equal manifest.
-            document["attachments"] = sorted([*others, entry], key=_record_order) if entry else others
+            document["attachments"] = sorted([*others, *entries], key=_record_order)
 
         manifest.edit(self.state_dir, change)
-        return None
 
 
 def _record_order(entry: Record) -> List[str]:

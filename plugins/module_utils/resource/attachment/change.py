@@ -1,15 +1,15 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Attach a program to a cgroup or a map, or detach it: observe, plan, apply."""
+"""Attach programs to a cgroup or a map, or detach them: observe, plan, apply."""
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from ...change import journal
-from ...change.step import Plan
-from ...change.transaction import Watch, apply
+from ...change.step import Plan, Step
+from ...change.transaction import Handler, Watch, apply
 from ...kernel.hooks import CGROUP
 from ...kernel.model import Attached
 from ...state import lock
@@ -40,16 +40,45 @@ def ensure(
     :param wait_seconds: float, how long to wait for another run on this host.
     :raises SockredirError: it cannot be had; the host is as it was.
     """
-    if wanted.check:
-        return _result(wanted, observe(wanted, Snapshot(state_dir)), None)
-    action = "attach" if wanted.present else "detach"
-    with journal.change(action, program=wanted.program) as done, lock.hold(state_dir, wait_seconds):
-        observed = observe(wanted, Snapshot(state_dir))
-        steps = planning.plan(wanted, observed)
-        apply(steps, handlers(wanted, state_dir), watch)
-        after = observe(wanted, Snapshot(state_dir)) if steps else observed
-        done(steps)
-    return _result(wanted, after, steps)
+    return ensure_all([wanted], state_dir, watch, wait_seconds)[0]
+
+
+def ensure_all(
+    several: Sequence[Wanted], state_dir: str, watch: Optional[Watch] = None, wait_seconds: float = lock.WAIT_SECONDS
+) -> List[Result]:
+    """The same for several, in their order, as one change: either all of them, or the host is as it was.
+
+    In check mode (which all of them are in, or none) each plan is that of the host as it is.
+    """
+    if several[0].check:
+        return [_result(wanted, observe(wanted, Snapshot(state_dir)), None) for wanted in several]
+    done = _Done(state_dir)
+    action = "attach" if several[0].present else "detach"
+    program = ", ".join(wanted.program for wanted in several)
+    with journal.change(action, program=program) as told, lock.hold(state_dir, wait_seconds):
+        apply(done.steps(several), done.handlers, watch)
+        after = [observe(wanted, Snapshot(state_dir)) for wanted in several]
+        told([step for plan in done.plans for step in plan])
+    return [_result(*each) for each in zip(several, after, done.plans)]
+
+
+class _Done:
+    """Plans that are made as their turn comes: each sees what those before it have done.
+
+    :ivar plans: List[Plan], so far.
+    :ivar handlers: those of the plan whose turn it is.
+    """
+
+    def __init__(self, state_dir: str) -> None:
+        self._state_dir = state_dir
+        self.plans: List[Plan] = []
+        self.handlers: Dict[str, Handler] = {}
+
+    def steps(self, several: Sequence[Wanted]) -> Iterator[Step]:
+        for wanted in several:
+            self.plans.append(planning.plan(wanted, observe(wanted, Snapshot(self._state_dir))))
+            self.handlers.update(handlers(wanted, self._state_dir))
+            yield from self.plans[-1]
 
 
 def _result(wanted: Wanted, observed: Observed, steps: Optional[Plan]) -> Result:

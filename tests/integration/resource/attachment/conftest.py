@@ -55,9 +55,10 @@ class Bench(Harness):
             return libbpf.map_info(created).id
 
     def attach(self, check: bool = False, **options: Any) -> Dict[str, Any]:
-        """Run the module; the program is ``cgroup`` or ``map`` by its target unless given."""
+        """Run the module; the program is ``cgroup`` or ``map`` by its target unless one or several are given."""
         kind = "cgroup" if "cgroup" in options else "map"
-        given = {"program": self.path(kind), "state_dir": str(self.sandbox.state_dir), **options}
+        program = {} if "programs" in options else {"program": self.path(kind)}
+        given = {**program, "state_dir": str(self.sandbox.state_dir), **options}
         return run_module("sockmap_attach", given, check=check)
 
     def four_times(self, **options: Any) -> Dict[str, Any]:

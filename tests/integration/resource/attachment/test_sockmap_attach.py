@@ -238,6 +238,33 @@ def test_a_step_that_fails_undoes_the_ones_before(bench, method, first):
     assert not bench.attach(cgroup=bench.cgroup, method=method)["failed"]
 
 
+# Several programs.
+
+
+def test_several_programs_in_one_change(bench):
+    bench.map()
+    numbers = [bench.program(kind) for kind in ("receive", "map")]
+    pins = {"programs": [bench.path("receive"), bench.path("map")]}
+    done = bench.four_times(map=bench.path("peers"), **pins)
+    assert [each["program_id"] for each in done["attachments"]] == numbers
+    assert [bench.on(kind, bench.path("peers"))[0].program_id for kind in ("receive", "map")] == numbers
+    bench.four_times(map=bench.path("peers"), state="absent", **pins)
+    assert bench.manifest()["attachments"] == []
+
+
+def test_if_one_of_several_cannot_be_none_is(bench):
+    bench.map()
+    bench.program("receive")
+    before = bench.state()
+    pins = {"programs": [bench.path("receive"), bench.path("missing")]}
+    failed = bench.attach(map=bench.path("peers"), **pins)
+    assert failed["failed"]
+    assert failed["msg"].startswith(f"program: nothing is pinned at {bench.path('missing')}")
+    assert bench.on("receive", bench.path("peers")) == []
+    assert bench.state()[:3] == before[:3]
+    assert bench.manifest()["attachments"] == []
+
+
 # On a map.
 
 
@@ -313,6 +340,8 @@ def test_bad_input_gets_one_line_and_changes_nothing(bench, tmp_path):
         ({"cgroup": bench.cgroup, "program": peers}, f"program: {peers} is a pin of a map"),
         ({"cgroup": bench.cgroup, "program": bench.path("nothing")}, "program: nothing is pinned at"),
         ({"cgroup": bench.cgroup, "map": peers}, "mutually exclusive: cgroup|map"),
+        ({"cgroup": bench.cgroup, "program": sockops, "programs": [sockops]}, "mutually exclusive: program|programs"),
+        ({"cgroup": bench.cgroup, "programs": []}, "programs: the list is empty"),
         ({}, "one of the following is required: cgroup, map"),
         ({"cgroup": bench.cgroup, "method": "hook"}, "value of method must be one of"),
     ]
