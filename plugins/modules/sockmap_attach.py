@@ -25,7 +25,7 @@ options:
   programs:
     description:
       - Paths of the pins of several programs for the same place, instead of O(program).
-      - They are attached, or detached, in this order as one change; if one cannot be, none is.
+      - They are attached, or detached, in this order and in one change; if that fails for one, none is changed.
     type: list
     elements: path
     version_added: 1.1.0
@@ -170,7 +170,7 @@ attachment:
     needs: null
     met: null
 attachments:
-  description: The same of each program, in the order of O(programs).
+  description: The attachment of each program, in the order of O(programs).
   returned: success
   type: list
   elements: dict
@@ -264,7 +264,7 @@ def main():
     try:
         asked = wanted(module.params, module.check_mode)
         if not asked:
-            raise SockredirError("programs: the list is empty", "name the pin of a program at least")
+            raise SockredirError("programs: the list is empty", "name at least one program's pin")
         results = attachment.ensure_all(asked, module.params["state_dir"], wait_seconds=module.params["lock_timeout"])
     except SockredirError as error:
         module.fail_json(msg=str(error), details=error.detail)
