@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Watches TCP as programs use it and changes nothing: who talks on which port, in which pattern, and
- * with which calls that a socket in a map answers otherwise than TCP. It hangs on tracepoints of the
- * kernel by nothing but the descriptors of whoever watches: with that process all of it goes.
+ * Watches TCP as programs use it and changes nothing: who communicates on which port, in which pattern,
+ * and with which calls that work differently on a socket in a map. The programs are attached only by
+ * descriptors of the process that watches: when it ends, all of this is gone.
  *
  * Everything is counted in the record of a socket, and added up when the socket closes.
  */
@@ -32,7 +32,7 @@ struct {
 	__type(value, struct learn_counts);
 } totals SEC(".maps");
 
-/* Ports that somebody listens on, those from before the watch put in by user space. */
+/* Ports with a listener; user space adds those from before the watch. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -260,7 +260,7 @@ int learn_read(__u64 *ctx)
 	return 0;
 }
 
-/* The same for less, on kernels that let programs hang on functions. */
+/* The same at less cost, on kernels with fentry. */
 SEC("fentry/tcp_splice_read")
 int learn_spliced(__u64 *ctx)
 {

@@ -21,7 +21,7 @@ static __always_inline bool same_host_v4(__be32 local, __be32 remote)
 	return local == remote || (is_loopback(local) && is_loopback(remote));
 }
 
-/* As policy.h has it for pairs that nobody listed: an address to itself, or 127/8 to 127/8. */
+/* As in policy.h for pairs that are not listed: an address to itself, or 127/8 to 127/8. */
 static __always_inline bool same_host(const struct sock_common *c)
 {
 	const __be32 *l = c->skc_v6_rcv_saddr.word, *r = c->skc_v6_daddr.word;

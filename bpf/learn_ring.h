@@ -19,7 +19,7 @@ struct file {
 } __kernel_struct;
 
 struct io_kiocb {
-	struct file *file; /* where what the operation was asked for begins, too */
+	struct file *file; /* the operation's own struct, such as io_sr_msg, begins here too */
 	__u8 opcode;
 } __kernel_struct;
 

@@ -55,7 +55,7 @@ static __always_inline bool has_sleeper(const struct sock *sk)
 {
 	struct socket_wq *wq = sk->sk_wq;
 
-	/* Mostly nobody; entries of others' stacks are read with care. */
+	/* Mostly none; entries on other threads' stacks are only probed. */
 	return wq->wait.head.next != &wq->wait.head && queue_has_sleeper(wq);
 }
 
