@@ -45,6 +45,32 @@ def test_the_panels_of_the_dashboard_have_each_a_place_of_its_own():
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
+def test_grafana_knows_every_field_of_the_dashboard():
+    """Its own types read the dashboard and write it again; what they do not know is lost on the way."""
+    dashboard = pytest.importorskip("grafana_foundation_sdk.models.dashboard", reason="not installed")
+    plugins = pytest.importorskip("grafana_foundation_sdk.cog.plugins")
+    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+    plugins.register_default_plugins()
+    board = json.loads((EXAMPLES / "dashboard.json").read_text(encoding="utf-8"))
+    read = json.loads(encoder.JSONEncoder().encode(dashboard.Dashboard.from_json(board)))
+    assert list(lost(board, read)) == []
+    board["panels"][0]["grid"] = board["panels"][0].pop("gridPos")
+    read = json.loads(encoder.JSONEncoder().encode(dashboard.Dashboard.from_json(board)))
+    assert list(lost(board, read)) == ["/panels/0/grid"]
+
+
+def lost(before, after, path=""):
+    """What of a value is not, or not the same, in another that may have more."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key, value in before.items():
+            yield from lost(value, after.get(key), f"{path}/{key}")
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for number, (one, other) in enumerate(zip(before, after)):
+            yield from lost(one, other, f"{path}/{number}")
+    elif before != after:
+        yield path
+
+
 @promtool
 def test_prometheus_reads_the_metrics():
     done = subprocess.run(["promtool", "check", "metrics"], input=METRICS, capture_output=True, text=True, check=False)

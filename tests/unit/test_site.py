@@ -21,6 +21,30 @@ def run(program, *arguments):
     return subprocess.run([sys.executable, SITE / program, *arguments], capture_output=True, text=True, check=False)
 
 
+def test_what_a_program_printed_as_a_picture(tmp_path):
+    picture = tmp_path / "screen.svg"
+    drawn = draw_terminal("$ x --y", "PORT  <b>&\n\n5432\tok\n", picture)
+    assert (drawn.returncode, drawn.stderr) == (0, "")
+    texts = [(each.text, each.get("y")) for each in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == [("$ x --y", "24"), ("PORT  <b>&", "46"), ("5432    ok", "78")]
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"), [("\n", "nothing was printed"), ("\x1b[31mred", "print without colours")]
+)
+def test_what_cannot_be_drawn_is_refused(tmp_path, printed, reason):
+    picture = tmp_path / "screen.svg"
+    drawn = draw_terminal("$ x", printed, picture)
+    assert drawn.returncode != 0
+    assert reason in drawn.stderr
+    assert not picture.exists()
+
+
+def draw_terminal(title, printed, picture):
+    command = [sys.executable, SITE / "terminal.py", title, picture]
+    return subprocess.run(command, input=printed, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture
 def pages(tmp_path):
     (tmp_path / "a.html").write_text(PAGE, encoding="utf-8")

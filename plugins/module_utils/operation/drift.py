@@ -64,7 +64,16 @@ def with_manifest(host: Snapshot) -> Comparison:
                 foreign.setdefault(entry["cgroup"], []).extend(others)
         steps += _settings_drift(document) + _intercept_drift(document) + _file_drift(document)
         steps += drift_intercept.surroundings(document, host)
+        foreign = without_own(foreign, document)
     return Comparison(document, steps, foreign)
+
+
+def without_own(foreign: Dict[str, List[Attached]], document: Document) -> Dict[str, List[Attached]]:
+    """Those that are no program of the manifest either: interception and redirection share hooks of a cgroup."""
+    programs = document["programs"].values() if manifest.ids_valid(document) else ()
+    own = {number for entry in programs for number in entry["program_ids"].values()}
+    kept = {path: [each for each in found if each.program_id not in own] for path, found in foreign.items()}
+    return {path: found for path, found in kept.items() if found}
 
 
 def _manifest_drift(host: Snapshot, document: Document) -> Plan:
