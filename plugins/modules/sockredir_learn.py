@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: sockredir_learn
-short_description: Learn which server ports would gain by redirection, and which would break
+short_description: Learn which server ports would gain from redirection, and which would break
 version_added: 1.1.0
 author:
   - sockredir contributors (!UNKNOWN)

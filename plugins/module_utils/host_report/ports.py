@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each server port gains or would lose by redirection, from what the programs have counted."""
+"""What each server port gains or would lose through redirection, from what the programs have counted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From counts to verdicts: which ports gain by redirection, and which would break. Pure functions."""
+"""From counts to verdicts: which ports gain from redirection, and which would break. Pure functions."""
 
 from __future__ import annotations
 
