@@ -23,20 +23,28 @@ NO_COMPILER = (
     ' [ ! -d "$bcc" ] || mount -t tmpfs tmpfs "${bcc%/bcc}"; done'
 )
 BUILDS = {"h001": "controller", "h002": "prebuilt"}
+PROGRAMS = ("sockredir", "intercept")
 
 
 @pytest.fixture(scope="module")
 def fleet(fleet_of):
     fleet = fleet_of(len(BUILDS))
-    built = fleet.base / "sockredir.bpf.o"
-    made = run_module("sockmap_object", {"src": str(ROOT / "bpf" / "sockredir.bpf.c"), "dest": str(built)})
-    assert not made["failed"], made
+    built = {}
+    for program in PROGRAMS:
+        built[program] = fleet.base / f"{program}.bpf.o"
+        source = ROOT / "bpf" / f"{program}.bpf.c"
+        made = run_module("sockmap_object", {"src": str(source), "dest": str(built[program])})
+        assert not made["failed"], made
     extra = {
         name: {
             "ansible_python_interpreter": fleet.interpreter(name, NO_COMPILER),
             "sockredir_build": build,
-            "sockredir_object": str(built),
+            "sockredir_object": str(built["sockredir"]),
+            "sockredir_intercept_object": str(built["intercept"]),
             "sockredir_build_dir": str(fleet.base / "cache"),
+            "sockredir_intercepts": [
+                {"name": "web", "cgroup": str(fleet.cgroup_of(name)), "proxy_user": "65534", "to": [1]}
+            ],
         }
         for name, build in BUILDS.items()
     }
@@ -56,8 +64,8 @@ def recap(output):
     return {line.split()[0]: int(line.split("changed=")[1].split()[0]) for line in lines if "changed=" in line}
 
 
-def shipped(fleet, name):
-    return fleet.state_dir(name) / "src" / "sockredir.bpf.o"
+def shipped(fleet, name, program="sockredir"):
+    return fleet.state_dir(name) / "src" / f"{program}.bpf.o"
 
 
 def test_the_hosts_have_no_compiler(fleet):
@@ -73,12 +81,14 @@ def test_the_hosts_have_no_compiler(fleet):
 def test_it_is_brought_with_its_checksum(fleet):
     assert recap(enable(fleet)).keys() == set(BUILDS)
     for name in BUILDS:
-        data = shipped(fleet, name).read_bytes()
+        digests = {each: hashlib.sha256(shipped(fleet, name, each).read_bytes()).hexdigest() for each in PROGRAMS}
         document = manifest.current(str(fleet.state_dir(name)))
         assert document["committed"]
-        assert document["programs"]["sockredir"]["compiler"] == "object"
-        assert document["programs"]["sockredir"]["object_sha256"] == hashlib.sha256(data).hexdigest()
-        assert document["wanted"]["sources"] == hashlib.sha256(data).hexdigest()
+        for each in PROGRAMS:
+            assert document["programs"][each]["compiler"] == "object"
+            assert document["programs"][each]["object_sha256"] == digests[each]
+        assert document["wanted"]["sources"] == digests["sockredir"]
+        assert [rule["name"] for rule in document["intercepts"]] == ["web"]
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -98,19 +108,22 @@ def test_check_mode_of_a_converged_host_is_calm(fleet):
 
 
 def test_a_damaged_object_is_brought_anew(fleet):
-    right = {name: shipped(fleet, name).read_bytes() for name in BUILDS}
-    for name, data in right.items():
-        shipped(fleet, name).write_bytes(data[:-1])
+    right = {path: path.read_bytes() for name in BUILDS for path in (shipped(fleet, name, each) for each in PROGRAMS)}
+    for path, data in right.items():
+        path.write_bytes(data[:-1])
     assert all(recap(enable(fleet)).values())
-    assert right == {name: shipped(fleet, name).read_bytes() for name in BUILDS}
+    assert right == {path: path.read_bytes() for path in right}
 
 
 def test_an_object_that_is_not_there_is_said_before_any_change(fleet):
     before = {name: manifest.current(str(fleet.state_dir(name))) for name in BUILDS}
     missing = str(fleet.base / "none.o")
-    done = fleet.play("enable_sockredir.yml", "--limit", "h002", "-e", f"sockredir_object={missing}")
-    assert done.returncode == 2
-    assert f"cannot read {missing} on the controller: No such file or directory" in done.stdout
+    for variable in ("sockredir_object", "sockredir_intercept_object"):
+        done = fleet.play("enable_sockredir.yml", "--limit", "h002", "-e", f"{variable}={missing}")
+        assert done.returncode == 2
+        assert f"cannot read {missing} on the controller: No such file or directory" in done.stdout
+    done = fleet.play("enable_sockredir.yml", "--limit", "h002", "-e", "sockredir_intercept_object=")
+    assert "set sockredir_intercept_object to an object compiled from intercept.bpf.c" in done.stdout
     assert before == {name: manifest.current(str(fleet.state_dir(name))) for name in BUILDS}
 
 

@@ -119,10 +119,12 @@ def main(state_file: str, words: List[str]) -> int:
         _reload(state)
     elif words[-1].startswith(METRICS):
         state["active"] = [] if words[0] == "stop" else [name for name in words[2:] if name.endswith(".timer")]
-    elif words[0] == "restart":
+    elif words[0] == "restart" or (words[0] == "start" and words[-1].endswith(".service")):
         code = _restart(state, words[2:])
     elif words[0] == "start":
         Path(state["cgroup2"], _path(words[2])).mkdir(parents=True, exist_ok=True)
+    elif words[0] == "stop" and words[-1].endswith(".service"):
+        _move(state, words[-1], "")
     elif words[0] == "stop":
         directory = Path(state["cgroup2"], _path(words[2]))
         if directory.is_dir():

@@ -204,8 +204,8 @@ def test_in_check_mode_a_cgroup_may_be_missing_that_something_known_makes(manage
         intercept.ensure(intercept.Options([unknown], **places, cgroup=accelerated), check=True)
     assert str(caught.value) == (
         "rule web: to: '0' is not a port from 1 to 65535, or an address with one; write 15001, 127.0.0.1:15001 or"
-        " [::1]:15001; rule web: apps: systemd knows no b.service; install it, or correct the name;"
-        " rule web: proxy: systemd knows no c.service; install it, or correct the name"
+        " [::1]:15001; rule web: apps: systemd does not know b.service; install it, or correct the name;"
+        " rule web: proxy: systemd does not know c.service; install it, or correct the name"
     )
     assert "is on tmpfs, not on cgroup2" in refused("/dev/shm/x", accelerated=None)
     assert managed.listing() == []
@@ -354,7 +354,15 @@ def test_rollback_and_an_upgrade_of_the_programs(alone, proxy, tmp_path):
     managed = alone.managed
     alone.write(alone.rule(proxy.port))
     first = alone.held()
-    alone.write(alone.rule(proxy.port, ports=["80"]))
+    open_change = alone.rule(proxy.port, ports=["80"])
+    assert alone.write(open_change, commit=False)["changed"]
+    assert not alone.write(open_change, commit=False)["changed"]
+    assert managed.kinds() == ["unfinished"]
+    restore.rollback(managed.places["state_dir"])
+    assert alone.held() == first
+    assert managed.kinds() == []
+    alone.write(open_change, commit=False)
+    assert alone.write(open_change)["changed"], "it makes the change final"
     restore.rollback(managed.places["state_dir"])
     assert alone.held() == first
     assert managed.kinds() == []

@@ -149,6 +149,7 @@ def test_services_come_into_slices_and_out_again(served, proxy):
 
 
 def test_what_fails_leaves_rules_and_services_as_they_were_and_disabling_leaves_nothing(served, proxy, monkeypatch):
+    systemd.stop("proxy.service")
     before = served.everything()
     monkeypatch.setattr(intercept_apply, "LISTEN_SECONDS", 0.2)
     with socket.socket() as unheard:
@@ -157,7 +158,8 @@ def test_what_fails_leaves_rules_and_services_as_they_were_and_disabling_leaves_
         with pytest.raises(SockredirError, match=rf"rule web: its proxy: nothing listens at 127.0.0.1:{port} or"):
             served.write(port, proxies_only=True)
     assert served.everything() == before
-    served.write(proxy.port, proxies_only=True)
+    assert verbs(served.write(proxy.port, proxies_only=True)) == [*MOVES[:3], "start", "listen", "record"]
+    assert served.runs_in()["proxy.service"] == served.proxy
     served.attach(served.apps)
     before = served.everything()
     served.init.break_in(served.apps, "other.service")

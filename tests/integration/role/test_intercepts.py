@@ -14,6 +14,7 @@ from support.interception import FAR4, Namer, told
 
 RULES = "Write the rules of interception"
 ATTACH = "Attach the programs of interception"
+COMMIT = "Write the settings, the tool and the systemd unit"
 DETACH = "Detach the programs that no rule needs now"
 CONNECT4 = 10
 
@@ -74,8 +75,8 @@ def test_all_that_is_wrong_with_rules_is_said_at_once_and_changes_nothing(site, 
         "own: cgroup",
         f"typo: cgroup {place(site, 'aps')} does not exist; create it, start its slice, or correct the name",
         "typo: proxy_user: nobody-of-this-name is unknown",
-        "services: apps: systemd does not run on this host; give cgroup instead",
-        "services: proxy: systemd does not run on this host; give proxy_cgroup instead",
+        "services: apps: systemd does not run on this host; set cgroup instead",
+        "services: proxy: systemd does not run on this host; set proxy_cgroup instead",
         "twice: another rule has this name",
     ):
         assert f"rule {words}" in said
@@ -105,13 +106,14 @@ def test_a_host_that_intercepts(site):
     assert site.ask("status")["drift"] == []
 
 
-def test_other_rules_hold_at_once(site):
+def test_other_rules_hold_at_once_and_are_part_of_an_open_change(site):
     with inside(cgroup2_mount() / rule(site)["proxy_cgroup"]):
         proxy = Namer()
     with proxy:
-        assert enable(site, rule(site, to=[proxy.port])).ok().changed == [RULES]
+        assert enable(site, rule(site, to=[proxy.port]), sockredir_commit=False).ok().changed == [RULES]
         assert destination(site, proxy) == f"{FAR4} 80"
         assert site.ask("intercepts")["rules"][0]["events"]["claimed"] == 1
+    assert [each["kind"] for each in site.ask("status")["drift"]] == ["unfinished"]
 
 
 def hooked(site, name) -> bool:
@@ -122,7 +124,7 @@ def hooked(site, name) -> bool:
 
 def test_a_rule_for_another_cgroup_takes_its_programs_along(site):
     moved = rule(site, cgroup=place(site, "other"))
-    assert enable(site, moved).ok().changed == [ATTACH, RULES, DETACH]
+    assert enable(site, moved).ok().changed == [COMMIT, ATTACH, RULES, DETACH]
     assert [hooked(site, name) for name in CGROUPS] == [False, True, True]
     assert site.ask("status")["drift"] == []
 

@@ -77,11 +77,23 @@ def part(wanted: services_plan.Wanted) -> Dict[str, Handler]:
         undo = files.change(step.subject, step.need(Content).file, keep_of(step.subject, wanted.unit_dir))
         return changes.guard(step.subject, undo)
 
-    return {"file": file, "listen": listen, **changes.handlers()}
+    return {"file": file, "start": _start, "listen": listen, **changes.handlers()}
+
+
+def _start(step: Step) -> Undo:
+    try:
+        systemd.start(step.subject)
+    except SockredirError as error:
+        raise SockredirError(
+            f"proxy: {step.subject} cannot be started: {error.message}",
+            f"find out why with journalctl -u {step.subject}",
+            error.detail,
+        ) from error
+    return lambda: systemd.stop(step.subject)
 
 
 def listen(step: Step) -> Undo:
-    """Wait until a restarted proxy listens.
+    """Wait until a proxy that was started listens.
 
     :raises SockredirError: it does not, in half a minute.
     """

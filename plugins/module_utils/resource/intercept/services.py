@@ -54,7 +54,7 @@ class Part(NamedTuple):
 
 class Listening(NamedTuple):
     """:ivar ends: addresses with ports; one of them is enough.
-    :ivar services: who was restarted.
+    :ivar services: who was started.
     """
 
     ends: Tuple[str, ...]
@@ -85,9 +85,9 @@ def lacks(rule: Rule, seen: Seen) -> List[str]:
     for key in CGROUP_OF:
         unknown = [each.name for each in seen.services if each.name in rule[key] and not each.known]
         if rule[key] and not seen.booted:
-            found.append(f"{key}: systemd does not run on this host; give {CGROUP_OF[key]} instead")
+            found.append(f"{key}: systemd does not run on this host; set {CGROUP_OF[key]} instead")
         elif unknown:
-            found.append(f"{key}: systemd knows no {', '.join(unknown)}; install it, or correct the name")
+            found.append(f"{key}: systemd does not know {', '.join(unknown)}; install it, or correct the name")
     return found
 
 
@@ -128,7 +128,7 @@ def _part(each: Slice, wanted: Wanted, seen: Seen, rules: Sequence[Rule]) -> Par
     steps += services_plan.plan(ours, _there(each, seen), [step.subject for step in steps])
     if each.proxy:
         steps += _starts(each, seen)
-        steps += _listens(each, rules, [step.subject for step in steps if step.verb == "restart"])
+        steps += _listens(each, rules, [step.subject for step in steps if step.verb in ("restart", "start")])
     return Part(ours, steps)
 
 
@@ -143,20 +143,20 @@ def _there(each: Slice, seen: Seen) -> services_plan.Observed:
 
 def _starts(each: Slice, seen: Seen) -> Plan:
     stopped = [one.name for one in seen.services if one.name in each.services and one.known and not one.cgroup]
-    return [Step("restart", name, "stopped", "started") for name in stopped]
+    return [Step("start", name, "stopped", "started") for name in stopped]
 
 
-def _listens(each: Slice, rules: Sequence[Rule], restarted: Sequence[str]) -> Plan:
-    """After a restart, for each rule whose proxy it is."""
+def _listens(each: Slice, rules: Sequence[Rule], started: Sequence[str]) -> Plan:
+    """After a start, for each rule whose proxy it is."""
     return [
-        Step("listen", f"rule {rule['name']}: its proxy", "restarted", "listening", _listening(rule, restarted))
+        Step("listen", f"rule {rule['name']}: its proxy", "started", "listening", _listening(rule, started))
         for rule in rules
-        if restarted and rule["to"] and rule["proxy_cgroup"] == each.cgroup
+        if started and rule["to"] and rule["proxy_cgroup"] == each.cgroup
     ]
 
 
-def _listening(rule: Rule, restarted: Sequence[str]) -> Listening:
-    return Listening(tuple(rule["to"]), tuple(restarted))
+def _listening(rule: Rule, started: Sequence[str]) -> Listening:
+    return Listening(tuple(rule["to"]), tuple(started))
 
 
 def _released(wanted: Wanted, seen: Seen) -> List[str]:

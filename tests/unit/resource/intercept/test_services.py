@@ -57,7 +57,7 @@ LISTEN = ("listen", "rule web: its proxy")
         (WANTED, seen("system.slice", APPS), [("restart", "p.service"), LISTEN], []),
         (WANTED, seen(PROXY, "system.slice"), [], [("restart", "a.service")]),
         # A proxy must run; others come when they start.
-        (WANTED, seen("", ""), [("restart", "p.service"), LISTEN], []),
+        (WANTED, seen("", ""), [("start", "p.service"), LISTEN], []),
         (NOBODY, seen(PROXY, APPS, NO_DROP_INS), [], []),
         (
             NOBODY,
@@ -83,7 +83,7 @@ def test_what_is_done(wanted, there, proxies, apps):
 
 def test_a_rule_for_datagrams_alone_waits_for_no_listener():
     there = seen("", APPS)
-    assert verbs(services.proxies(WANTED, there, [{**RULE, "to": []}])) == [("restart", "p.service")]
+    assert verbs(services.proxies(WANTED, there, [{**RULE, "to": []}])) == [("start", "p.service")]
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_a_rule_for_datagrams_alone_waits_for_no_listener():
         (
             Seen(),
             [
-                "apps: systemd does not run on this host; give cgroup instead",
-                "proxy: systemd does not run on this host; give proxy_cgroup instead",
+                "apps: systemd does not run on this host; set cgroup instead",
+                "proxy: systemd does not run on this host; set proxy_cgroup instead",
             ],
         ),
         (
             Seen(True, (Service("p.service", False, "", ""), running("a.service", ""))),
-            ["proxy: systemd knows no p.service; install it, or correct the name"],
+            ["proxy: systemd does not know p.service; install it, or correct the name"],
         ),
     ],
 )
