@@ -31,6 +31,7 @@ _SOL_IPV6 = 41
 _V4_NAME, _V6_NAME = struct.Struct("!2xH4s"), struct.Struct("!2xH4x16s")
 _PIDFD_OPEN, _PIDFD_GETFD = 434, 438
 _NOBODY = 65534
+_GONE = -1
 
 
 class Case(NamedTuple):
@@ -132,25 +133,25 @@ def _reached(client: socket.socket) -> Optional[End]:
 
 
 def _at_the_proxy(case: Case, client: socket.socket, stack: contextlib.ExitStack) -> Dict[str, Any]:
-    mine, seen = _end(client.getsockname()), False
-    for inode in _accepted(case.to, mine):
-        seen = True
-        holder = processes.socket_owners({inode}).get(inode) if inode else None
+    inode = _GONE
+    for inode in _accepted(case.to, _end(client.getsockname())):
+        holder = processes.socket_owners({inode}).get(inode) if inode > 0 else None
         taken = _duplicate(holder.pid, inode) if holder else None
         if holder and taken:
             stack.enter_context(taken)
             return _judged(case, taken, f"{holder.comm} (process {holder.pid})")
-    if seen:
+    if inode == 0:
         return {"unproved": f"the proxy has not accepted the connection within {_TIMEOUT:.0f} s"}
-    return {"by": "the proxy, which has closed it already"}
+    return {"by": "the proxy, by the counter claimed"}
 
 
 def _accepted(to: End, client: Tuple[str, int]) -> Iterator[int]:
-    """Inode of the proxy's socket as long as there is one, again and again; 0 until it has been accepted."""
+    """Inode of the proxy's socket, again and again: 0 until it has been accepted, at last _GONE if it is closed."""
     deadline = time.monotonic() + _TIMEOUT
     while time.monotonic() < deadline:
         ends = [each for each in connections.established() if (each.local, each.remote) == (to, client)]
         if not ends:
+            yield _GONE
             return
         yield ends[0].inode
         time.sleep(_LOOK_SECONDS)

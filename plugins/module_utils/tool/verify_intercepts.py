@@ -31,7 +31,8 @@ def _proved(
     rule, chosen = rules[at], _chosen(rules, layouts, at, heard)
     found = {"rule": rule["name"], "asked": None, "to": None, "by": None, "told": None, "wrong": None}
     if chosen is None:
-        return {**found, "unproved": "there is no address that it is for and no rule before it"}
+        why = "no address is for it and for no rule before it" if rule["to"] else "it is for name servers alone"
+        return {**found, "unproved": why}
     before = _claimed(pin_dir, rule)
     result = proof_intercept.tried(chosen)
     if not (result["told"] or result["wrong"] or result["unproved"]) and _claimed(pin_dir, rule) == before:

@@ -273,6 +273,19 @@ def test_verify_names_what_keeps_a_connection_from_its_proxy(intercepting, proxy
     assert found["wrong"] == "a connection to 127.0.0.126:9 was not intercepted: it went to 127.0.0.126:9"
 
 
+def test_verify_of_a_proxy_that_does_not_accept(intercepting):
+    with inside(intercepting.proxy):
+        stuck = socket.create_server(("127.0.0.1", 0))
+    with stuck:
+        intercepting.write(intercepting.rule(stuck.getsockname()[1]))
+        found, code = verified(intercepting.managed)
+    assert (found["wrong"], found["unproved"], code) == (
+        None,
+        "the proxy has not accepted the connection within 3 s",
+        0,
+    )
+
+
 def test_without_the_programs_it_says_so(managed):
     managed.enable_here()
     own = Intercepting(managed)
