@@ -232,7 +232,8 @@ def test_a_pin_dir_outside_bpffs(loaded, tmp_path):
 
 
 def test_a_pin_dir_with_a_dot(loaded):
-    assert "has a dot in a name, which a bpffs does not allow" in refused(loaded, pin_dir=f"{loaded.sandbox.bpffs}/a.b")["msg"]
+    found = refused(loaded, pin_dir=f"{loaded.sandbox.bpffs}/a.b")
+    assert "has a dot in a name, which a bpffs does not allow" in found["msg"]
 
 
 def test_a_pin_dir_that_is_relative(loaded):
