@@ -164,6 +164,14 @@ EXAMPLES = r"""
         ports: [80, 443]
         exclude_cidrs: [10.0.0.0/8]
 
+- name: Send the connections of systemd services through a proxy that is one too
+  ebpf.sockredir.sockredir_intercept:
+    rules:
+      - name: web
+        apps: [shop.service, search.service]
+        proxy: [haproxy.service]
+        to: [15001]
+
 - name: Stop intercepting
   ebpf.sockredir.sockredir_intercept:
     rules: []
