@@ -29,6 +29,7 @@
 #include "intercept_rules.h"
 #include "intercept_connect.h"
 #include "intercept_claim.h"
+#include "intercept_inbound.h"
 #include "intercept_answer.h"
 #include "intercept_dns.h"
 

@@ -21,6 +21,9 @@
 #define INTERCEPT_MAX_CIDRS 32
 #define INTERCEPT_MAX_DNS   3 /* what a resolv.conf names at most */
 
+#define INTERCEPT_MAX_DOORS 1024 /* ports from outside, of all rules together */
+#define INTERCEPT_LISTENERS 16	 /* of a proxy at one address; others may share its port */
+
 /* The two families, as indices. */
 enum intercept_family {
 	INTERCEPT_V4,
@@ -36,10 +39,11 @@ struct intercept_end {
 };
 
 /* `flags` of a rule. */
-#define INTERCEPT_VALID		   1 /* the first rule without it ends the list */
-#define INTERCEPT_PROXY_USER	   2 /* processes of `proxy_user` are the proxy */
-#define INTERCEPT_DIRECT_WHEN_DOWN 4 /* without a listener at `to`, connect directly */
-#define INTERCEPT_SOCKNAME	   8 /* getsockname() of the proxy's socket is the destination too */
+#define INTERCEPT_VALID		   1  /* the first rule without it ends the list */
+#define INTERCEPT_PROXY_USER	   2  /* processes of `proxy_user` are the proxy */
+#define INTERCEPT_DIRECT_WHEN_DOWN 4  /* without a listener at `to`, connect directly */
+#define INTERCEPT_SOCKNAME	   8  /* getsockname() of the proxy's socket is the destination too */
+#define INTERCEPT_HAS_INBOUND	   16 /* it has ports in `doors` */
 
 /*
  * Whose connections go where. A cgroup is named by its id and its depth below the root: that is
@@ -74,6 +78,27 @@ struct intercept_rule {
 struct intercept_state {
 	__u32 version; /* INTERCEPT_LAYOUT; anything else: no rules */
 	__u32 half;
+};
+
+/* Key of `doors`: a port that connections from outside come to. */
+struct intercept_port {
+	__u32 half; /* of `intercepts`, with which it holds */
+	__u32 port;
+};
+
+/* Where they go. */
+struct intercept_door {
+	__u64 netns; /* in this network namespace: a cookie */
+	struct intercept_end to[INTERCEPT_FAMILIES];
+	__u32 slot;
+	__u32 flags;
+};
+
+/* Key of `listeners`: a socket at which a proxy listens. */
+struct intercept_listener {
+	__u64 netns;
+	struct intercept_end to; /* of its rule; the socket may listen at any address */
+	__u32 index;		 /* below INTERCEPT_LISTENERS */
 };
 
 /* What `pending` knows of a connection under way, by its client's view of it. */
@@ -124,6 +149,8 @@ enum intercept_event {
 	INTERCEPT_ANSWERED,    /* SO_ORIGINAL_DST answered */
 	INTERCEPT_DNS,	       /* datagram to a name server sent to the proxy */
 	INTERCEPT_DNS_PASSED,  /* datagram to one more name server than the rule has addresses for */
+	INTERCEPT_INBOUND,     /* connection from outside handed to the proxy */
+	INTERCEPT_TURNED_AWAY, /* nothing listens at `to`: refused */
 	INTERCEPT_EVENTS = 16, /* with room to grow */
 };
 

@@ -6,6 +6,7 @@
 #ifndef SOCKREDIR_INTERCEPT_ANSWER_H
 #define SOCKREDIR_INTERCEPT_ANSWER_H
 
+#include "intercept_claim.h"
 #include "intercept_connect.h"
 
 #define AF_INET6	10
@@ -50,43 +51,81 @@ static __always_inline int answered(struct bpf_sockopt *ctx, __u32 size, __u32 s
 	return 1;
 }
 
-static __always_inline int answer_v4(struct bpf_sockopt *ctx, const struct intercept_note *note)
+static __always_inline int answer_v4(struct bpf_sockopt *ctx, const struct intercept_end *asked, __u32 slot)
 {
 	struct address4 *to = ctx->optval;
 
-	if ((void *)(to + 1) > ctx->optval_end || !is_v4(&note->asked.addr))
+	if ((void *)(to + 1) > ctx->optval_end || !is_v4(&asked->addr))
 		return untouched(ctx);
 	to->family = AF_INET;
-	to->port = bpf_htons(note->asked.port);
-	to->addr = note->asked.addr.word[3];
+	to->port = bpf_htons(asked->port);
+	to->addr = asked->addr.word[3];
 	to->zero = 0;
-	return answered(ctx, sizeof(*to), note->slot);
+	return answered(ctx, sizeof(*to), slot);
 }
 
-static __always_inline int answer_v6(struct bpf_sockopt *ctx, const struct intercept_note *note)
+static __always_inline int answer_v6(struct bpf_sockopt *ctx, const struct intercept_end *asked, __u32 slot)
 {
 	struct address6 *to = ctx->optval;
 
-	if ((void *)(to + 1) > ctx->optval_end || is_v4(&note->asked.addr))
+	if ((void *)(to + 1) > ctx->optval_end || is_v4(&asked->addr))
 		return untouched(ctx);
 	to->family = AF_INET6;
-	to->port = bpf_htons(note->asked.port);
+	to->port = bpf_htons(asked->port);
 	to->flow = 0;
-	to->addr = note->asked.addr;
+	to->addr = asked->addr;
 	to->scope = 0;
-	return answered(ctx, sizeof(*to), note->slot);
+	return answered(ctx, sizeof(*to), slot);
+}
+
+/*
+ * Of a connection from outside the destination is the local address. False: no rule is for such
+ * ones, or it cannot be one (from the host itself, or made by the proxy).
+ */
+static __always_inline bool came_in(const struct bpf_sock *sk, struct intercept_end *asked, __u32 *slot)
+{
+	const struct intercept_door *door = door_at(sk->src_port);
+	__u32 ip4 = FIELD(sk, src_ip4);
+
+	if (!door || sk->state == BPF_TCP_LISTEN)
+		return false;
+	asked->port = sk->src_port;
+	if (sk->family == AF_INET) {
+		asked->addr = mapped(ip4);
+	} else {
+		asked->addr.word[0] = FIELD(sk, src_ip6[0]);
+		asked->addr.word[1] = FIELD(sk, src_ip6[1]);
+		asked->addr.word[2] = FIELD(sk, src_ip6[2]);
+		asked->addr.word[3] = FIELD(sk, src_ip6[3]);
+	}
+	*slot = door->slot;
+	return true;
+}
+
+/* Where the client of the proxy's socket wanted to go. */
+static __always_inline bool destination(struct bpf_sock *sk, struct intercept_end *asked, __u32 *slot)
+{
+	const struct intercept_note *note = bpf_sk_storage_get(&incoming, sk, NULL, 0);
+
+	if (!note)
+		return came_in(sk, asked, slot);
+	*asked = note->asked;
+	*slot = note->slot;
+	return true;
 }
 
 SEC("cgroup/getsockopt")
 int getsockopt(struct bpf_sockopt *ctx)
 {
-	const struct intercept_note *note = NULL;
+	struct intercept_end asked = {};
+	struct bpf_sock *sk = ctx->sk;
+	__u32 slot;
 
-	if (ctx->optname == SO_ORIGINAL_DST && (ctx->level == SOL_IP || ctx->level == SOL_IPV6) && ctx->sk)
-		note = bpf_sk_storage_get(&incoming, ctx->sk, NULL, 0);
-	if (!note)
+	if (ctx->optname != SO_ORIGINAL_DST || (ctx->level != SOL_IP && ctx->level != SOL_IPV6) || !sk)
 		return untouched(ctx);
-	return ctx->level == SOL_IP ? answer_v4(ctx, note) : answer_v6(ctx, note);
+	if (!destination(sk, &asked, &slot))
+		return untouched(ctx);
+	return ctx->level == SOL_IP ? answer_v4(ctx, &asked, slot) : answer_v6(ctx, &asked, slot);
 }
 
 /* The note of a socket whose other end's address is where it was sent. */

@@ -162,26 +162,4 @@ static __always_inline void collect(struct bpf_sock_ops *ctx, struct bpf_sock *s
 				 : INTERCEPT_LOST);
 }
 
-SEC("sockops/intercept")
-int claims(struct bpf_sock_ops *ctx)
-{
-	struct bpf_sock *sk = ctx->sk;
-
-	if (!sk)
-		return 1;
-	switch (ctx->op) {
-	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		stake(ctx, sk);
-		break;
-	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		collect(ctx, sk);
-		break;
-	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[1] == BPF_TCP_CLOSE)
-			withdraw(ctx, sk);
-		break;
-	}
-	return 1;
-}
-
 #endif /* SOCKREDIR_INTERCEPT_CLAIM_H */

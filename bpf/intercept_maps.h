@@ -65,6 +65,22 @@ struct {
 	__type(value, __u64);
 } intercepted SEC(".maps");
 
+/* Ports of rules with `inbound`, of both halves of `intercepts`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2 * INTERCEPT_MAX_DOORS);
+	__type(key, struct intercept_port);
+	__type(value, struct intercept_door);
+} doors SEC(".maps");
+
+/* Listening sockets of their proxies. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 2 * INTERCEPT_MAX_RULES * INTERCEPT_LISTENERS);
+	__type(key, struct intercept_listener);
+	__type(value, __u64);
+} listeners SEC(".maps");
+
 static __always_inline void tally(__u32 slot, enum intercept_event event)
 {
 	__u32 index = slot * INTERCEPT_EVENTS + event;
@@ -91,6 +107,18 @@ static __always_inline const struct intercept_rule *rule_at(__u32 index)
 	const struct intercept_rule *rule = bpf_map_lookup_elem(&intercepts, &index);
 
 	return rule && rule->flags & INTERCEPT_VALID ? rule : NULL;
+}
+
+/* NULL: no rule is for connections from outside to this port. */
+static __always_inline const struct intercept_door *door_at(__u32 port)
+{
+	struct intercept_port key = {.port = port};
+	int first = first_rule();
+
+	if (first < 0)
+		return NULL;
+	key.half = first / INTERCEPT_MAX_RULES;
+	return bpf_map_lookup_elem(&doors, &key);
 }
 
 static __always_inline bool same_end(const struct intercept_end *a, const struct intercept_end *b)

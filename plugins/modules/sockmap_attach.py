@@ -13,11 +13,12 @@ author:
   - sockredir contributors (!UNKNOWN)
 description:
   - Attaches a sock_ops program, or one for C(connect), C(sendmsg), C(recvmsg), C(getpeername), C(getsockname) or
-    C(getsockopt), to a cgroup, or an sk_msg program or sk_skb stream verdict to a sockhash or sockmap, and detaches it
-    again. The attach type follows from the program.
+    C(getsockopt), to a cgroup, an sk_msg program or sk_skb stream verdict to a sockhash or sockmap, or an sk_lookup
+    program to a network namespace, and detaches it again. The attach type follows from the program.
   - A program that has been loaded again replaces the old one in one step, so that no connection is missed.
-  - Attachments that this module did not make stay as they are. A cgroup can hold several, and RV(foreign) lists the
-    others; a map holds only one program of each type, so another program in that place is an error.
+  - Attachments that this module did not make stay as they are. A cgroup or a network namespace can hold several, and
+    RV(foreign) lists the others; a map holds only one program of each type, so another program in that place is an
+    error.
 options:
   program:
     description: Path of the program's pin.
@@ -41,11 +42,16 @@ options:
   map:
     description: Path of the pin of a sockhash or sockmap.
     type: path
+  netns:
+    description:
+      - File of a network namespace, such as V(/run/netns/blue); V(/proc/self/ns/net) is the one of this run.
+    type: path
+    version_added: 1.1.0
   method:
     description:
       - V(link) attaches with a pinned link, V(legacy) without one.
       - V(auto) keeps an existing attachment as it is; a new one uses a link on a cgroup if the kernel has such links
-        (Linux 5.7), otherwise V(legacy).
+        (Linux 5.7), otherwise V(legacy). A network namespace has links only.
     type: str
     choices: [auto, link, legacy]
     default: auto
@@ -104,6 +110,11 @@ EXAMPLES = r"""
     cgroup: sockredir.slice/sockredir-proxy.slice
     create_cgroup: true
 
+- name: Attach the program that hands connections from outside to a proxy
+  ebpf.sockredir.sockmap_attach:
+    program: /sys/fs/bpf/sockredir/inbound
+    netns: /proc/self/ns/net
+
 - name: Detach a program
   ebpf.sockredir.sockmap_attach:
     program: /sys/fs/bpf/sockredir/sockops
@@ -137,9 +148,15 @@ attachment:
     map_id:
       description: The kernel's id of the map.
       type: int
+    netns:
+      description: File of the network namespace.
+      type: str
+    netns_ino:
+      description: Inode of the network namespace.
+      type: int
     attach_type:
       description:
-        - V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_skb_stream_verdict); V(null) if the program is not there yet.
+        - Such as V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_lookup); V(null) if the program is not there yet.
       type: str
     method:
       description: V(link) or V(legacy).
@@ -163,6 +180,8 @@ attachment:
     cgroup_id: 4711
     map: null
     map_id: null
+    netns: null
+    netns_ino: null
     attach_type: cgroup_sock_ops
     method: link
     link_pin: /sys/fs/bpf/sockredir/link_sockops_7f3e21aa
@@ -177,7 +196,7 @@ attachments:
   version_added: 1.1.0
   sample: []
 foreign:
-  description: Other programs on the same cgroup; they are never touched.
+  description: Other programs on the same cgroup or network namespace; they are never touched.
   returned: success
   type: list
   elements: dict
@@ -216,6 +235,7 @@ ARGUMENTS = {
     "cgroup": {"type": "str"},
     "create_cgroup": {"type": "bool", "default": False},
     "map": {"type": "path"},
+    "netns": {"type": "path"},
     "method": {"type": "str", "choices": ["auto", "link", "legacy"], "default": "auto"},
     "needs": {"type": "str", "choices": ["one_queue"]},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -226,19 +246,20 @@ ARGUMENTS = {
 
 def wanted(options, check):
     """The attachments that a task asks for."""
-    from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.hooks import CGROUP, MAP
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.hooks import CGROUP, KINDS, MAP
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import (
         observe as attachment_observe,
     )
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 
-    on_cgroup = options["cgroup"] is not None
-    target = attachment_observe.cgroup(options["cgroup"]) if on_cgroup else os.path.realpath(options["map"])
+    kind = next(kind for kind in KINDS if options[kind] is not None)
+    target = attachment_observe.cgroup(options[kind]) if kind == CGROUP else options[kind]
     return [
         Wanted(
             program=os.path.realpath(program),
-            kind=CGROUP if on_cgroup else MAP,
-            target=target,
+            kind=kind,
+            # A link to a namespace's file stays one: /proc/self is another process each time.
+            target=os.path.realpath(target) if kind == MAP else target,
             method=options["method"],
             present=options["state"] == "present",
             create_cgroup=options["create_cgroup"],
@@ -252,8 +273,8 @@ def wanted(options, check):
 def main():
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
-        mutually_exclusive=[("cgroup", "map"), ("program", "programs")],
-        required_one_of=[("cgroup", "map"), ("program", "programs")],
+        mutually_exclusive=[("cgroup", "map", "netns"), ("program", "programs")],
+        required_one_of=[("cgroup", "map", "netns"), ("program", "programs")],
         supports_check_mode=True,
     )
     installed_bytecode.install(module.params["state_dir"])

@@ -294,6 +294,7 @@ links:
     program_id: {description: Id of the program., type: int}
     cgroup_id: {description: Id of the cgroup; V(null) if that is gone., type: int}
     map_id: {description: Id of the map of a link to a map., type: int}
+    netns_ino: {description: Inode of the network namespace of a link to one., type: int}
   sample: []
 draining:
   description: Replaced or removed programs that live connections still use.
@@ -315,8 +316,9 @@ attachments:
     pinned_program_id: {description: Id of what is pinned there; V(null) if nothing is., type: int}
     cgroup: {description: Path of the cgroup., type: str}
     map: {description: Path of the map's pin., type: str}
-    attach_type: {description: 'V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_skb_stream_verdict).', type: str}
-    target_id: {description: Id of the cgroup or map; V(null) if it is gone., type: int}
+    netns: {description: File of the network namespace., type: str}
+    attach_type: {description: 'Such as V(cgroup_sock_ops), V(sk_msg_verdict) or V(sk_lookup).', type: str}
+    target_id: {description: Id of the cgroup or map or inode of the namespace; V(null) if it is gone., type: int}
     times: {description: 'How often it is attached there: 1 is correct, 0 is not at all.', type: int}
     withheld: {description: Whether it must not be attached because the kernel does not do what it needs., type: bool}
     program_id: {description: Id of the attached program; V(null) if this collection's is not attached., type: int}
@@ -325,13 +327,14 @@ attachments:
     link_pin: {description: Path of the link's pin; V(null) if there is none., type: str}
   sample: []
 foreign:
-  description: Other programs on the same cgroups and maps.
+  description: Other programs on the same cgroups, maps and network namespaces.
   returned: O(gather) has V(attachments)
   type: list
   elements: dict
   contains:
     cgroup: {description: Path of the cgroup., type: str}
     map: {description: Path of the map's pin., type: str}
+    netns: {description: File of the network namespace., type: str}
     program_id: {description: Id of the program., type: int}
     name: {description: The kernel's name of it., type: str}
     type: {description: Its type., type: str}
@@ -446,6 +449,7 @@ intercepts:
         when_down: {description: 'V(refuse) or V(direct).', type: str}
         answer: {description: How the proxy learns the destination., type: list, elements: str}
         udp_dns: {description: The proxy's addresses for DNS queries., type: list, elements: str}
+        inbound: {description: Ports at which connections from outside go to the proxy., type: list, elements: str}
         slot: {description: Index of its counters., type: int}
         listening: {description: 'For each address in C(to), whether something listens there.', type: dict}
         events:

@@ -112,6 +112,18 @@ options:
         type: list
         elements: str
         default: []
+      inbound:
+        description:
+          - Ports, or ranges, at which connections from outside the host go to the proxy at O(rules[].to). What comes
+            over the loopback device, or from the address that it is for, is left alone.
+          - The program C(inbound) must be attached to the network namespace, which is that of this run. The proxy's
+            C(getsockname) is then the original destination, and C(SO_ORIGINAL_DST) tells it too.
+          - O(rules[].when_down) says what happens to them if nobody listens. With V(direct) they go where they would
+            have gone without the rule.
+          - At most 1024 ports in all rules together, each in one rule.
+        type: list
+        elements: str
+        default: []
   cgroup:
     description:
       - The accelerated cgroup, as of M(ebpf.sockredir.sockredir_host). With it, a cgroup of a rule is refused in check
@@ -199,6 +211,7 @@ rules:
       when_down: refuse
       answer: [original_dst]
       udp_dns: []
+      inbound: []
 waiting_services:
   description: Services that no rule names any more and that leave their slice at their next start.
   returned: success
@@ -235,6 +248,7 @@ RULE = {
     "when_down": {"type": "str", "choices": ["refuse", "direct"], "default": "refuse"},
     "answer": _list(choices=["original_dst", "sockname"], default=["original_dst"]),
     "udp_dns": _list(),
+    "inbound": _list(),
 }
 ARGUMENTS = {
     "rules": {"type": "list", "elements": "dict", "required": True, "options": RULE},

@@ -215,6 +215,8 @@ def interception(cgroup: Path, pin_dir: Path, **entries: int) -> Iterator[Interc
             number = stack.enter_context(libbpf.Fd(os.open(group, os.O_RDONLY)))
             for name, program in loadable.programs.items():
                 hook = hooks.of_section(program.section)
+                if hook.kind != hooks.CGROUP:
+                    continue
                 held = stack.enter_context(libbpf.get(str(pin_dir / name)))
                 libbpf.attach(held, number, hook.attach_type, libbpf.F_ALLOW_MULTI)
                 stack.callback(libbpf.detach, held, number, hook.attach_type)

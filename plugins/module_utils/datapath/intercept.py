@@ -27,6 +27,7 @@ VALID = 1
 PROXY_USER = 2
 DIRECT_WHEN_DOWN = 4
 SOCKNAME = 8
+HAS_INBOUND = 16
 
 END = struct.Struct("=16sHH")
 RULE_HEAD = struct.Struct("=QQIIIIIIIIII")
@@ -55,6 +56,8 @@ class Event(enum.IntEnum):
     ANSWERED = 10
     DNS = 11
     DNS_PASSED = 12
+    INBOUND = 13
+    TURNED_AWAY = 14
 
     @property
     def label(self) -> str:
@@ -76,6 +79,8 @@ DESCRIPTIONS = {
     Event.ANSWERED: "answers to SO_ORIGINAL_DST",
     Event.DNS: "datagrams to name servers, and sockets connected to them, sent to the proxy",
     Event.DNS_PASSED: "datagrams to one more name server than the rule has addresses for",
+    Event.INBOUND: "connections from outside that the proxy was given",
+    Event.TURNED_AWAY: "connections from outside refused, because nothing listened at the proxy's address",
 }
 
 
@@ -97,6 +102,8 @@ class Rule(NamedTuple):
         socket go to the first.
     :ivar ports: ranges of ports; none: all.
     :ivar cidrs: networks; none: all but loopback, link-local and multicast.
+    :ivar inbound: ranges of ports at which connections from outside are taken, in the network namespace with the cookie
+        ``netns``.
     """
 
     apps: int
@@ -113,10 +120,12 @@ class Rule(NamedTuple):
     dns: Tuple[End, ...] = ()
     direct_when_down: bool = False
     sockname: bool = False
+    inbound: Tuple[Range, ...] = ()
+    netns: int = 0
 
 
 def encode_rule(rule: Rule) -> bytes:
-    """The value of one element of ``intercepts``.
+    """The value of one element of ``intercepts``; its ``inbound`` is in ``doors``, see :mod:`.intercept_doors`.
 
     :raises LayoutError: it names what the layout cannot hold.
     """
@@ -129,12 +138,12 @@ def encode_rule(rule: Rule) -> bytes:
         rule.apps_level,
         rule.proxy_level,
         rule.proxy_user or 0,
-        _flags(rule),
+        flags_of(rule),
         rule.slot,
         *map(len, lists),
         0,
     )
-    ends = _encode_ends(rule.to, 1, "to") + _encode_ends(rule.dns, MAX_DNS, "udp_dns")
+    ends = encode_ends(rule.to, 1, "to") + encode_ends(rule.dns, MAX_DNS, "udp_dns")
     ports = _encode_ports(rule.ports, "ports") + _encode_ports(rule.exclude_ports, "exclude_ports")
     cidrs = _encode_cidrs(rule.cidrs, "cidrs") + _encode_cidrs(rule.exclude_cidrs, "exclude_cidrs")
     return head + ends + ports + cidrs
@@ -172,17 +181,22 @@ def decode_rule(raw: bytes) -> Optional[Rule]:
     )
 
 
-def _flags(rule: Rule) -> int:
+def flags_of(rule: Rule) -> int:
+    """``flags`` of a rule, which its doors have too."""
     user = PROXY_USER if rule.proxy_user is not None else 0
     direct = DIRECT_WHEN_DOWN if rule.direct_when_down else 0
-    return VALID | user | direct | (SOCKNAME if rule.sockname else 0)
+    return VALID | user | direct | (SOCKNAME if rule.sockname else 0) | (HAS_INBOUND if rule.inbound else 0)
 
 
 def _family(end: End) -> int:
     return ipaddress.ip_address(end.address).version
 
 
-def _encode_ends(ends: Sequence[End], most: int, what: str) -> bytes:
+def encode_ends(ends: Sequence[End], most: int, what: str) -> bytes:
+    """Places for ``most`` addresses of IPv4, then as many of IPv6.
+
+    :raises LayoutError: there are more, or one has no port.
+    """
     text = b""
     for version in (4, 6):
         family = [end for end in ends if _family(end) == version]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import struct
+import sys
 import time
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence, Set
 
 from ..errors import SockredirError
 from ..kernel import libbpf
-from . import intercept
+from . import intercept, intercept_doors
 from .live import open_map
 
 _FIRST = struct.pack("=I", 0)
@@ -37,7 +39,7 @@ def read_rules(pin_dir: str) -> Optional[List[intercept.Rule]]:
         if state is None or rules is None:
             return None
         half = _half(state.lookup(_FIRST))
-        return [] if half is None else list(_rules(rules, half))
+        return [] if half is None else intercept_doors.apply(list(_rules(rules, half)), _doors(pin_dir, half))
 
 
 def _half(raw: Optional[bytes]) -> Optional[int]:
@@ -61,6 +63,29 @@ def _rules(rules: libbpf.Map, half: int) -> Iterator[intercept.Rule]:
         yield rule
 
 
+def _doors(pin_dir: str, half: int) -> Dict[int, bytes]:
+    """Port -> value; programs of an earlier version have no such map."""
+    found = open_map(pin_dir, "doors")
+    if found is None:
+        return {}
+    with found as doors:
+        found_there = {intercept_doors.KEY.unpack(key): value for key, value in doors.items()}
+    return {port: value for (of_half, port), value in found_there.items() if of_half == half}
+
+
+def _write_doors(pin_dir: str, half: int, wanted: Dict[int, bytes]) -> None:
+    found = open_map(pin_dir, "doors")
+    if found is None:
+        if wanted:
+            raise SockredirError(f"inbound: the programs in {pin_dir} do not know it", "load intercept.bpf.c again")
+        return
+    with found as doors:
+        for port in set(_doors(pin_dir, half)) - set(wanted):
+            doors.delete(intercept_doors.KEY.pack(half, port))
+        for port, value in wanted.items():
+            doors.update(intercept_doors.KEY.pack(half, port), value)
+
+
 def _key(half: int, index: int) -> bytes:
     return struct.pack("=I", half * intercept.MAX_RULES + index)
 
@@ -77,6 +102,7 @@ def write_rules(pin_dir: str, wanted: Sequence[intercept.Rule]) -> None:
         raise SockredirError(f"{len(wanted)} interception rules, at most {intercept.MAX_RULES}")
     values = [intercept.encode_rule(rule) for rule in wanted]
     values += [bytes(intercept.RULE_SIZE)] * (intercept.MAX_RULES - len(values))
+    doors = intercept_doors.encode(wanted)
     with contextlib.ExitStack() as stack:
         state, rules = (open_map(pin_dir, name) for name in ("intercept_state", "intercepts"))
         if state is None or rules is None:
@@ -87,6 +113,7 @@ def write_rules(pin_dir: str, wanted: Sequence[intercept.Rule]) -> None:
         wait_for_programs()
         for index, value in enumerate(values):
             rules.update(_key(half, index), value)
+        _write_doors(pin_dir, half, doors)
         state.update(_FIRST, intercept.STATE.pack(intercept.LAYOUT, half))
 
 
@@ -97,6 +124,42 @@ def wait_for_programs() -> None:
     libc.syscall.restype = ctypes.c_long
     if number is None or libc.syscall(ctypes.c_long(number), ctypes.c_int(_MEMBARRIER_GLOBAL), ctypes.c_uint(0)):
         time.sleep(_UNKNOWN_ARCHITECTURE_SECONDS)  # a program runs for microseconds
+
+
+def listed(pin_dir: str, netns: int, end: intercept.End) -> Set[int]:
+    """Cookies of the listeners that the programs know at an address of a rule's ``to``.
+
+    :param netns: cookie of the network namespace.
+    """
+    found = open_map(pin_dir, "listeners")
+    if found is None:
+        return set()
+    with found as table:
+        raw = [table.lookup(key) for key in intercept_doors.listener_keys(netns, end)]
+    return {int.from_bytes(cookie, sys.byteorder) for cookie in raw if cookie}
+
+
+def enlist(pin_dir: str, netns: int, end: intercept.End, listener: int) -> Optional[bytes]:
+    """Have the programs know one more listener, by a descriptor of it.
+
+    :returns: its key, for :func:`strike`; None if every place is taken: those that have one share the port with it.
+    :raises SockredirError: the kernel does not take such a socket, or there is no such map.
+    """
+    with libbpf.Map.open_pin(os.path.join(pin_dir, "listeners")) as table:
+        for key in intercept_doors.listener_keys(netns, end):
+            try:
+                table.update(key, struct.pack("=Q", listener), libbpf.MAP_NOEXIST)
+                return key
+            except libbpf.BpfError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+    return None
+
+
+def strike(pin_dir: str, key: bytes) -> None:
+    """Have the programs forget what :func:`enlist` told them."""
+    with libbpf.Map.open_pin(os.path.join(pin_dir, "listeners")) as table:
+        table.delete(key)
 
 
 def counters(pin_dir: str) -> Optional[Dict[int, Dict[str, int]]]:

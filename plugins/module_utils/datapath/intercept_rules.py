@@ -6,7 +6,8 @@
 A dict: ``name``, ``cgroup`` (whose connections) and the services ``apps`` that are put there, ``proxy_cgroup`` and its
 services ``proxy``, or ``proxy_user`` (who the proxy is), ``to`` (its
 listener: a port, or addresses with ports), ``ports``, ``exclude_ports``, ``cidrs``, ``exclude_cidrs``, ``when_down``
-(refuse, direct), ``answer`` (original_dst, sockname), ``udp_dns`` (as ``to``), and the ``slot`` of its counters.
+(refuse, direct), ``answer`` (original_dst, sockname), ``udp_dns`` (as ``to``), ``inbound`` (ports that connections from
+outside come to), and the ``slot`` of its counters. An earlier version wrote no ``inbound``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from ..errors import SockredirError
-from . import intercept
+from . import intercept, intercept_doors
 from .settings import networks, ranges
 
 Rule = Dict[str, Any]
@@ -25,7 +26,7 @@ Place = Tuple[int, int]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _END = re.compile(r"(?:(?P<v4>[0-9.]+):|\[(?P<v6>[0-9A-Fa-f:.]+)\]:)?(?P<port>[0-9]+)")
-_LISTS = ("ports", "exclude_ports", "cidrs", "exclude_cidrs", "to", "udp_dns", "answer", "apps", "proxy")
+_LISTS = ("ports", "exclude_ports", "cidrs", "exclude_cidrs", "to", "udp_dns", "answer", "inbound", "apps", "proxy")
 
 
 def normal(
@@ -49,10 +50,24 @@ def normal(
         wrong += [f"rule {rule.get('name')}: {what}" for what in lacks(rule)]
     names = [rule["name"] for rule in found]
     wrong += [f"rule {name}: another rule has this name; names must be unique" for name in sorted(_twice(names))]
+    wrong += _shared_inbound(found)
     wrong += _loops(found) if not wrong else []
     if wrong:
         raise SockredirError("; ".join(wrong))
     return _with_slots(found, before)
+
+
+def _shared_inbound(rules: Sequence[Rule]) -> List[str]:
+    """Ports that two rules have, and more of them than the map holds."""
+    owner: Dict[int, str] = {}
+    wrong: List[str] = []
+    for rule in rules:
+        for low, high in ranges(rule["inbound"], "inbound"):
+            shared = [port for port in range(low, high + 1) if owner.setdefault(port, rule["name"]) != rule["name"]]
+            wrong += [f"rule {rule['name']}: inbound: rule {owner[port]} has port {port} too" for port in shared[:1]]
+    if len(owner) > intercept_doors.MAX_DOORS:
+        wrong.append(f"inbound: {len(owner)} ports, at most {intercept_doors.MAX_DOORS} in all rules together")
+    return wrong
 
 
 def _twice(names: Sequence[str]) -> Set[str]:
@@ -86,11 +101,22 @@ def _one(rule: Rule) -> Rule:
         "when_down": rule.get("when_down") or "refuse",
         "answer": sorted({"original_dst", *rule["answer"]}),
         "udp_dns": ends(rule["udp_dns"], "udp_dns", intercept.MAX_DNS),
+        "inbound": _ports(rule["inbound"], "inbound"),
     }
+    _refuse_inbound(known)
     if not known["to"] and not known["udp_dns"]:
         raise SockredirError("to: it is empty", "give the port that the proxy listens on")
-    intercept.encode_rule(to_layout({**known, "slot": 1}, lambda _cgroup: (1, 1), lambda _user: 0))
+    intercept.encode_rule(to_layout({**known, "slot": 1}, lambda _cgroup: (1, 1), lambda _user: 0, lambda: 0))
     return known
+
+
+def _refuse_inbound(rule: Rule) -> None:
+    taken = ranges(rule["inbound"], "inbound")
+    if taken and not rule["to"]:
+        raise SockredirError("inbound: to is empty", "give the port that the proxy listens on")
+    own = [end.port for end in _ends(rule["to"]) if any(low <= end.port <= high for low, high in taken)]
+    if own:
+        raise SockredirError(f"inbound: {own[0]} is the port of the proxy itself", "name the ports of its servers")
 
 
 def ends(texts: Iterable[object], option: str, most: int) -> List[str]:
@@ -190,11 +216,14 @@ def _with_slots(rules: Sequence[Rule], before: Sequence[Rule]) -> List[Rule]:
     return [{**rule, "slot": known.get(rule["name"]) or next(free)} for rule in rules]
 
 
-def to_layout(rule: Rule, place: Callable[[str], Place], user: Callable[[str], int]) -> intercept.Rule:
+def to_layout(
+    rule: Rule, place: Callable[[str], Place], user: Callable[[str], int], netns: Callable[[], int]
+) -> intercept.Rule:
     """What is written into the map.
 
     :param place: id and level of a cgroup.
     :param user: id of a user by name or id.
+    :param netns: cookie of the network namespace of the run.
     """
     apps, apps_level = place(rule["cgroup"])
     proxy, proxy_level = place(rule["proxy_cgroup"]) if rule["proxy_cgroup"] else (0, 0)
@@ -213,6 +242,8 @@ def to_layout(rule: Rule, place: Callable[[str], Place], user: Callable[[str], i
         dns=_ends(rule["udp_dns"]),
         direct_when_down=rule["when_down"] == "direct",
         sockname="sockname" in rule["answer"],
+        inbound=ranges(rule.get("inbound") or [], "inbound"),
+        netns=netns() if rule.get("inbound") else 0,
     )
 
 
@@ -240,7 +271,7 @@ def needed(rule: Rule) -> Dict[str, List[str]]:
 def missing(rule: Rule, attached: Dict[str, List[str]]) -> Optional[str]:
     """Why a rule could not work: a program that is not attached, or twice; None if it can.
 
-    :param attached: program -> the cgroups that it is attached to.
+    :param attached: program -> the cgroups that it is attached to; of ``inbound`` this network namespace.
     """
     for cgroup, programs in needed(rule).items():
         places = {program: [at for at in attached.get(program, []) if is_below(cgroup, at)] for program in programs}
@@ -251,4 +282,6 @@ def missing(rule: Rule, attached: Dict[str, List[str]]) -> Optional[str]:
         if double:
             outer = min(places[double[0]], key=len)
             return f"rule {rule['name']}: {double[0]} is attached to {outer} and again below it; detach one of them"
+    if rule.get("inbound") and not attached.get("inbound"):
+        return f"rule {rule['name']}: inbound is not attached to this network namespace; use sockmap_attach"
     return None

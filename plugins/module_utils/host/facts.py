@@ -107,6 +107,7 @@ def observe(pin_dir: str, read_mounts: Callable[[], List[mounts.Mount]] = mounts
 def intercept_hooks(programs: Iterable[str]) -> Dict[str, int]:
     """For programs of interception, 0 or the errno with which the kernel refuses one of that kind."""
     places = {each.section.split("/")[1]: each for each in (hooks.GETSOCKOPT, *hooks.SOCK_ADDR)}
+    places["inbound"] = hooks.SK_LOOKUP
     wanted = [name for name in dict.fromkeys(programs) if name in places]
     return {name: probe.hook(places[name].program_type, places[name].attach_type) for name in wanted}
 

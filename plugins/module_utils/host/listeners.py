@@ -23,11 +23,14 @@ class Listener(NamedTuple):
     """A listening socket.
 
     :ivar cgroup: int, the id of the cgroup that it was made in; None if the kernel does not say.
+    :ivar cookie: int, the kernel's own name of it; ``inode`` is what proc(5) calls it.
     """
 
     address: str
     port: int
     cgroup: Optional[int]
+    cookie: int = 0
+    inode: int = 0
 
 
 def with_cgroups() -> List[Listener]:
@@ -38,7 +41,7 @@ def with_cgroups() -> List[Listener]:
 def _listener(message: bytes) -> Listener:
     size = 4 if message[0] == socket.AF_INET else 16
     address = plain(message[_ADDRESS_AT : _ADDRESS_AT + size])
-    return Listener(address, _PORT.unpack_from(message)[0], sockets.cgroup_of(message))
+    return Listener(address, _PORT.unpack_from(message)[0], sockets.cgroup_of(message), *sockets.names_of(message))
 
 
 def reached(end: str, known: Sequence[Listener]) -> List[Listener]:

@@ -29,7 +29,8 @@ class Wanted(NamedTuple):
     """:ivar cgroup: what is to be accelerated, absolute or relative to the cgroup2 mount.
     :ivar compiler: ``auto``, ``clang``, ``bcc``, or ``none`` if the object is compiled elsewhere.
     :ivar install_packages: whether missing packages may be installed.
-    :ivar hooks: programs of interception with the cgroup that each is to be attached to, in the order of attaching.
+    :ivar hooks: programs of interception with the cgroup, or the file of the network namespace, that each is to be
+        attached to, in the order of attaching.
     """
 
     cgroup: str
@@ -106,7 +107,7 @@ def _hooks(wanted: Wanted, report: Report) -> Dict[str, List[List[str]]]:
     """Of interception: what to ``attach``, as nobody knows it to be there, and what to ``detach``: no rule needs it."""
     manifest = report["manifest"] or {}
     entries = [entry for entry in manifest.get("attachments", []) if _name(entry) not in (*ON_MAP, *ON_CGROUP)]
-    there = {(_name(entry), entry.get("cgroup")) for entry in entries}
+    there = {(_name(entry), entry.get("cgroup") or entry.get("netns")) for entry in entries}
     named = {(name, _cgroup_path(cgroup, report)): [name, cgroup] for name, cgroup in wanted.hooks}
     known = there if _as_its_manifest(report) else set()
     return {

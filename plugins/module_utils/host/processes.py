@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
@@ -14,6 +15,8 @@ _SPLICERS = frozenset({"haproxy", "docker-proxy", "redsocks", "redsocks2", "real
 #: Type and owner of the note that Go's linker puts in the first page of a program.
 _GO_NOTE = b"\x04\x00\x00\x00Go\x00\x00"
 _PAGE = 4096
+#: System calls, the same on every architecture.
+_PIDFD_OPEN, _PIDFD_GETFD = 434, 438
 
 
 class Process(NamedTuple):
@@ -57,6 +60,11 @@ def socket_holders(among: Iterable[int]) -> Dict[int, Process]:
 
 
 def _socket_inodes(pid: int) -> Iterator[int]:
+    yield from (inode for _number, inode in _sockets(pid))
+
+
+def _sockets(pid: int) -> Iterator[Tuple[int, int]]:
+    """Descriptor and inode of each of a process's sockets."""
     directory = f"/proc/{pid}/fd"
     try:
         names = os.listdir(directory)
@@ -68,7 +76,33 @@ def _socket_inodes(pid: int) -> Iterator[int]:
         except OSError:
             continue
         if target.startswith("socket:["):
-            yield int(target[8:-1])
+            yield int(name), int(target[8:-1])
+
+
+def socket_of(inode: int) -> Optional[int]:
+    """A descriptor of our own of somebody's socket; None if nobody has it any more.
+
+    :raises OSError: the kernel does not give it (before Linux 5.6, or in a container that may not).
+    """
+    for pid in pids():
+        for number, found in _sockets(pid):
+            if found == inode:
+                return _copy_of(pid, number)
+    return None
+
+
+def _copy_of(pid: int, number: int) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    process = libc.syscall(_PIDFD_OPEN, pid, 0)
+    try:
+        copy = libc.syscall(_PIDFD_GETFD, process, number, 0)
+        if copy < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return copy
+    finally:
+        if process >= 0:
+            os.close(process)
 
 
 def network_namespaces() -> Dict[int, str]:

@@ -19,7 +19,6 @@ _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_SO_NETNS_COOKIE = 71
 _CLONE_NEWNET = 0x40000000
 _ANY_STATE = 0xFFFFFFFF
 
@@ -42,7 +41,12 @@ def inodes() -> Dict[int, int]:
 
     Namespaces that this process may not enter are left out.
     """
-    return {_COOKIE.unpack_from(message)[0]: _INODE.unpack_from(message)[0] for message in dump(_ANY_STATE)}
+    return dict(map(names_of, dump(_ANY_STATE)))
+
+
+def names_of(message: bytes) -> Tuple[int, int]:
+    """Cookie and inode of a dumped socket."""
+    return _COOKIE.unpack_from(message)[0], _INODE.unpack_from(message)[0]
 
 
 def dump(states: int) -> Iterator[bytes]:

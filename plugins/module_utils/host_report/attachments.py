@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..kernel import hooks, libbpf, objects
-from ..kernel.hooks import CGROUP, MAP
+from ..kernel.hooks import KINDS
 from ..kernel.model import Attached
 from ..resource.attachment import observe as attachment_observe
 from ..resource.attachment import plan as planning
@@ -46,12 +46,12 @@ def report(read: Read, host: Snapshot, document: Optional[manifest.Manifest]) ->
 
 
 def _wanted(entry: planning.Record) -> planning.Wanted:
-    kind = CGROUP if entry["cgroup"] is not None else MAP
-    return planning.Wanted(entry["program"], kind, entry[kind], check=True, hook=hooks.recorded(entry))
+    kind, target = hooks.target(entry)
+    return planning.Wanted(entry["program"], kind, target, check=True, hook=hooks.recorded(entry))
 
 
 def _target(wanted: planning.Wanted) -> Dict[str, Optional[str]]:
-    return {kind: wanted.target if wanted.kind == kind else None for kind in (CGROUP, MAP)}
+    return {kind: wanted.target if wanted.kind == kind else None for kind in KINDS}
 
 
 def _shown(wanted: planning.Wanted, observed: planning.Observed) -> Dict[str, Any]:

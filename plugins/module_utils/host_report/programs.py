@@ -67,6 +67,7 @@ def _link(info: LinkInfo) -> Dict[str, Any]:
         "program_id": info.program_id,
         "cgroup_id": info.cgroup_id or None,
         "map_id": info.map_id or None,
+        "netns_ino": info.netns_ino or None,
     }
 
 

@@ -1,11 +1,11 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs attached to cgroups and maps: what is there, and one function for each change.
+"""Programs attached to cgroups, maps and network namespaces: what is there, and one function for each change.
 
 At each of its hooks (:mod:`.hooks`) a cgroup holds any number of programs, each by a link or without one (legacy), and
-a sockmap or sockhash holds one. Whose they are is decided in :mod:`..resource.attachment.plan`; here is only what the
-kernel says and does.
+a sockmap or sockhash holds one. A network namespace holds any number, by links alone. Whose they are is decided in
+:mod:`..resource.attachment.plan`; here is only what the kernel says and does.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Iterable, Iterator, List, Optional, Tuple
 
 from ..errors import SockredirError
 from . import hooks, libbpf
-from .hooks import CGROUP, MAP, Hook
+from .hooks import CGROUP, MAP, NETNS, Hook
 from .model import LEGACY, LINK, Attached, LinkInfo, PinnedLink
 
 MAP_TYPES = (libbpf.MAP_TYPE_SOCKMAP, libbpf.MAP_TYPE_SOCKHASH)
-_LINK_TYPE = {CGROUP: libbpf.LINK_TYPE_CGROUP, MAP: libbpf.LINK_TYPE_SOCKMAP}
+_LINK_TYPE = {CGROUP: libbpf.LINK_TYPE_CGROUP, MAP: libbpf.LINK_TYPE_SOCKMAP, NETNS: libbpf.LINK_TYPE_NETNS}
 #: What the kernel keeps of a program's name (BPF_OBJ_NAME_LEN, less the final zero).
 NAME_CHARACTERS = 15
 _BESIDE_OTHERS = libbpf.F_ALLOW_MULTI
@@ -48,12 +48,12 @@ def hook_of(program: libbpf.Descriptor) -> Optional[Hook]:
 
 @contextlib.contextmanager
 def opened(kind: str, path: str) -> Iterator[libbpf.Descriptor]:
-    """A descriptor of a cgroup's directory or of a pinned map."""
+    """A descriptor of a cgroup's directory, of a pinned map or of a network namespace."""
     if kind == MAP:
         with libbpf.get(path) as descriptor:
             yield descriptor
         return
-    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if kind == CGROUP else 0))
     try:
         yield number
     finally:
@@ -82,8 +82,8 @@ def attached(
 
 
 def _is_on(info: LinkInfo, hook: Hook, target_id: int) -> bool:
-    target = info.cgroup_id if hook.kind == CGROUP else info.map_id
-    return info.type == _LINK_TYPE[hook.kind] and target == target_id and info.attach_type == hook.attach_type
+    there = info.type == _LINK_TYPE[hook.kind] and info.attach_type == hook.attach_type
+    return there and info.target_id(hook.kind) == target_id
 
 
 def pinned_link(kind: str, path: str) -> Optional[PinnedLink]:
@@ -105,7 +105,7 @@ def pinned_link(kind: str, path: str) -> Optional[PinnedLink]:
         raise SockredirError(
             f"{path} must be the pin of the link, but is another {what}", f"check it, then remove it: rm {path}"
         )
-    return PinnedLink(info.id, info.program_id, info.cgroup_id if kind == CGROUP else info.map_id, fitting[0])
+    return PinnedLink(info.id, info.program_id, info.target_id(kind), fitting[0])
 
 
 def exclusive(hook: Hook, cgroup: str, root: str) -> Optional[str]:
@@ -133,8 +133,11 @@ def _programs(hook: Hook, cgroup: str) -> Tuple[List[int], int]:
 
 
 def has_links(hook: Hook) -> bool:
-    """Whether this kernel attaches at such a hook by links (cgroups Linux 5.7, sockmaps 6.10); found by trying."""
-    if hook.kind == CGROUP:
+    """Whether this kernel attaches at such a hook by links; found by trying.
+
+    Cgroups have them since Linux 5.7, network namespaces since 5.9, sockmaps since 6.10.
+    """
+    if hook.kind != MAP:
         # Without the command the kernel says EINVAL; with it, it first looks for the program.
         return _refusal(-1, -1, hook) == errno.EBADF
     with contextlib.ExitStack() as held:
@@ -167,7 +170,7 @@ def _both(path: str, program_id: int) -> Iterator[Tuple[libbpf.Fd, libbpf.Descri
         hook = hook_of(program)
         if hook is None:
             raise SockredirError(
-                f"program {program_id} has a type that can be attached neither to a cgroup nor to a sockmap"
+                f"program {program_id} has a type that can be attached to no cgroup, sockmap or network namespace"
             )
         with opened(hook.kind, path) as target:
             yield program, target, hook

@@ -8,20 +8,21 @@ Numbers and names as in <linux/bpf.h>; section names as in libbpf's program_type
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, NamedTuple, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional, Tuple
 
 from ..errors import SockredirError
 
-CGROUP, MAP = "cgroup", "map"
+CGROUP, MAP, NETNS = "cgroup", "map", "netns"
+KINDS = (CGROUP, MAP, NETNS)
 
 
 class Hook(NamedTuple):
-    """A place on a cgroup or a sockmap that takes programs of one type.
+    """A place on a cgroup, a sockmap or a network namespace that takes programs of one type.
 
     :ivar name: the attach type, as libbpf calls it.
     :ivar attach_type: its number.
     :ivar program_type: the number of the type of programs that it takes.
-    :ivar kind: ``cgroup`` or ``map``, what the place is on.
+    :ivar kind: ``cgroup``, ``map`` or ``netns``, what the place is on.
     :ivar section: the section of an object file that its programs are in; more may follow after a slash.
     :ivar context: the struct that its programs' parameter points to.
     :ivar lost: the kind of drift when its program is no longer attached.
@@ -41,6 +42,8 @@ SK_MSG = Hook("sk_msg_verdict", 7, 16, MAP, "sk_msg", "sk_msg_md", "verdict_lost
 SK_SKB = Hook("sk_skb_stream_verdict", 5, 14, MAP, "sk_skb/stream_verdict", "__sk_buff", "receive_lost")
 GETSOCKOPT = Hook("cgroup_getsockopt", 21, 25, CGROUP, "cgroup/getsockopt", "bpf_sockopt", "attachment_missing")
 
+SK_LOOKUP = Hook("sk_lookup", 36, 30, NETNS, "sk_lookup", "bpf_sk_lookup", "attachment_missing")
+
 
 def _sock_addr(name: str, attach_type: int, section: str) -> Hook:
     return Hook(f"cgroup_{name}", attach_type, 18, CGROUP, f"cgroup/{section}", "bpf_sock_addr", "attachment_missing")
@@ -58,7 +61,7 @@ SOCK_ADDR = (
     _sock_addr("inet4_getsockname", 31, "getsockname4"),
     _sock_addr("inet6_getsockname", 32, "getsockname6"),
 )
-HOOKS = (SOCK_OPS, SK_MSG, SK_SKB, GETSOCKOPT, *SOCK_ADDR)
+HOOKS = (SOCK_OPS, SK_MSG, SK_SKB, GETSOCKOPT, SK_LOOKUP, *SOCK_ADDR)
 
 
 def recorded(entry: Mapping[str, Any]) -> Hook:
@@ -78,8 +81,22 @@ def recorded(entry: Mapping[str, Any]) -> Hook:
     return found[0]
 
 
+def target(entry: Mapping[str, Any]) -> Tuple[str, str]:
+    """Kind and path of what the program of a manifest's attachment is on.
+
+    :raises SockredirError: it is of a later version.
+    """
+    for kind in KINDS:
+        if entry.get(kind) is not None:
+            return kind, entry[kind]
+    raise SockredirError(
+        f"manifest: {entry.get('program')} is attached to what this version does not know",
+        "use the version of the collection that wrote the manifest",
+    )
+
+
 def of_kind(kind: str) -> List[Hook]:
-    """The places that a cgroup or a map has."""
+    """The places that a cgroup, a map or a network namespace has."""
     return [hook for hook in HOOKS if hook.kind == kind]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional, Tuple, Union
 
-from .hooks import Hook
+from .hooks import CGROUP, MAP, NETNS, Hook
 
 #: How a program is attached.
 LINK, LEGACY = "link", "legacy"
@@ -47,7 +47,8 @@ class MapInfo(NamedTuple):
 class LinkInfo(NamedTuple):
     """:ivar cgroup_id: of a cgroup link, 0 once its cgroup is gone; 0 for other links.
     :ivar map_id: of a sockmap link; 0 for other links.
-    :ivar attach_type: of these two; None for other links.
+    :ivar attach_type: of these two and of a netns link; None for other links.
+    :ivar netns_ino: inode of a netns link's namespace, 0 once that is gone; 0 for other links.
     """
 
     id: int
@@ -56,6 +57,11 @@ class LinkInfo(NamedTuple):
     cgroup_id: int
     map_id: int
     attach_type: Optional[int]
+    netns_ino: int = 0
+
+    def target_id(self, kind: str) -> int:
+        """What the link is on, if that is of this kind (:data:`.hooks.KINDS`)."""
+        return {CGROUP: self.cgroup_id, MAP: self.map_id, NETNS: self.netns_ino}[kind]
 
 
 class Program(NamedTuple):
@@ -118,7 +124,7 @@ class Attached(NamedTuple):
 
 
 class PinnedLink(NamedTuple):
-    """What a link pin holds. ``target_id`` is a cgroup's or map's id, 0 if the target is gone."""
+    """What a link pin holds. ``target_id`` is a cgroup's or map's id or a namespace's inode, 0 if it is gone."""
 
     link_id: int
     program_id: int

@@ -109,7 +109,7 @@ def _attachment_drift(host: Snapshot, document: Document, entry: Dict[str, Any])
         observed = attachment_observe.observe(wanted, host)
         steps = attachment_plan.plan(wanted, observed)
     except SockredirError as error:
-        return [drift_kinds.refused(entry["cgroup"] or entry["map"], error.message, "program_replaced")], []
+        return [drift_kinds.refused(hooks.target(entry)[1], error.message, "program_replaced")], []
     others = attachment_plan.foreign(wanted, observed) if wanted.kind == CGROUP else []
     return drift_kinds.name_drift(hooks.recorded(entry).name, steps, manifest.ids_valid(document)), others
 
@@ -126,12 +126,12 @@ def _settings_drift(document: Document) -> Plan:
 def _intercept_drift(document: Document) -> Plan:
     try:
         wanted = intercept_observe.recorded(document)
-        observed = intercept_observe.observe(document["pin_dir"], document)
-        return (
-            intercept_plan.steps(wanted, intercept_observe.to_layout(wanted), observed)
-            if observed.rules is not None
-            else []
-        )
+        pin_dir = document["pin_dir"]
+        observed = intercept_observe.observe(pin_dir, document)
+        if observed.rules is None:
+            return []
+        rules = intercept_observe.to_layout(wanted)
+        return intercept_plan.steps(wanted, rules, observed, intercept_observe.unlisted(pin_dir, rules))
     except SockredirError as error:
         return [drift_kinds.refused("intercepts", error.message, "settings_changed")]
 

@@ -48,7 +48,7 @@ _KINDS: Dict[str, Dict[str, Optional[str]]] = {
         "identify": None,
     },
     **{hook.name: _attachment(hook) for hook in hooks.HOOKS},
-    SETTINGS: {"settings": "settings_changed"},
+    SETTINGS: {"settings": "settings_changed", "enlist": "listener_unknown"},
     BPFFS: {"mount": "pin_missing"},
 }
 #: What a reboot takes away.

@@ -9,9 +9,9 @@ import copy
 import os
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from ..host import cgroups, mounts
+from ..host import cgroups, mounts, netns
 from ..kernel import attachments, hooks, libbpf, objects
-from ..kernel.hooks import CGROUP, MAP
+from ..kernel.hooks import CGROUP, MAP, NETNS
 from ..kernel.model import LINK, Pin, Program
 from ..resource.snapshot import Snapshot
 from ..state import manifest
@@ -39,7 +39,7 @@ def document(pin_dir: str, known: Optional[manifest.Manifest], host: Snapshot) -
 
 
 def _same(one: Dict[str, Any], other: Dict[str, Any]) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("program", "cgroup", "map"))
+    return all(one.get(key) == other.get(key) for key in ("program", *hooks.KINDS))
 
 
 def _pins(pin_dir: str, host: Snapshot) -> Dict[str, Pin]:
@@ -69,14 +69,22 @@ def _attached(programs: Dict[str, Program], pins: Dict[str, Pin], host: Snapshot
     placed = {path: hook for path, one in programs.items() for hook in [_hook(one)] if hook}
     on_cgroups = {path: programs[path].id for path, hook in placed.items() if hook.kind == CGROUP}
     found = _on_cgroups(on_cgroups, host)
-    entries = [_record(path, placed[path], number, cgroup=cgroup) for path, cgroup, number in found]
+    entries = [_record(path, placed[path], number, cgroup) for path, cgroup, number in found]
     used = {number for one in programs.values() for number in one.map_ids}
     sockets = [pin for pin in pins.values() if pin.map and pin.map.type in attachments.MAP_TYPES]
     for path, hook in placed.items():
         # A program need not use the map that it is attached to; one that is not attached has nothing to be taken off.
         maps = [pin.path for pin in sockets if hook.kind == MAP and pin.id in used]
-        entries += [_record(path, hook, programs[path].id, map_pin=map_pin) for map_pin in maps]
+        entries += [_record(path, hook, programs[path].id, map_pin) for map_pin in maps]
+        if hook.kind == NETNS and _is_here(programs[path].id, host):
+            entries.append(_record(path, hook, programs[path].id, netns.HERE))
     return entries
+
+
+def _is_here(program_id: int, host: Snapshot) -> bool:
+    """Whether it is attached to this network namespace: of others nobody knows a name."""
+    own = netns.inode(netns.HERE)
+    return any(info.program_id == program_id and info.netns_ino == own for info in host.links)
 
 
 def _hook(program: Program) -> Optional[hooks.Hook]:
@@ -99,16 +107,14 @@ def _on_cgroups(programs: Dict[str, int], host: Snapshot) -> Iterator[Tuple[str,
         yield from ((path, directory, number) for path, number in programs.items() if number in here)
 
 
-def _record(
-    path: str, hook: hooks.Hook, number: int, cgroup: Optional[str] = None, map_pin: Optional[str] = None
-) -> Dict[str, Any]:
+def _record(path: str, hook: hooks.Hook, number: int, target: str) -> Dict[str, Any]:
     return {
         "program": path,
         "program_id": number,
-        "cgroup": cgroup,
+        **{kind: target if kind == hook.kind else None for kind in hooks.KINDS},
         "cgroup_id": None,
-        "map": map_pin,
         "map_id": None,
+        "netns_ino": None,
         "attach_type": hook.name,
         "method": LINK,
         "link_pin": None,

@@ -125,8 +125,9 @@ class _Restoration:
         """Last of what is to be there: rules name cgroups that are made for the attachments."""
         pin_dir, wanted = self.document["pin_dir"], intercept_observe.recorded(self.document)
         rules = intercept_observe.to_layout(wanted, self.check)
-        steps = intercept_plan.steps(wanted, rules, intercept_observe.observe(pin_dir, self.document))
-        handlers = {"settings": intercept_apply.write(pin_dir)}
+        observed = intercept_observe.observe(pin_dir, self.document)
+        steps = intercept_plan.steps(wanted, rules, observed, intercept_observe.unlisted(pin_dir, rules))
+        handlers = {"settings": intercept_apply.write(pin_dir), "enlist": intercept_apply.enlist(pin_dir)}
         yield from self._part("intercepts", drift_kinds.SETTINGS, steps, handlers)
 
     def _part(self, name: str, kind: str, steps: Plan, handlers: Dict[str, Handler]) -> Iterator[Step]:

@@ -59,7 +59,7 @@ Snapshot = Dict[str, Optional[Tuple[str, bytes]]]
 
 # What the kernel said, as against what the operator wants.
 _PROGRAM_IDS = ("program_ids", "map_ids")
-_ATTACHMENT_IDS = ("program_id", "map_id", "link_id", "cgroup_id", "met")
+_ATTACHMENT_IDS = ("program_id", "map_id", "link_id", "cgroup_id", "netns_ino", "met")
 _PINS = (("pins", "program_ids"), ("map_pins", "map_ids"))
 
 
@@ -276,7 +276,7 @@ def begin_rollback(state_dir: str) -> Manifest:
 
 
 def _attachment_key(entry: Dict[str, Any]) -> Any:
-    return entry.get("program"), entry.get("cgroup"), entry.get("map")
+    return tuple(entry.get(key) for key in ("program", "cgroup", "map", "netns"))
 
 
 def forget_previous(state_dir: str) -> None:

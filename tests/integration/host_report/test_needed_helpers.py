@@ -48,8 +48,8 @@ def test_the_helpers_of(sections, program, needed):
 
 def test_the_kernel_is_asked_for_the_hooks_of_interception():
     """Each by loading a program for it; the sock_ops program is asked for by another prerequisite."""
-    named = ["connect4", "claims", "getsockopt", "recvmsg6", "getpeername4", "connect4"]
-    assert facts.intercept_hooks(named) == {"connect4": 0, "getsockopt": 0, "recvmsg6": 0, "getpeername4": 0}
+    named = ["connect4", "claims", "getsockopt", "recvmsg6", "inbound", "connect4"]
+    assert facts.intercept_hooks(named) == {"connect4": 0, "getsockopt": 0, "recvmsg6": 0, "inbound": 0}
     unknown = 4095
     assert probe.hook(hooks.SOCK_ADDR[0].program_type, unknown) == errno.EINVAL
     assert probe.hook(hooks.GETSOCKOPT.program_type, hooks.SOCK_ADDR[0].attach_type) == errno.EINVAL

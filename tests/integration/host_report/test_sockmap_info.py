@@ -184,6 +184,7 @@ def test_foreign_programs_and_what_is_attached_twice(enabled):
         {
             "cgroup": cgroup,
             "map": None,
+            "netns": None,
             "program_id": number,
             "name": "foreign",
             "type": "sock_ops",

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import socket
-from pathlib import Path
 
 import pytest
 import yaml
@@ -19,60 +18,16 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import Sockr
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import systemd
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment import change as attachment
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.plan import Wanted
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.intercept import change as intercept
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
-from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from ansible_collections.ebpf.sockredir.plugins.modules import sockmap_info
 from support.host import cgroup2_mount, inside
+from support.intercepting import Intercepting
 from support.interception import FAR4, SOURCE, Namer, told
 from support.module import run_module
 from support.systemd import Systemd
 
 _RETURN_ONE = bytes.fromhex("b7000000010000009500000000000000")
-
-
-class Intercepting:
-    """A host with the programs of interception attached to two cgroups, and a proxy."""
-
-    def __init__(self, managed) -> None:
-        self.managed = managed
-        self.apps, self.proxy = managed.sandbox.cgroup / "apps", managed.sandbox.cgroup / "proxy"
-
-    def load(self, source: Path = SOURCE) -> None:
-        """The programs of a source, and attached to both cgroups."""
-        places = self.managed.places
-        request = program_source.Options("intercept", **places, src=str(source))
-        for name in program.present(request).programs:
-            for group in (self.proxy, self.apps):
-                wanted = Wanted(f"{places['pin_dir']}/{name}", "cgroup", str(group), create_cgroup=True)
-                attachment.ensure(wanted, places["state_dir"])
-
-    def rule(self, port: int, **values):
-        return {"name": "web", "cgroup": str(self.apps), "proxy_cgroup": str(self.proxy), "to": [port], **values}
-
-    def write(self, *rules, check: bool = False, **options):
-        return run_module("sockredir_intercept", {"rules": list(rules), **self.managed.places, **options}, check=check)
-
-    def held(self):
-        return intercept_live.read_rules(self.managed.places["pin_dir"])
-
-    def connect(self) -> socket.socket:
-        """A connection of an application."""
-        with inside(self.apps):
-            return socket.create_connection((FAR4, 80), timeout=20)
-
-    def namer(self, port: int = 0, reads: int = 0) -> Namer:
-        """The proxy."""
-        with inside(self.proxy):
-            return Namer(port=port, reads=reads)
-
-    def asked(self) -> str:
-        """What the proxy is told of a connection of an application."""
-        with self.connect() as client:
-            return told(client)[0]
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from support.host import cgroup2_mount, inside
 from support.interception import FAR4, Namer, told
 
@@ -38,8 +39,8 @@ def rule(site, **values):
     return {"name": "web", "cgroup": apps, "proxy_cgroup": proxy, "to": [15001], **values}
 
 
-def enable(site, *rules, options=(), **variables):
-    return site.enable(*options, variables={"sockredir_intercepts": list(rules), **variables})
+def enable(site, *rules, options=(), prefix=(), **variables):
+    return site.enable(*options, variables={"sockredir_intercepts": list(rules), **variables}, prefix=prefix)
 
 
 def destination(site, proxy) -> str:
@@ -122,16 +123,25 @@ def hooked(site, name) -> bool:
         return bool(libbpf.query(target, CONNECT4).program_ids)
 
 
-def test_a_rule_for_another_cgroup_takes_its_programs_along(site):
-    moved = rule(site, cgroup=place(site, "other"))
-    assert enable(site, moved).ok().changed == [COMMIT, ATTACH, RULES, DETACH]
+def looked_up(netns) -> int:
+    """How many programs say who gets connections from outside."""
+    with attachments.opened("netns", f"/run/netns/{netns.name}") as target:
+        return len(libbpf.query(target, hooks.SK_LOOKUP.attach_type).program_ids)
+
+
+def test_a_rule_for_another_cgroup_takes_its_programs_along(site, netns):
+    """In a network namespace, from which it takes connections from outside."""
+    moved = rule(site, cgroup=place(site, "other"), inbound=[80, "8000-8099"])
+    assert enable(site, moved, prefix=netns.prefix).ok().changed == [COMMIT, ATTACH, RULES, DETACH]
     assert [hooked(site, name) for name in CGROUPS] == [False, True, True]
-    assert site.ask("status")["drift"] == []
+    assert looked_up(netns) == 1
+    assert json.loads(netns.run(*site.ctl("status", "--json")))["drift"] == []
 
 
-def test_no_rules_intercept_nothing(site):
-    assert enable(site).ok().changed == [RULES, DETACH]
+def test_no_rules_intercept_nothing(site, netns):
+    assert enable(site, prefix=netns.prefix).ok().changed == [RULES, DETACH]
     assert [hooked(site, name) for name in ("other", "proxy")] == [False, False]
+    assert looked_up(netns) == 0
     assert enable(site).ok().changed == []
     assert site.ask("intercepts")["rules"] == []
 

@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept, layout
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept, intercept_doors, layout
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.intercept import End, Event, Rule
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.layout import LayoutError
 from support import header
@@ -41,6 +41,18 @@ def expected() -> dict:
     for member, size in sizes.items():
         values[f"rule.{member}"] = at
         at += size
+    values.update(
+        {
+            "port": intercept_doors.KEY.size,
+            "door": intercept_doors.SIZE,
+            "door.to": 8,
+            "door.slot": intercept_doors.SIZE - 8,
+            "listener": intercept_doors.LISTENER_SIZE,
+            "listener.index": intercept_doors.LISTENER_SIZE - 4,
+            "MAX_DOORS": intercept_doors.MAX_DOORS,
+            "LISTENERS": intercept_doors.LISTENERS,
+        }
+    )
     values.update({"state.half": 4, "EVENTS": intercept.EVENTS_SIZE, "LAYOUT": intercept.LAYOUT})
     for name in (
         "MAX_RULES",
@@ -51,6 +63,7 @@ def expected() -> dict:
         "PROXY_USER",
         "DIRECT_WHEN_DOWN",
         "SOCKNAME",
+        "HAS_INBOUND",
     ):
         values[name] = getattr(intercept, name)
     return {**values, **{event.name: event.value for event in Event}}
@@ -98,6 +111,25 @@ def test_rules_survive_the_map(rule):
     raw = intercept.encode_rule(rule)
     assert len(raw) == intercept.RULE_SIZE
     assert intercept.decode_rule(raw) == rule
+
+
+def test_ports_of_connections_from_outside_survive_their_map():
+    rules = [
+        Rule(1, 0, (End("127.0.0.1", 1),), 4, inbound=((80, 80), (8000, 8002)), netns=77),
+        Rule(1, 0, (End("::1", 2),), 2),
+        Rule(1, 0, (End("::1", 3),), 9, inbound=((81, 81),), netns=78, direct_when_down=True),
+    ]
+    doors = intercept_doors.encode(rules)
+    assert sorted(doors) == [80, 81, 8000, 8001, 8002]
+    assert {len(value) for value in doors.values()} == {intercept_doors.SIZE}
+    told = [rule._replace(inbound=(), netns=0) for rule in rules]
+    assert intercept_doors.apply(told, doors) == rules
+
+
+def test_a_listener_has_places_of_its_own():
+    keys = [key for address in ("127.0.0.1", "::1") for key in intercept_doors.listener_keys(7, End(address, 15001))]
+    assert len(set(keys)) == 2 * intercept_doors.LISTENERS
+    assert {len(key) for key in keys} == {intercept_doors.LISTENER_SIZE}
 
 
 def test_an_empty_element_is_no_rule():

@@ -27,6 +27,7 @@ WEB_NORMAL = {
     "when_down": "refuse",
     "answer": ["original_dst"],
     "udp_dns": [],
+    "inbound": [],
 }
 
 
@@ -51,6 +52,8 @@ def test_the_canonical_form():
         ("answer", ["sockname"], ["original_dst", "sockname"]),
         ("proxy_user", "1000", "1000"),
         ("when_down", None, "refuse"),
+        ("inbound", [81, "80", "443"], ["80-81", "443"]),
+        ("inbound", None, []),
     ],
 )
 def test_values(key, text, found):
@@ -82,6 +85,14 @@ def networks(count):
         ([changed(cgroup=None)], "rule web: it does not say whose connections; set cgroup, or apps"),
         ([changed(proxy_cgroup="/apps")], "cgroup /apps is in proxy_cgroup /apps: it would never be intercepted"),
         ([changed(proxy_cgroup="/")], "it would never be intercepted"),
+        ([changed(inbound=["0"])], "rule web: inbound: '0' is not a port or a range"),
+        ([changed(inbound=["80"], to=[], udp_dns=["53"])], "rule web: inbound: to is empty; give the port"),
+        ([changed(inbound=["15000-15002"])], "rule web: inbound: 15001 is the port of the proxy itself"),
+        (
+            [changed(inbound=["80-90"]), changed(name="two", to=["15002"], inbound=["85"])],
+            "rule two: inbound: rule web has port 85 too",
+        ),
+        ([changed(inbound=["1-1025"])], "inbound: 1025 ports, at most 1024 in all rules together"),
         ([WEB, WEB], "rule web: another rule has this name"),
         ([changed(name=f"n{n}") for n in range(33)], "rules: 33 of them, at most 32"),
     ],
@@ -135,11 +146,10 @@ def test_a_rule_keeps_its_slot_and_a_new_one_takes_a_free_one():
 
 
 def test_what_is_written_into_the_map():
-    rule = intercept_rules.normal([changed(proxy_user="me", when_down="direct", answer=["sockname"], ports=["80-81"])])[
-        0
-    ]
+    values = {"proxy_user": "me", "when_down": "direct", "answer": ["sockname"], "ports": ["80-81"], "inbound": ["80"]}
+    (rule,) = intercept_rules.normal([changed(**values)])
     places = {"/apps": (7, 1), "/proxy": (8, 1)}
-    assert intercept_rules.to_layout(rule, places.__getitem__, {"me": 5}.__getitem__) == intercept.Rule(
+    assert intercept_rules.to_layout(rule, places.__getitem__, {"me": 5}.__getitem__, lambda: 9) == intercept.Rule(
         apps=7,
         apps_level=1,
         to=(End("127.0.0.1", 15001), End("::1", 15001)),
@@ -150,6 +160,8 @@ def test_what_is_written_into_the_map():
         ports=((80, 81),),
         direct_when_down=True,
         sockname=True,
+        inbound=((80, 80),),
+        netns=9,
     )
 
 
@@ -184,3 +196,21 @@ def attached(*pairs):
 def test_what_must_be_attached(there, said):
     found = intercept_rules.missing(WEB_NORMAL, there)
     assert found is None if said is None else said in found
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [(["/proc/self/ns/net"], None), ([], "rule web: inbound is not attached to this network namespace")],
+)
+def test_connections_from_outside_need_a_program_on_the_namespace(places, said):
+    there = {**attached((APPS, "/apps"), (PROXY, "/proxy")), "inbound": places}
+    assert intercept_rules.missing(WEB_NORMAL, {**there, "inbound": []}) is None
+    found = intercept_rules.missing({**WEB_NORMAL, "inbound": ["80"]}, there)
+    assert found is None if said is None else said in found
+
+
+def test_a_rule_of_an_earlier_version_has_no_ports_for_connections_from_outside():
+    earlier = {key: value for key, value in WEB_NORMAL.items() if key != "inbound"}
+    assert intercept_rules.missing(earlier, attached((APPS, "/apps"), (PROXY, "/proxy"))) is None
+    found = intercept_rules.to_layout(earlier, lambda _path: (1, 1), lambda _user: 0, lambda: 9)
+    assert (found.inbound, found.netns) == ((), 0)

@@ -173,6 +173,8 @@ def test_the_execution_environment_asks_for_the_same_packages():
 
 HOOKED = [attached("claims", cgroup="/cg/proxy"), attached("connect4", cgroup="/cg/apps")]
 CLAIMS, CONNECT = ["claims", "proxy"], ["connect4", "/cg/apps"]
+INBOUND = ["inbound", "/proc/self/ns/net"]
+ON_NETNS = [attached("inbound", netns="/proc/self/ns/net")]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +197,9 @@ CLAIMS, CONNECT = ["claims", "proxy"], ["connect4", "/cg/apps"]
             [["claims", "/cg/proxy"], ["connect4", "/cg/apps"]],
         ),
         ([], report(manifest={"attachments": [*ATTACHMENTS, *HOOKED[:1]]}), [], [["claims", "/cg/proxy"]]),
+        ([CLAIMS, INBOUND], report(manifest={"attachments": [*ATTACHMENTS, *HOOKED[:1]]}), [INBOUND], []),
+        ([INBOUND], report(manifest={"attachments": [*ATTACHMENTS, *ON_NETNS]}), [], []),
+        ([], report(manifest={"attachments": [*ATTACHMENTS, *ON_NETNS]}), [], [INBOUND]),
     ],
 )
 def test_which_hooks_of_interception_come_and_go(hooks, found, attach, detach):

@@ -55,6 +55,6 @@ def test_bcc_cannot_tell_places_of_one_struct_apart():
 
 def test_bcc_names_the_structs_that_it_can_tell():
     with pytest.raises(SockredirError, match="not a program that redirects sockets") as raised:
-        bcc._hook("lookup", "bpf_sk_lookup", "x.c")
+        bcc._hook("filter", "xdp_md", "x.c")
     assert "bpf_sock_ops" in raised.value.cure
     assert "bpf_sock_addr" not in raised.value.cure

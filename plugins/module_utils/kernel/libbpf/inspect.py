@@ -12,7 +12,7 @@ from typing import Iterator
 
 from ..model import LinkInfo, MapInfo, ProgramInfo
 from .binding import MAX_IDS, U32, U64, BpfError, Descriptor, Fd, call, fields, library, number_of, path_bytes, text_of
-from .constants import LINK_TYPE_CGROUP, LINK_TYPE_SOCKMAP
+from .constants import LINK_TYPE_CGROUP, LINK_TYPE_NETNS, LINK_TYPE_SOCKMAP
 
 _KINDS = {"bpf-prog": "program", "bpf-map": "map", "bpf_link": "link", "bpf-link": "link", "btf": "btf"}
 
@@ -153,8 +153,12 @@ class _MapTarget(ctypes.Structure):
     _fields_ = fields("u32 map_id attach_type")
 
 
+class _NetnsTarget(ctypes.Structure):
+    _fields_ = fields("u32 netns_ino attach_type")
+
+
 class _Target(ctypes.Union):
-    _fields_ = [("cgroup", _CgroupTarget), ("map", _MapTarget), ("_room", U64 * 8)]
+    _fields_ = [("cgroup", _CgroupTarget), ("map", _MapTarget), ("netns", _NetnsTarget), ("_room", U64 * 8)]
 
 
 class _LinkInfo(ctypes.Structure):
@@ -219,6 +223,9 @@ def link_info(descriptor: Descriptor) -> LinkInfo:
     if raw.type == LINK_TYPE_SOCKMAP:
         target = raw.target.map
         return LinkInfo(raw.id, raw.type, raw.prog_id, 0, target.map_id, target.attach_type)
+    if raw.type == LINK_TYPE_NETNS:
+        target = raw.target.netns
+        return LinkInfo(raw.id, raw.type, raw.prog_id, 0, 0, target.attach_type, target.netns_ino)
     return LinkInfo(raw.id, raw.type, raw.prog_id, 0, 0, None)
 
 

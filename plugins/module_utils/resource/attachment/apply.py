@@ -13,6 +13,7 @@ from ...change.transaction import Handler, Undo
 from ...errors import SockredirError
 from ...host import cgroups
 from ...kernel import attachments, libbpf
+from ...kernel.hooks import KINDS
 from ...state import manifest
 from ..snapshot import Snapshot
 from . import plan as planning
@@ -152,7 +153,7 @@ class _Handlers:
 
 
 def _record_order(entry: Record) -> List[str]:
-    return [str(entry.get(key)) for key in ("program", "cgroup", "map")]
+    return [str(entry.get(key)) for key in ("program", *KINDS)]
 
 
 def _holding(held: libbpf.Fd, undo: Callable[[], None]) -> Callable[[], None]:

@@ -11,9 +11,9 @@ import os
 from typing import FrozenSet, Iterator, List, Optional, Tuple
 
 from ...errors import SockredirError
-from ...host import cgroups, mounts
+from ...host import cgroups, mounts, netns
 from ...kernel import attachments, hooks, libbpf, objects
-from ...kernel.hooks import CGROUP, MAP, Hook
+from ...kernel.hooks import CGROUP, KINDS, MAP, NETNS, Hook
 from ...kernel.model import LEGACY, Attached
 from ...state import manifest
 from ..snapshot import Snapshot
@@ -27,13 +27,13 @@ def wanted_of(entry: Record) -> Wanted:
 
     :raises SockredirError: it is of a later version.
     """
-    on_cgroup = entry["cgroup"] is not None
+    kind, target = hooks.target(entry)
     return Wanted(
         program=entry["program"],
-        kind=CGROUP if on_cgroup else MAP,
-        target=entry["cgroup"] if on_cgroup else entry["map"],
+        kind=kind,
+        target=target,
         present=not entry.get(manifest.LEAVING),
-        create_cgroup=on_cgroup,
+        create_cgroup=kind == CGROUP,
         hook=hooks.recorded(entry),
         needs=entry.get("needs"),
     )
@@ -61,7 +61,7 @@ def observe(wanted: Wanted, host: Snapshot) -> Observed:
     program_id, hook = _program(wanted, hooks.recorded(entry) if entry else wanted.hook, host)
     made = _made(document, wanted)
     known = Observed(program_id=program_id, record=entry, met=_met(wanted, entry, host))
-    target_id = cgroups.cgroup_id(wanted.target) if wanted.kind == CGROUP else _map_id(wanted.target, host)
+    target_id = _target_id(wanted, host)
     if wanted.kind == CGROUP and wanted.present and wanted.create_cgroup:
         known = known._replace(missing=tuple(cgroups.missing(wanted.target)))
     if not wanted.present:
@@ -71,6 +71,12 @@ def observe(wanted: Wanted, host: Snapshot) -> Observed:
     known = known._replace(target_id=target_id, pinned=pinned, ours=_ours(document, entry, program_id), hook=hook)
     nothing = program_id is None and pinned is None and not known.ours
     return known if nothing and not host.has_libbpf else _ask_kernel(wanted, known, host)
+
+
+def _target_id(wanted: Wanted, host: Snapshot) -> Optional[int]:
+    if wanted.kind == CGROUP:
+        return cgroups.cgroup_id(wanted.target)
+    return netns.inode(wanted.target) if wanted.kind == NETNS else _map_id(wanted.target, host)
 
 
 def _met(wanted: Wanted, entry: Optional[Record], host: Snapshot) -> Optional[bool]:
@@ -171,7 +177,7 @@ def _misplaced(wanted: Wanted, program_type: int, recorded: Optional[Hook]) -> S
         return SockredirError(
             f"{is_a} what the manifest has at {wanted.target} is a {recorded.name}", "detach that first: state=absent"
         )
-    belongs = {kind: _types(kind) for kind in (CGROUP, MAP)}
+    belongs = {kind: _types(kind) for kind in KINDS}
     return SockredirError(
         f"{is_a} a {wanted.kind} takes {belongs[wanted.kind]}",
         "; ".join(f"to a {kind}, attach programs of type {types}" for kind, types in belongs.items()),

@@ -1,11 +1,11 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which steps attach a program to a cgroup or a map, or detach it. Pure.
+"""Which steps attach a program to a cgroup, a map or a network namespace, or detach it. Pure.
 
 Ours are: the link at our pin, and every attachment of a program whose id is known as ours. All others are foreign: on a
-cgroup they stay beside ours, on a map they forbid ours. Only programs at the same hook count: what a cgroup or map has
-at others is another attachment.
+cgroup or a namespace they stay beside ours, on a map they forbid ours. Only programs at the same hook count: what a
+target has at others is another attachment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tu
 
 from ...change.step import UNKNOWN, Plan, Step
 from ...errors import SockredirError
-from ...kernel.hooks import CGROUP, MAP, Hook
+from ...kernel.hooks import CGROUP, MAP, NETNS, Hook
 from ...kernel.model import LEGACY, LINK, Attached, PinnedLink
 from ..program.plan import Pinned
 
@@ -25,12 +25,13 @@ Record = Dict[str, Any]
 #: The id of what a plan before this one would load.
 NOT_LOADED = -1
 #: What the kernel assigns, and differs in each boot.
-RECORD_IDS = ("program_id", "cgroup_id", "map_id", "link_id", "met")
-RECORD_KEYS = RECORD_IDS + ("program", "cgroup", "map", "attach_type", "method", "link_pin", "needs")
+RECORD_IDS = ("program_id", "cgroup_id", "map_id", "netns_ino", "link_id", "met")
+RECORD_KEYS = RECORD_IDS + ("program", "cgroup", "map", "netns", "attach_type", "method", "link_pin", "needs")
 
 
 class Wanted(NamedTuple):
-    """:ivar kind: ``cgroup`` or ``map``, what ``target`` is: the cgroup's directory, or the map's pin.
+    """:ivar kind: ``cgroup``, ``map`` or ``netns``, what ``target`` is: the cgroup's directory, the map's pin or the
+        namespace's file.
     :ivar method: ``auto``, ``link`` or ``legacy``.
     :ivar check: only show what would happen; what an earlier task would have made may be missing.
     :ivar hook: where the program belongs, as the manifest has it; None: as its type says.
@@ -59,7 +60,7 @@ class Wanted(NamedTuple):
 class Observed(NamedTuple):
     """:ivar hook: where the program belongs; None: nothing is pinned or recorded that would tell.
     :ivar program_id: what is pinned as the program; None: nothing.
-    :ivar target_id: id of the cgroup or map; None: there is none.
+    :ivar target_id: id of the cgroup or map, inode of the namespace; None: there is none.
     :ivar attached: every program attached at the hook of the target itself.
     :ivar pinned: what the link's pin holds.
     :ivar ours: ids of programs that are, or were, the wanted one.
@@ -184,7 +185,7 @@ def method(wanted: Wanted, observed: Observed) -> str:
         return LEGACY if LEGACY in known and not _pinned_here(observed) else LINK
     if observed.record:
         return observed.record["method"]
-    return LINK if wanted.kind == CGROUP and observed.links else LEGACY
+    return LINK if wanted.kind == NETNS or (wanted.kind == CGROUP and observed.links) else LEGACY
 
 
 def _pinned_here(observed: Observed) -> Optional[Attached]:
@@ -204,6 +205,8 @@ def record(wanted: Wanted, observed: Observed) -> Record:
         "cgroup_id": observed.target_id if wanted.kind == CGROUP else None,
         "map": wanted.target if wanted.kind == MAP else None,
         "map_id": observed.target_id if wanted.kind == MAP else None,
+        "netns": wanted.target if wanted.kind == NETNS else None,
+        "netns_ino": observed.target_id if wanted.kind == NETNS else None,
         "attach_type": observed.hook.name if observed.hook else None,
         "method": how,
         "link_pin": wanted.link_pin if how == LINK and not withheld(wanted, observed) else None,
@@ -296,8 +299,10 @@ def _refuse(wanted: Wanted, observed: Observed) -> None:
         raise SockredirError(f"program: nothing is pinned at {wanted.program}", "load it first, with sockmap_program")
     if observed.target_id is None and not wanted.check:
         _refuse_missing_target(wanted)
+    if wanted.method == LEGACY and wanted.kind == NETNS:
+        raise SockredirError("method: a network namespace takes programs only by links", "use method: auto")
     if wanted.method == LINK and not observed.links:
-        since = "5.7" if wanted.kind == CGROUP else "6.10"
+        since = {CGROUP: "5.7", MAP: "6.10", NETNS: "5.9"}[wanted.kind]
         raise SockredirError(
             f"method: this kernel has no links to a {wanted.kind} (they need Linux {since})", "use method: auto"
         )
@@ -321,5 +326,7 @@ def _refuse_missing_target(wanted: Wanted) -> None:
         raise SockredirError(
             f"map: nothing is pinned at {wanted.target}", "load its program first, with sockmap_program"
         )
+    if wanted.kind == NETNS:
+        raise SockredirError(f"netns: {wanted.target} does not exist", "name the file of a network namespace")
     if not wanted.create_cgroup:
         raise SockredirError(f"cgroup: {wanted.target} does not exist", "create it, or set create_cgroup: true")

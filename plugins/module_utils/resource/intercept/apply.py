@@ -10,15 +10,17 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from ...change.step import Step
 from ...change.transaction import Handler, Undo
-from ...datapath import intercept_live
+from ...datapath import intercept, intercept_live
 from ...errors import SockredirError
-from ...host import files, listeners, systemd
+from ...host import files, listeners, processes, systemd
+from ...kernel import libbpf
 from ...state import manifest
 from ..services import apply as services_apply
 from ..services import plan as services_plan
 from ..setup.apply import keep_of
 from ..setup.plan import Content
-from .plan import NewRules
+from .observe import unlisted
+from .plan import Listeners, NewRules, Unlisted
 from .services import Listening
 
 #: How long a proxy may take to listen.
@@ -33,9 +35,49 @@ def write(pin_dir: str) -> Handler:
         before = intercept_live.read_rules(pin_dir) or []
         intercept_live.reset_counters(pin_dir, new.fresh)
         intercept_live.write_rules(pin_dir, new.rules)
+        try:
+            _enlist_all(pin_dir, new.rules)
+        except SockredirError:
+            intercept_live.write_rules(pin_dir, before)
+            raise
         return lambda: intercept_live.write_rules(pin_dir, before)
 
     return run
+
+
+def enlist(pin_dir: str) -> Handler:
+    """The handler that tells the programs of the listeners that they do not know."""
+
+    def run(step: Step) -> Undo:
+        keys = _enlist_all(pin_dir, step.need(Listeners).rules)
+        return lambda: _strike(pin_dir, keys)
+
+    return run
+
+
+def _strike(pin_dir: str, keys: List[bytes]) -> None:
+    for key in keys:
+        intercept_live.strike(pin_dir, key)
+
+
+def _enlist_all(pin_dir: str, rules: List[intercept.Rule]) -> List[bytes]:
+    """As they are now: services that were started on the way have new ones."""
+    keys = [_enlist(pin_dir, each) for each in unlisted(pin_dir, rules)]
+    return [key for key in keys if key]
+
+
+def _enlist(pin_dir: str, listener: Unlisted) -> Optional[bytes]:
+    try:
+        number = processes.socket_of(listener.inode)
+    except OSError as error:
+        raise SockredirError(
+            f"inbound: the listener at {listener.end.address} port {listener.end.port} cannot be had: {error}",
+            "restart the proxy, so that the programs see it begin to listen",
+        ) from error
+    if number is None:  # closed meanwhile
+        return None
+    with libbpf.Fd(number):
+        return intercept_live.enlist(pin_dir, listener.netns, listener.end, number)
 
 
 class Record(NamedTuple):

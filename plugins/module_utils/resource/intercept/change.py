@@ -19,7 +19,7 @@ from . import apply as handlers
 from . import placing, services
 from . import plan as planning
 from .known import Given, accelerated, lacks
-from .observe import observe, recorded, relative, to_layout
+from .observe import observe, recorded, relative, to_layout, unlisted
 
 Rule = Dict[str, Any]
 
@@ -107,8 +107,9 @@ class _Work:
             return
         if not self.check:
             planning.refuse(self.rules, self.observed)
-        told = planning.steps(self.rules, to_layout(self.rules, self.check), self.observed)
-        self._part(told, {"settings": handlers.write(self.options.pin_dir)})
+        pin_dir, rules = self.options.pin_dir, to_layout(self.rules, self.check)
+        told = planning.steps(self.rules, rules, self.observed, unlisted(pin_dir, rules))
+        self._part(told, {"settings": handlers.write(pin_dir), "enlist": handlers.enlist(pin_dir)})
         for part in services.apps(self.services, self.seen):
             self._part(part.steps, handlers.part(part.wanted))
         self._record(self.rules, services.recorded(self.services))

@@ -10,11 +10,12 @@ import os
 import pwd
 from typing import Any, Dict, List, Optional, Sequence
 
-from ...datapath import intercept, intercept_live, intercept_rules
+from ...datapath import intercept, intercept_doors, intercept_live, intercept_rules
 from ...errors import SockredirError
-from ...host import cgroups, mounts, systemd
+from ...host import cgroups, listeners, mounts, netns, systemd
+from ...kernel import hooks
 from ...state import manifest
-from .plan import Observed
+from .plan import Observed, Unlisted
 
 _CGROUPS = ("cgroup", "proxy_cgroup")
 
@@ -35,19 +36,43 @@ def observe(pin_dir: str, document: Optional[manifest.Manifest]) -> Observed:
     )
 
 
+def unlisted(pin_dir: str, rules: Sequence[intercept.Rule]) -> List[Unlisted]:
+    """Listeners of this network namespace that were there before the programs or before a rule with ``inbound``."""
+    wanted = [(rule.netns, end) for rule in rules if rule.inbound for end in rule.to]
+    if not wanted or not os.path.lexists(os.path.join(pin_dir, "listeners")):
+        return []
+    heard = listeners.with_cgroups()
+    return [found for netns_cookie, end in wanted for found in _unlisted(pin_dir, netns_cookie, end, heard)]
+
+
+def _unlisted(pin_dir: str, cookie: int, end: intercept.End, heard: Sequence[listeners.Listener]) -> List[Unlisted]:
+    known = intercept_live.listed(pin_dir, cookie, end)
+    text = f"[{end.address}]:{end.port}" if ":" in end.address else f"{end.address}:{end.port}"
+    others = [each for each in listeners.reached(text, heard) if each.cookie not in known]
+    return [Unlisted(cookie, end, each.inode) for each in others[: intercept_doors.LISTENERS - len(known)]]
+
+
 def recorded(document: Optional[manifest.Manifest]) -> List[Dict[str, Any]]:
     """The rules that a manifest has; one of an earlier version has none."""
     return list((document or {}).get("intercepts") or [])
 
 
 def attached(document: Optional[manifest.Manifest]) -> Dict[str, List[str]]:
-    """Program -> the cgroups that it is attached to, relative to the cgroup2 mount, by the manifest."""
+    """Program -> what it is attached to by the manifest: cgroups, relative to the cgroup2 mount, and this namespace."""
     found: Dict[str, List[str]] = {}
     known = mounts.read()
     for entry in (document or {}).get("attachments", []):
-        if entry.get("cgroup") and not entry.get(manifest.LEAVING):
-            found.setdefault(os.path.basename(entry["program"]), []).append(cgroups.relative(entry["cgroup"], known))
+        place = None if entry.get(manifest.LEAVING) else _place_of(entry, known)
+        if place:
+            found.setdefault(os.path.basename(entry["program"]), []).append(place)
     return found
+
+
+def _place_of(entry: Dict[str, Any], known: List[mounts.Mount]) -> Optional[str]:
+    kind, target = hooks.target(entry)
+    if kind == hooks.CGROUP:
+        return cgroups.relative(target, known)
+    return target if kind == hooks.NETNS and netns.inode(target) == netns.inode(netns.HERE) else None
 
 
 def relative(rule: Dict[str, Any]) -> Dict[str, Any]:
@@ -79,7 +104,7 @@ def to_layout(rules: Sequence[Dict[str, Any]], check: bool = False) -> List[inte
     found, wrong = [], []
     for rule in rules:
         try:
-            found.append(intercept_rules.to_layout(rule, lambda path: _place(path, check), user))
+            found.append(intercept_rules.to_layout(rule, lambda path: _place(path, check), user, netns.cookie))
         except SockredirError as error:
             wrong.append(f"rule {rule['name']}: {error}")
     if wrong:

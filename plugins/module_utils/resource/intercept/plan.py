@@ -37,11 +37,41 @@ class NewRules(NamedTuple):
     fresh: List[int]
 
 
-def steps(wanted: Sequence[Dict[str, Any]], rules: List[intercept.Rule], observed: Observed) -> Plan:
-    """Tell the programs these rules, if they are told something else.
+class Unlisted(NamedTuple):
+    """A listener of a proxy that is to get connections from outside, and that the programs do not know.
+
+    :ivar inode: int, what proc(5) calls its socket.
+    """
+
+    netns: int
+    end: intercept.End
+    inode: int
+
+
+class Listeners(NamedTuple):
+    """:ivar rules: those whose proxies' listeners the programs are to know."""
+
+    rules: List[intercept.Rule]
+
+
+def steps(
+    wanted: Sequence[Dict[str, Any]],
+    rules: List[intercept.Rule],
+    observed: Observed,
+    unlisted: Sequence[Unlisted] = (),
+) -> Plan:
+    """Tell the programs these rules, if they are told something else, or else of listeners that they do not know.
 
     :param rules: ``wanted`` as the map has to hold them.
     """
+    told = _told(wanted, rules, observed)
+    if told or not unlisted:
+        return told
+    names = sorted({f"{each.end.address} port {each.end.port}" for each in unlisted})
+    return [Step("enlist", "listeners", None, names, Listeners(rules), "listener_unknown")]
+
+
+def _told(wanted: Sequence[Dict[str, Any]], rules: List[intercept.Rule], observed: Observed) -> Plan:
     if observed.rules == rules or (observed.rules is None and not wanted):
         return []
     known = {rule["slot"] for rule in observed.recorded}

@@ -140,8 +140,9 @@ def attached_to(pins: Iterable[Pin], document: Optional[manifest.Manifest]) -> T
 
 
 def _is_dead(info: LinkInfo) -> bool:
-    """Whether the link's cgroup has gone: it holds its program, but that does not run."""
-    return info.type == libbpf.LINK_TYPE_CGROUP and info.cgroup_id == 0
+    """Whether the link's cgroup or network namespace has gone: it holds its program, but that does not run."""
+    kind = {libbpf.LINK_TYPE_CGROUP: hooks.CGROUP, libbpf.LINK_TYPE_NETNS: hooks.NETNS}.get(info.type)
+    return kind is not None and info.target_id(kind) == 0
 
 
 def _links() -> List[LinkInfo]:

@@ -17,7 +17,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manife
 from support.harness import Harness
 from support.module import run_module
 
-HOOKS = {"cgroup": hooks.SOCK_OPS, "map": hooks.SK_MSG, "receive": hooks.SK_SKB}
+HOOKS = {"cgroup": hooks.SOCK_OPS, "map": hooks.SK_MSG, "receive": hooks.SK_SKB, "netns": hooks.SK_LOOKUP}
 # r0 = 1; exit
 RETURN_ONE = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
 
@@ -55,8 +55,8 @@ class Bench(Harness):
             return libbpf.map_info(created).id
 
     def attach(self, check: bool = False, **options: Any) -> Dict[str, Any]:
-        """Run the module; the program is ``cgroup`` or ``map`` by its target unless one or several are given."""
-        kind = "cgroup" if "cgroup" in options else "map"
+        """Run the module; the program is as the kind of its target unless one or several are given."""
+        kind = next(kind for kind in hooks.KINDS if kind in options)
         program = {} if "programs" in options else {"program": self.path(kind)}
         given = {**program, "state_dir": str(self.sandbox.state_dir), **options}
         return run_module("sockmap_attach", given, check=check)
@@ -85,7 +85,7 @@ class Bench(Harness):
         """What the kernel says is attached."""
         hook = HOOKS[kind]
         with attachments.opened(hook.kind, path) as target:
-            number = os.fstat(target).st_ino if kind == "cgroup" else libbpf.map_info(target).id
+            number = libbpf.map_info(target).id if hook.kind == hooks.MAP else os.fstat(target).st_ino
             return attachments.attached(hook, target, number, attachments.links())[0]
 
     def manifest(self) -> Any:

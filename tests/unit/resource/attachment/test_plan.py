@@ -14,6 +14,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment
 
 ON_CGROUP = Wanted("/b/sockops", "cgroup", "/cg/x")
 ON_MAP = Wanted("/b/verdict", "map", "/b/peers")
+ON_NETNS = Wanted("/b/inbound", "netns", "/proc/self/ns/net")
 RECEIVE = Wanted("/b/receive", "map", "/b/peers")
 NEEDY = RECEIVE._replace(needs="one_queue")
 NEW, OLD, FOREIGN = 20, 10, 99
@@ -90,6 +91,27 @@ def test_a_cgroup(change, observed, expected):
 @pytest.mark.parametrize(
     ("change", "observed", "expected"),
     [
+        ({}, {}, ["attach_link"]),
+        ({"method": "link"}, {}, ["attach_link"]),
+        ({}, {"attached": (linked(NEW),), "pinned": pinned(NEW)}, []),
+        ({}, {"attached": (linked(OLD),), "pinned": pinned(OLD)}, ["replace_link"]),
+        ({}, {"attached": (linked(FOREIGN, 8),)}, ["attach_link"]),
+        ({}, {"attached": (linked(NEW, 8), linked(NEW)), "pinned": pinned(NEW)}, ["detach_link"]),
+        # The namespace of the pinned link is gone, or is another one.
+        ({}, {"pinned": pinned(NEW, 0)}, ["attach_link"]),
+        ({"present": False}, {"attached": (linked(OLD),), "pinned": pinned(OLD)}, ["detach_link"]),
+        ({"present": False}, {"pinned": pinned(NEW, 0), "target_id": None}, ["unpin_link"]),
+        ({"present": False}, {"attached": (linked(FOREIGN, 8),)}, []),
+        ({"check": True}, {"program_id": None, "target_id": None, "ours": frozenset()}, ["attach_link"]),
+    ],
+)
+def test_a_network_namespace(change, observed, expected):
+    assert verbs(ON_NETNS._replace(**change), FOUND._replace(**observed)) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "observed", "expected"),
+    [
         ({}, {}, ["attach_legacy"]),
         ({"method": "link"}, {}, ["attach_link"]),
         ({}, {"attached": (legacy(NEW),)}, []),
@@ -119,6 +141,17 @@ def test_a_map(wanted, hook, change, observed, expected):
     ("wanted", "observed", "words"),
     [
         (ON_CGROUP, {"program_id": None}, "program: nothing is pinned at /b/sockops; load it first"),
+        (
+            ON_NETNS,
+            {"target_id": None},
+            "netns: /proc/self/ns/net does not exist; name the file",
+        ),
+        (ON_NETNS._replace(method="legacy"), {}, "method: a network namespace takes programs only by links"),
+        (
+            ON_NETNS._replace(method="link"),
+            {"links": False},
+            "method: this kernel has no links to a netns (they need Linux 5.9)",
+        ),
         (ON_CGROUP, {"target_id": None}, "cgroup: /cg/x does not exist; create it, or set create_cgroup"),
         (ON_MAP, {"target_id": None}, "map: nothing is pinned at /b/peers"),
         (ON_CGROUP._replace(method="link"), {"links": False}, "Linux 5.7"),
@@ -211,7 +244,8 @@ def test_a_record_that_differs_is_written_again(lost):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "hook"), [(ON_CGROUP, hooks.SOCK_OPS), (ON_MAP, hooks.SK_MSG), (RECEIVE, hooks.SK_SKB)]
+    ("wanted", "hook"),
+    [(ON_CGROUP, hooks.SOCK_OPS), (ON_MAP, hooks.SK_MSG), (RECEIVE, hooks.SK_SKB), (ON_NETNS, hooks.SK_LOOKUP)],
 )
 def test_the_record_says_at_which_hook(wanted, hook):
     entry = attachment.record(wanted, FOUND._replace(hook=hook))
@@ -234,8 +268,10 @@ def test_a_manifest_of_version_1_0_says_no_hook(entry, hook):
 
 
 def test_a_hook_of_a_later_version_is_refused():
-    with pytest.raises(SockredirError, match="/b/p has the attach type sk_lookup, which this version does not know"):
-        hooks.recorded({"program": "/b/p", "cgroup": None, "attach_type": "sk_lookup"})
+    with pytest.raises(SockredirError, match="/b/p has the attach type xdp, which this version does not know"):
+        hooks.recorded({"program": "/b/p", "cgroup": None, "attach_type": "xdp"})
+    with pytest.raises(SockredirError, match="/b/p is attached to what this version does not know"):
+        hooks.target({"program": "/b/p", "cgroup": None, "device": "eth0"})
 
 
 def test_the_links_pin_depends_on_the_program_and_the_target():
