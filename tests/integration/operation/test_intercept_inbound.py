@@ -51,11 +51,11 @@ def test_connections_from_outside(managed, outside):
     with alone.namer(15001):
         assert "inbound is not attached to this network namespace" in alone.write(rule)["msg"]
         alone.take_inbound()
-        pretended = alone.write(rule, check=True)
+        checked = alone.write(rule, check=True)
         assert nobody_takes_it()
         done = alone.write(rule)
         assert done["changed"], done
-        assert done["diff"] == pretended["diff"]
+        assert done["diff"] == checked["diff"]
         assert asked() == f"{address} 80"
         assert not alone.write(rule, check=True)["changed"]
         assert managed.kinds() == []
