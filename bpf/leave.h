@@ -22,6 +22,10 @@
  * reference to S's psock. So S leaves while nobody but the map and the thread whose call this
  * callback interrupts holds one, that thread does not sleep in recv, and nobody waits for S's lock.
  * A reader that always waits in recv leaves in the acknowledgement that it sends on its way out.
+ *
+ * A socket with a ULP (kernel TLS) stays. While a thread is inside a call on it, sock_map_del_link()
+ * puts the map's functions in place of the ULP's, and nobody takes them back: close() then finds
+ * neither and does not close (seen on Linux 6.1.192). At its own close() the ULP's go first.
  */
 #ifndef SOCKREDIR_LEAVE_H
 #define SOCKREDIR_LEAVE_H
@@ -113,7 +117,8 @@ static __always_inline bool done_here(const struct sockredir_settings *s, const 
 static __always_inline bool leave(struct sockredir_key *self, const struct tcp_sock *tp,
 				  struct sockredir_side *own, struct sockredir_side *peer)
 {
-	if ((own->flags & SOCKREDIR_SIDE_LEFT) || !count_is_right(tp, own) || !may_leave(own, peer))
+	if ((own->flags & SOCKREDIR_SIDE_LEFT) || tp->inet_conn.icsk_ulp_ops || !count_is_right(tp, own) ||
+	    !may_leave(own, peer))
 		return false;
 	__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_LEFT);
 	peers_delete(self);
