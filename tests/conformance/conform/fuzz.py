@@ -32,6 +32,7 @@ _PATIENCE = 20
 #: Connections that lose segments at the same time, and seconds: TCP sends again after 0.2 and 0.6.
 _LOSSY, _DEAF = 32, 0.8
 _TCP_REPAIR = 19
+_WITHOUT_KTLS = libc.without_ktls()
 
 _SETTINGS = (
     {},
@@ -122,14 +123,17 @@ class End:
         select.select([self.sock], [], [], self.chance.choice((0, 0, 0.001, 0.005)))
 
     def option(self):
-        """Options that change nothing about the bytes."""
+        """Options that change nothing about the bytes.
+
+        Kernel TLS does if there is any: such a socket cannot be dissolved, and in a map it has the limit ktls.
+        """
         level, name, value = self.chance.choice(
             (
                 (socket.SOL_SOCKET, socket.SO_RCVBUF, self.chance.choice((40000, 150000, 1 << 20))),
                 (socket.SOL_SOCKET, socket.SO_SNDBUF, self.chance.choice((40000, 150000, 1 << 20))),
                 (socket.IPPROTO_TCP, socket.TCP_NODELAY, self.chance.randrange(2)),
                 (socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0"),
-                (socket.IPPROTO_TCP, libc.TCP_ULP, b"tls"),
+                (socket.IPPROTO_TCP, libc.TCP_ULP, b"tls" if _WITHOUT_KTLS else b"none"),
             )
         )
         with contextlib.suppress(OSError):

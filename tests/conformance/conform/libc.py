@@ -43,6 +43,19 @@ def namespace(sock):
     return struct.unpack("Q", sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8))[0]
 
 
+def without_ktls():
+    """Why kernel TLS cannot be used here, or None."""
+    with socket.socket() as listener, socket.socket() as client:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        client.connect(listener.getsockname())
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
+        except OSError as error:
+            return f"this kernel has no TLS (setsockopt TCP_ULP: {error.strerror})"
+    return None
+
+
 def linger(on, seconds):
     """The value of SO_LINGER."""
     return struct.pack("ii", int(on), seconds)

@@ -12,19 +12,6 @@ from ..app import Task, pattern, read_exactly, readable
 from ..case import BOTH, Limit, case
 
 
-def _without_ktls():
-    """Why kernel TLS cannot be used here, or None."""
-    with socket.socket() as listener, socket.socket() as client:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(1)
-        client.connect(listener.getsockname())
-        try:
-            client.setsockopt(socket.IPPROTO_TCP, libc.TCP_ULP, b"tls")
-        except OSError as error:
-            return f"this kernel has no TLS (setsockopt TCP_ULP: {error.strerror})"
-    return None
-
-
 def _without_mptcp():
     """Why MPTCP cannot be used here, or None."""
     try:
@@ -42,7 +29,7 @@ def _tls_keys():
 _NO_KEYS = {"client keys": "EINVAL", "server keys": "EINVAL"}
 
 
-@case(BOTH, redirects=None, needs=_without_ktls, limit=Limit("ktls", _NO_KEYS))
+@case(BOTH, redirects=None, needs=libc.without_ktls, limit=Limit("ktls", _NO_KEYS))
 def kernel_tls(net, log):
     """TLS in the kernel on a new connection, both ends."""
     client, server = net.pair()
