@@ -50,7 +50,7 @@ class Served:
         attachment.ensure(sockops, self.managed.places["state_dir"])
         self.host()
         request = program_source.Options("intercept", **self.managed.places, src=str(SOURCE))
-        self.programs = program.present(request).programs
+        self.programs = set(program.present(request).programs) - {"inbound"}
         self.init.calls()
 
     def attach(self, slice_name):
