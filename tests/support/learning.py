@@ -21,6 +21,8 @@ from support.collection import ROOT
 #: To so many tracepoints and functions it is attached, at least: how many of which depends on the kernel.
 ATTACHED = 4
 SOURCE = ROOT / "bpf" / "learn.bpf.c"
+#: Nobody makes it. The machine that the tests run on may be enabled.
+NO_STATE_DIR = "/nonexistent/sockredir"
 _LINK = re.compile(r"anon_inode:\[?bpf[-_](link|raw-tracepoint)")
 _START = """
 import sys
@@ -33,8 +35,8 @@ sys.exit(main())
 
 
 def tool(*words: str) -> List[str]:
-    """The command line of the tool of this checkout."""
-    return [sys.executable, "-c", _START, str(ROOT / "tests"), *words]
+    """The command line of the tool of this checkout, as on a host where nothing is enabled."""
+    return [sys.executable, "-c", _START, str(ROOT / "tests"), "--state-dir", NO_STATE_DIR, *words]
 
 
 class Learn:

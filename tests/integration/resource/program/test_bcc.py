@@ -200,7 +200,8 @@ def test_its_errors_have_file_and_line(bcc_pair):
 
 @NEEDS
 def test_a_function_that_is_no_program(bcc_pair):
-    bcc_pair.edit("int verdict(struct sk_msg_md *msg)", "int verdict(struct bpf_sk_lookup *msg)")
+    bcc_pair.edit("int verdict(struct sk_msg_md *msg)", "int verdict(struct bpf_sysctl *msg)")
+    bcc_pair.edit("msg->remote_port", "msg->write")
     bcc_pair.edit("peers.msg_redirect_hash(msg", "peers.sk_redirect_hash(msg")
     msg = bcc_pair.run(prefix=headers())["msg"]
     assert "contains the function verdict, which is not a program that redirects sockets; make it static, or" in msg

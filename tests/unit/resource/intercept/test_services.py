@@ -27,8 +27,8 @@ def running(name, where):
     return Service(name, True, f"/{where}/{name}" if where else "", where.rpartition("/")[2])
 
 
-def seen(proxy, app, drop_ins=MOVED):
-    return Seen(True, (running("a.service", app), running("p.service", proxy)), drop_ins)
+def seen(proxy, app, drop_ins=None):
+    return Seen(True, (running("a.service", app), running("p.service", proxy)), drop_ins or MOVED)
 
 
 def verbs(parts):
