@@ -56,7 +56,7 @@ class Bench(Harness):
 
     def attach(self, check: bool = False, **options: Any) -> Dict[str, Any]:
         """Run the module; the program is as the kind of its target unless one or several are given."""
-        kind = next(kind for kind in hooks.KINDS if kind in options)
+        kind = next((kind for kind in hooks.KINDS if kind in options), hooks.MAP)
         program = {} if "programs" in options else {"program": self.path(kind)}
         given = {**program, "state_dir": str(self.sandbox.state_dir), **options}
         return run_module("sockmap_attach", given, check=check)

@@ -315,7 +315,7 @@ def test_bad_input_gets_one_line_and_changes_nothing(bench, tmp_path):
         ({"cgroup": bench.cgroup, "map": peers}, "mutually exclusive: cgroup|map"),
         ({"cgroup": bench.cgroup, "program": sockops, "programs": [sockops]}, "mutually exclusive: program|programs"),
         ({"cgroup": bench.cgroup, "programs": []}, "programs: the list is empty"),
-        ({}, "one of the following is required: cgroup, map"),
+        ({}, "one of the following is required: cgroup, map, netns"),
         ({"cgroup": bench.cgroup, "method": "hook"}, "value of method must be one of"),
     ]
     for options, words in cases:
@@ -365,7 +365,7 @@ def test_the_place_of_the_link_taken_by_something_else(bench):
     before = bench.state()
     failed = bench.attach(cgroup=bench.cgroup)
     assert failed["failed"]
-    assert "holds another map" in failed["msg"]
+    assert "is another map" in failed["msg"]
     assert bench.state() == before
 
 
