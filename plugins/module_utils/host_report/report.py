@@ -9,7 +9,6 @@ imported only when it is asked for, because an audit asks every host of a fleet.
 
 from __future__ import annotations
 
-import os
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..errors import SockredirError
@@ -139,9 +138,6 @@ def _ports(
 def _intercepts(
     unreadable: Unreadable, pin_dir: str, document: Optional[manifest.Manifest]
 ) -> Optional[Dict[str, Any]]:
-    # An audit asks every host of a fleet: what reads rules is imported only where there may be some.
-    if not os.path.lexists(os.path.join(pin_dir, "intercepted")):
-        return None
     from . import intercepts
 
     return unreadable.read(f"interception in {pin_dir}", lambda: intercepts.report(pin_dir, document))

@@ -57,26 +57,30 @@ def ensure_all(
     program = ", ".join(wanted.program for wanted in several)
     with journal.change(action, program=program) as told, lock.hold(state_dir, wait_seconds):
         apply(done.steps(several), done.handlers, watch)
-        after = [observe(wanted, Snapshot(state_dir)) for wanted in several]
-        told([step for plan in done.plans for step in plan])
+        steps = [step for plan in done.plans for step in plan]
+        after = [observe(wanted, Snapshot(state_dir)) for wanted in several] if steps else done.observed
+        told(steps)
     return [_result(*each) for each in zip(several, after, done.plans)]
 
 
 class _Done:
     """Plans that are made as their turn comes: each sees what those before it have done.
 
+    :ivar observed: List[Observed], what each was made from.
     :ivar plans: List[Plan], so far.
     :ivar handlers: those of the plan whose turn it is.
     """
 
     def __init__(self, state_dir: str) -> None:
         self._state_dir = state_dir
+        self.observed: List[Observed] = []
         self.plans: List[Plan] = []
         self.handlers: Dict[str, Handler] = {}
 
     def steps(self, several: Sequence[Wanted]) -> Iterator[Step]:
         for wanted in several:
-            self.plans.append(planning.plan(wanted, observe(wanted, Snapshot(self._state_dir))))
+            self.observed.append(observe(wanted, Snapshot(self._state_dir)))
+            self.plans.append(planning.plan(wanted, self.observed[-1]))
             self.handlers.update(handlers(wanted, self._state_dir))
             yield from self.plans[-1]
 
