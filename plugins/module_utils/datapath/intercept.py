@@ -90,6 +90,11 @@ class End(NamedTuple):
     address: str
     port: int
 
+    @property
+    def text(self) -> str:
+        """As rules name it, ``[::1]:80``."""
+        return layout.endpoint(self.address, self.port)
+
 
 class Rule(NamedTuple):
     """Whose connections go where.

@@ -130,7 +130,7 @@ def ends(texts: Iterable[object], option: str, most: int) -> List[str]:
         if count > most:
             raise SockredirError(f"{option}: {count} addresses of IPv{version}, at most {most}")
     ordered = sorted(found, key=lambda end: ipaddress.ip_address(end.address).version)
-    return [f"[{end.address}]:{end.port}" if ":" in end.address else f"{end.address}:{end.port}" for end in ordered]
+    return [end.text for end in ordered]
 
 
 def _end(text: str, option: str) -> List[intercept.End]:

@@ -261,9 +261,10 @@ def format_event(event: Event) -> str:
     return (
         f"{comm}-{event.pid} [{event.cpu:03d}] {seconds}.{nanoseconds // 1000:06d}: "
         f"ipv{event.family} op={event.op} "
-        f"{_endpoint(event.local, event.local_port)} --> {_endpoint(event.remote, event.remote_port)}"
+        f"{endpoint(event.local, event.local_port)} --> {endpoint(event.remote, event.remote_port)}"
     )
 
 
-def _endpoint(address: str, port: int) -> str:
+def endpoint(address: str, port: int) -> str:
+    """``ADDRESS:PORT``, that of IPv6 in brackets."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -79,12 +79,13 @@ def _sockets(pid: int) -> Iterator[Tuple[int, int]]:
             yield int(name), int(target[8:-1])
 
 
-def socket_of(inode: int) -> Optional[int]:
+def socket_of(inode: int, among: Optional[Iterable[int]] = None) -> Optional[int]:
     """A descriptor of our own of somebody's socket; None if nobody has it any more.
 
+    :param among: the processes that may have it; None: all.
     :raises OSError: the kernel does not give it (before Linux 5.6, or in a container that may not).
     """
-    for pid in pids():
+    for pid in pids() if among is None else among:
         for number, found in _sockets(pid):
             if found == inode:
                 return _copy_of(pid, number)

@@ -10,7 +10,6 @@ If nobody listens at the proxy's address, a listener of this process does for th
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import ipaddress
 import os
@@ -29,7 +28,6 @@ _LOOK_SECONDS = 0.01
 _SO_ORIGINAL_DST = 80  # of ip6tables too
 _SOL_IPV6 = 41
 _V4_NAME, _V6_NAME = struct.Struct("!2xH4s"), struct.Struct("!2xH4x16s")
-_PIDFD_OPEN, _PIDFD_GETFD = 434, 438
 _NOBODY = 65534
 _GONE = -1
 
@@ -77,10 +75,10 @@ def _tried(case: Case, stack: contextlib.ExitStack) -> Dict[str, Any]:
         return {"wrong": _refusal(case, error)}
     reached = _reached(client)
     if reached is not None and reached != case.to:
-        return {"wrong": f"a connection to {shown(case.asked)} was not intercepted: it went to {shown(reached)}"}
+        return {"wrong": f"a connection to {case.asked.text} was not intercepted: it went to {reached.text}"}
     peer = _end(client.getpeername())
     if peer != case.asked:
-        return {"wrong": f"a program that connects to {shown(case.asked)} is told that it is at {shown(peer)}"}
+        return {"wrong": f"a program that connects to {case.asked.text} is told that it is at {peer.text}"}
     if listener is not None:
         listener.settimeout(_TIMEOUT)
         return _judged(case, stack.enter_context(listener.accept()[0]), "a listener of its own")
@@ -116,7 +114,7 @@ def _connected(case: Case) -> Tuple[socket.socket, int]:
 
 
 def _refusal(case: Case, error: int) -> str:
-    asked, to = shown(case.asked), shown(case.to)
+    asked, to = case.asked.text, case.to.text
     if error == errno.EPERM:
         return (
             f"a connection to {asked} was refused (EPERM): the programs take it for the proxy's own, or have no memory"
@@ -159,24 +157,18 @@ def _accepted(to: End, client: Tuple[str, int]) -> Iterator[int]:
 
 def _duplicate(pid: int, inode: int) -> Optional[socket.socket]:
     """Another process's socket; None if it has closed it, or may not be asked."""
-    libc = ctypes.CDLL(None, use_errno=True)
     with contextlib.suppress(OSError):
-        directory = f"/proc/{pid}/fd"
-        for name in os.listdir(directory):
-            if os.readlink(f"{directory}/{name}") == f"socket:[{inode}]":
-                process = libc.syscall(_PIDFD_OPEN, pid, 0)
-                number = libc.syscall(_PIDFD_GETFD, process, int(name), 0)
-                os.close(process)
-                return socket.socket(fileno=number) if number >= 0 else None
+        number = processes.socket_of(inode, [pid])
+        return None if number is None else socket.socket(fileno=number)
     return None
 
 
 def _judged(case: Case, taken: socket.socket, by: str) -> Dict[str, Any]:
     told = original_destination(taken)
     if told == case.asked:
-        return {"by": by, "told": shown(told)}
-    instead = f"{shown(told)} instead of {shown(case.asked)}" if told else f"no destination for {shown(case.asked)}"
-    return {"by": by, "told": shown(told) if told else None, "wrong": f"{by} is told {instead}"}
+        return {"by": by, "told": told.text}
+    instead = f"{told.text} instead of {case.asked.text}" if told else f"no destination for {case.asked.text}"
+    return {"by": by, "told": told.text if told else None, "wrong": f"{by} is told {instead}"}
 
 
 def original_destination(taken: socket.socket) -> Optional[End]:
@@ -190,8 +182,3 @@ def original_destination(taken: socket.socket) -> Optional[End]:
 
 def _end(name: Tuple[Any, ...]) -> End:
     return End(plain(ipaddress.ip_address(name[0]).packed), name[1])
-
-
-def shown(end: End) -> str:
-    """``ADDRESS:PORT``."""
-    return f"[{end.address}]:{end.port}" if ":" in end.address else f"{end.address}:{end.port}"

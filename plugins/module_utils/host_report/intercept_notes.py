@@ -103,8 +103,7 @@ def _rules_for(rules: Sequence[Rule], each: connections.Connection, holder: proc
 
 def _bypassed(rule: Mapping[str, Any], made: Sequence[Any]) -> Note:
     names = collections.Counter(holder.comm for holder, _each in made)
-    address, port = min(each.remote for _holder, each in made)
-    end = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    end = intercept.End(*min(each.remote for _holder, each in made)).text
     count = f"{len(made)} connection{'s' * (len(made) != 1)}"
     why = _DIRECT if rule["when_down"] == "direct" else _OLDER
     return _note(

@@ -37,7 +37,7 @@ def _proved(
     result = proof_intercept.tried(chosen)
     if not (result["told"] or result["wrong"] or result["unproved"]) and _claimed(pin_dir, rule) == before:
         result["unproved"] = "the proxy closed the connection before its destination could be read"
-    return {**found, "asked": proof_intercept.shown(chosen.asked), "to": proof_intercept.shown(chosen.to), **result}
+    return {**found, "asked": chosen.asked.text, "to": chosen.to.text, **result}
 
 
 def _claimed(pin_dir: str, rule: Rule) -> int:

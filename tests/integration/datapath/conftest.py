@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 
 import pytest
@@ -57,17 +58,19 @@ def open_lab(host, **options):
 
 
 @pytest.fixture
-def lab(host):
-    """The programs as they are, in mode enforce with all defaults."""
-    with open_lab(host) as own:
+def opened():
+    """What opens a lab on a host: a context manager. The folders below may have their own."""
+    return open_lab
+
+
+@pytest.fixture
+def lab(host, opened):
+    """The programs as they are, with all defaults."""
+    with opened(host) as own:
         yield own
 
 
 @pytest.fixture
-def lab_with(host):
+def lab_with(host, opened):
     """The programs loaded with other sources or map sizes; called as a context manager."""
-
-    def make(**options):
-        return open_lab(host, **options)
-
-    return make
+    return functools.partial(opened, host)

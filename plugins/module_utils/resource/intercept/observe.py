@@ -47,8 +47,7 @@ def unlisted(pin_dir: str, rules: Sequence[intercept.Rule]) -> List[Unlisted]:
 
 def _unlisted(pin_dir: str, cookie: int, end: intercept.End, heard: Sequence[listeners.Listener]) -> List[Unlisted]:
     known = intercept_live.listed(pin_dir, cookie, end)
-    text = f"[{end.address}]:{end.port}" if ":" in end.address else f"{end.address}:{end.port}"
-    others = [each for each in listeners.reached(text, heard) if each.cookie not in known]
+    others = [each for each in listeners.reached(end.text, heard) if each.cookie not in known]
     return [Unlisted(cookie, end, each.inode) for each in others[: intercept_doors.LISTENERS - len(known)]]
 
 

@@ -51,19 +51,9 @@ def open_lab(host, **entries):
 
 
 @pytest.fixture
-def lab(host):
-    with open_lab(host) as own:
-        yield own
-
-
-@pytest.fixture
-def lab_with(host):
-    """With other sizes of maps; called as a context manager."""
-
-    def make(**entries):
-        return open_lab(host, **entries)
-
-    return make
+def opened():
+    """Of interception, for the fixtures of the folder above."""
+    return open_lab
 
 
 @pytest.fixture
