@@ -55,5 +55,5 @@ def _transfer(server, options):
 
 @pytest.mark.parametrize("options", ["", "-R", "-P 8", "--bidir", "-Z", "-l 1000"])
 def test_transfer(same, options):
-    # With sendfile the transfer is TCP's after 18 messages and connections; only its end adds more.
+    # With sendfile few messages of the transfer are redirected; only its end adds more.
     same(lambda server: _transfer(server, options.split()), after=8)

@@ -49,6 +49,13 @@ def _on_peers() -> Dict[str, int]:
     return {**verdict, "receive": libbpf.ATTACH_SK_SKB_STREAM_VERDICT} if queues.one_queue().ok else verdict
 
 
+def settings_of(**settings) -> settings_value.Settings:
+    """Settings; what is not named has its default. ``mode`` by name."""
+    if isinstance(settings.get("mode"), str):
+        settings["mode"] = settings_value.Mode[settings["mode"].upper()]
+    return settings_value.Settings(**settings)
+
+
 class Redirection:
     """Loaded, pinned and attached programs."""
 
@@ -63,9 +70,7 @@ class Redirection:
 
     def set(self, **settings) -> None:
         """Write settings; what is not named has its default. ``mode`` by name."""
-        if isinstance(settings.get("mode"), str):
-            settings["mode"] = settings_value.Mode[settings["mode"].upper()]
-        live.write_settings(str(self.pin_dir), str(self.state_dir), settings_value.Settings(**settings))
+        live.write_settings(str(self.pin_dir), str(self.state_dir), settings_of(**settings))
 
     def set_raw(self, value: bytes) -> None:
         """Write anything at all as settings."""
