@@ -11,7 +11,7 @@ import threading
 import time
 
 from .. import libc
-from ..app import Task, fill, pattern, read_exactly, readable, small_buffers
+from ..app import SOON, Task, events, eventually, fill, pattern, read_exactly, readable, small_buffers
 from ..case import ALL, BOTH, Limit, case
 
 
@@ -92,9 +92,11 @@ def recv_timeout(net, log):
     start = time.monotonic()
     log.call("timeout", libc.recv, server, 10)
     log("waited", time.monotonic() - start >= 0.19)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, libc.timeval(SOON))
     timer = threading.Timer(0.05, client.sendall, (b"in time",))
     timer.start()
     log.call("in time", libc.recv, server, 10)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, libc.timeval(0.2))
     log.call("timeout again", libc.recv, server, 10)
 
 
@@ -164,10 +166,13 @@ def recv_beside_blocked_send(net, log):
 
 
 def _interrupting(seconds, restart):
-    """Deliver SIGALRM to the main thread after ``seconds``, to a handler that does nothing."""
+    """Deliver SIGALRM to the main thread every ``seconds``, to a handler that does nothing.
+
+    The first may come before the call that it is for.
+    """
     signal.signal(signal.SIGALRM, lambda *_: None)
     signal.siginterrupt(signal.SIGALRM, not restart)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
 
 @case(BOTH, limit=Limit("blocked-recv", {"without restart": "EAGAIN", "with restart": "EAGAIN"}))
@@ -263,7 +268,7 @@ def sigpipe_after_peer_closed(net, log):
     server.close()
     log("end", client.recv(1))
     log.call("first", client.send, b"x")
-    time.sleep(0.05)
+    log("reset arrived", eventually(lambda: "POLLHUP" in events(client)))
     log.call("second", client.send, b"x")
     log("signals", len(caught))
 

@@ -204,18 +204,20 @@ def linger_sends_all(net, log):
 def killed_process(net, log):
     """SIGKILL of a process with a live connection: the peer reads what was sent, then the end."""
     listener = net.listen()
+    told, tells = os.pipe()
 
     def victim():
         sock = net.connect(listener)
         sock.sendall(pattern(5000))
-        sock.recv(1)
+        os.write(tells, sock.recv(1))
         signal.pause()
 
     child = Process(victim)
+    os.close(tells)
     server = listener.accept()[0]
     log("server read", read_exactly(server, 5000))
     server.sendall(b"!")
-    time.sleep(0.05)
+    log("victim read", os.read(told, 10))
     os.kill(child.pid, signal.SIGKILL)
     log("exit", child.exit_code())
     log("server end", server.recv(10))

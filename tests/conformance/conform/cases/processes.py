@@ -188,6 +188,7 @@ def writer_killed_in_send(net, log):
 
     victim = Process(write)
     client.close()
+    log("something arrives", readable(server))
     time.sleep(0.3)
     os.kill(victim.pid, signal.SIGKILL)
     log("exit", victim.exit_code())

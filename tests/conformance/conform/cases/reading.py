@@ -7,6 +7,7 @@ import array
 import os
 import select
 import socket
+import threading
 import time
 
 from .. import libc
@@ -56,7 +57,7 @@ def one_recv_takes_waiting_messages(net, log):
     client, server = net.pair()
     for index in range(10):
         client.sendall(b"%d" % index)
-    time.sleep(0.1)
+    log("arrived", eventually(lambda: len(server.recv(100, socket.MSG_PEEK)) == 10))
     log("read", server.recv(100))
 
 
@@ -69,6 +70,7 @@ def waitall(net, log):
         for _index in range(5):
             client.sendall(b"\0" * 1000)
             time.sleep(0.02)
+            eventually(lambda: not libc.ioctl_int(server, libc.SIOCINQ))  # until the reader has taken it
 
     sender = Task(send)
     got = log("first recv", server.recv(5000, socket.MSG_WAITALL))
@@ -96,8 +98,10 @@ def receive_low_water_mark(net, log):
     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 100)
     client.sendall(b"a" * 10)
     log("readable too early", readable(server, 0.1))
-    sender = Task(lambda: (time.sleep(0.1), client.sendall(b"a" * 150)))
+    returned = threading.Event()
+    sender = Task(lambda: (returned.wait(0.3), client.sendall(b"a" * 150)))
     got = log.call("recv returned", lambda: len(server.recv(1000)))
+    returned.set()
     sender.result()
     log("left", len(read_exactly(server, 160 - (got or 0))))
 
