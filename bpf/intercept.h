@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What the programs of interception and user space share: keys and values of their maps.
- * plugins/module_utils/datapath/intercept.py mirrors this file; a unit test holds the two together.
+ * plugins/module_utils/datapath/intercept.py and its neighbours intercept_doors.py and
+ * intercept_record.py mirror this file; a unit test holds them together.
  *
  * Whoever changes the size, an offset or the meaning of anything here raises INTERCEPT_LAYOUT.
  *
@@ -152,6 +153,27 @@ enum intercept_event {
 	INTERCEPT_INBOUND,     /* connection from outside handed to the proxy */
 	INTERCEPT_TURNED_AWAY, /* nothing listens at `to`: refused */
 	INTERCEPT_EVENTS = 16, /* with room to grow */
+};
+
+/* Elements of `intercept_trace`. */
+enum intercept_trace_element {
+	INTERCEPT_TRACE_UNTIL, /* CLOCK_MONOTONIC, ns: events are told until then */
+	INTERCEPT_TRACE_LOST,  /* events without room in the ring */
+	INTERCEPT_TRACE,
+};
+
+/* What `intercept_ring` carries. */
+struct intercept_record {
+	__u64 time; /* CLOCK_MONOTONIC, ns */
+	__u32 cpu;
+	__u32 pid; /* of the thread that ran; at the proxy's side often the client's or a kernel thread */
+	char comm[16];
+	__u32 slot;		     /* of the rule; 0: none */
+	__u32 event;		     /* enum intercept_event */
+	struct intercept_end client; /* port 0: it has none yet */
+	struct intercept_end to;     /* where the connection goes */
+	struct intercept_end asked;  /* where the program wanted to go */
+	__u32 zero;
 };
 
 #endif /* SOCKREDIR_INTERCEPT_H */

@@ -41,91 +41,112 @@ static __always_inline int untouched(struct bpf_sockopt *ctx)
 	return 1;
 }
 
+/* What the proxy is told of one of its sockets. */
+struct answer {
+	struct intercept_end asked;
+	struct intercept_end local, remote; /* of the socket */
+	__u32 slot;
+};
+
+static __always_inline void note_ends(struct answer *a, const struct bpf_sock *sk)
+{
+	__u32 local = FIELD(sk, src_ip4), remote = FIELD(sk, dst_ip4);
+
+	a->local.port = sk->src_port;
+	a->remote.port = bpf_ntohs(sk->dst_port);
+	if (sk->family == AF_INET) {
+		a->local.addr = mapped(local);
+		a->remote.addr = mapped(remote);
+		return;
+	}
+	a->local.addr.word[0] = FIELD(sk, src_ip6[0]);
+	a->local.addr.word[1] = FIELD(sk, src_ip6[1]);
+	a->local.addr.word[2] = FIELD(sk, src_ip6[2]);
+	a->local.addr.word[3] = FIELD(sk, src_ip6[3]);
+	a->remote.addr.word[0] = FIELD(sk, dst_ip6[0]);
+	a->remote.addr.word[1] = FIELD(sk, dst_ip6[1]);
+	a->remote.addr.word[2] = FIELD(sk, dst_ip6[2]);
+	a->remote.addr.word[3] = FIELD(sk, dst_ip6[3]);
+}
+
 /* The verifier refuses the two stores when the compiler makes one of them. */
-static __always_inline int answered(struct bpf_sockopt *ctx, __u32 size, __u32 slot)
+static __always_inline bool answered(struct bpf_sockopt *ctx, __u32 size)
 {
 	ctx->optlen = size;
 	barrier();
 	ctx->retval = 0;
-	tally(slot, INTERCEPT_ANSWERED);
-	return 1;
+	return true;
 }
 
-static __always_inline int answer_v4(struct bpf_sockopt *ctx, const struct intercept_end *asked, __u32 slot)
+static __always_inline bool answer_v4(struct bpf_sockopt *ctx, const struct intercept_end *asked)
 {
 	struct address4 *to = ctx->optval;
 
 	if ((void *)(to + 1) > ctx->optval_end || !is_v4(&asked->addr))
-		return untouched(ctx);
+		return false;
 	to->family = AF_INET;
 	to->port = bpf_htons(asked->port);
 	to->addr = asked->addr.word[3];
 	to->zero = 0;
-	return answered(ctx, sizeof(*to), slot);
+	return answered(ctx, sizeof(*to));
 }
 
-static __always_inline int answer_v6(struct bpf_sockopt *ctx, const struct intercept_end *asked, __u32 slot)
+static __always_inline bool answer_v6(struct bpf_sockopt *ctx, const struct intercept_end *asked)
 {
 	struct address6 *to = ctx->optval;
 
 	if ((void *)(to + 1) > ctx->optval_end || is_v4(&asked->addr))
-		return untouched(ctx);
+		return false;
 	to->family = AF_INET6;
 	to->port = bpf_htons(asked->port);
 	to->flow = 0;
 	to->addr = asked->addr;
 	to->scope = 0;
-	return answered(ctx, sizeof(*to), slot);
+	return answered(ctx, sizeof(*to));
 }
 
 /*
  * Of a connection from outside the destination is the local address. False: no rule is for such
  * ones, or it cannot be one (from the host itself, or made by the proxy).
  */
-static __always_inline bool came_in(const struct bpf_sock *sk, struct intercept_end *asked, __u32 *slot)
+static __always_inline bool came_in(const struct bpf_sock *sk, struct answer *a)
 {
 	const struct intercept_door *door = door_at(sk->src_port);
-	__u32 ip4 = FIELD(sk, src_ip4);
 
 	if (!door || sk->state == BPF_TCP_LISTEN)
 		return false;
-	asked->port = sk->src_port;
-	if (sk->family == AF_INET) {
-		asked->addr = mapped(ip4);
-	} else {
-		asked->addr.word[0] = FIELD(sk, src_ip6[0]);
-		asked->addr.word[1] = FIELD(sk, src_ip6[1]);
-		asked->addr.word[2] = FIELD(sk, src_ip6[2]);
-		asked->addr.word[3] = FIELD(sk, src_ip6[3]);
-	}
-	*slot = door->slot;
+	a->asked = a->local;
+	a->slot = door->slot;
 	return true;
 }
 
 /* Where the client of the proxy's socket wanted to go. */
-static __always_inline bool destination(struct bpf_sock *sk, struct intercept_end *asked, __u32 *slot)
+static __always_inline bool destination(struct bpf_sock *sk, struct answer *a)
 {
 	const struct intercept_note *note = bpf_sk_storage_get(&incoming, sk, NULL, 0);
 
 	if (!note)
-		return came_in(sk, asked, slot);
-	*asked = note->asked;
-	*slot = note->slot;
+		return came_in(sk, a);
+	a->asked = note->asked;
+	a->slot = note->slot;
 	return true;
 }
 
 SEC("cgroup/getsockopt")
 int getsockopt(struct bpf_sockopt *ctx)
 {
-	struct intercept_end asked = {};
 	struct bpf_sock *sk = ctx->sk;
-	__u32 slot;
+	struct answer a = {};
 
 	if (ctx->optname != SO_ORIGINAL_DST || (ctx->level != SOL_IP && ctx->level != SOL_IPV6) || !sk)
 		return untouched(ctx);
-	if (!destination(sk, &asked, &slot))
+	note_ends(&a, sk);
+	if (!destination(sk, &a))
 		return untouched(ctx);
-	return ctx->level == SOL_IP ? answer_v4(ctx, &asked, slot) : answer_v6(ctx, &asked, slot);
+	if (!(ctx->level == SOL_IP ? answer_v4(ctx, &a.asked) : answer_v6(ctx, &a.asked)))
+		return untouched(ctx);
+	happens(a.slot, INTERCEPT_ANSWERED, &a.remote, &a.local, &a.asked);
+	return 1;
 }
 
 /* The note of a socket whose other end's address is where it was sent. */

@@ -7,7 +7,7 @@
 #ifndef SOCKREDIR_INTERCEPT_CLAIM_H
 #define SOCKREDIR_INTERCEPT_CLAIM_H
 
-#include "intercept_maps.h"
+#include "intercept_trace.h"
 
 /* One load each, from a fixed place: the verifier takes no pointer into the context that has moved. */
 #define FIELD(ctx, member) (*(volatile __u32 *)&(ctx)->member)
@@ -63,6 +63,25 @@ static __always_inline struct sockredir_key other_view(const struct sockredir_ke
 	};
 }
 
+static __always_inline struct intercept_end local_end(const struct sockredir_key *k)
+{
+	return (struct intercept_end){.addr = k->local, .port = k->local_port};
+}
+
+static __always_inline struct intercept_end remote_end(const struct sockredir_key *k)
+{
+	return (struct intercept_end){.addr = k->remote, .port = k->remote_port};
+}
+
+/* Of a connection as its client sees it. */
+static __always_inline void tell_claim(enum intercept_event event, const struct sockredir_key *client,
+				       const struct intercept_claim *claim)
+{
+	struct intercept_end from = local_end(client), to = remote_end(client);
+
+	tell(claim->slot, event, &from, &to, &claim->asked);
+}
+
 /* The client is about to send its SYN. */
 static __always_inline void stake(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
@@ -81,8 +100,11 @@ static __always_inline void stake(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 	claim.slot = note->slot;
 	claim.flags = note->flags;
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-	if (bpf_map_update_elem(&pending, &key, &claim, BPF_ANY))
-		tally(claim.slot, INTERCEPT_LOST);
+	tell_claim(INTERCEPT_REWRITTEN, &key, &claim); /* connect() has counted it, but knew no source port */
+	if (!bpf_map_update_elem(&pending, &key, &claim, BPF_ANY))
+		return;
+	tally(claim.slot, INTERCEPT_LOST);
+	tell_claim(INTERCEPT_LOST, &key, &claim);
 }
 
 /* The client's connection has ended: by a refusal, a reset, a time-out, or in peace. */
@@ -98,6 +120,7 @@ static __always_inline void withdraw(struct bpf_sock_ops *ctx, struct bpf_sock *
 	if (!claim || claim->cookie != bpf_get_socket_cookie(ctx))
 		return;
 	tally(claim->slot, INTERCEPT_WITHDRAWN);
+	tell_claim(INTERCEPT_WITHDRAWN, &key, claim);
 	bpf_map_delete_elem(&pending, &key);
 }
 
@@ -126,14 +149,14 @@ static long is_proxys(__u32 i, struct listener *l)
 static __always_inline void unclaimed(const struct sockredir_key *key)
 {
 	struct listener l = {.port = key->local_port, .first = first_rule()};
-	struct intercept_reached at = {.netns = key->netns,
-				       .end = {.addr = key->local, .port = key->local_port}};
+	struct intercept_reached at = {.netns = key->netns, .end = local_end(key)};
+	struct intercept_end client = remote_end(key);
 
 	if (l.first >= 0)
 		repeat(INTERCEPT_MAX_RULES, is_proxys, &l);
 	if (!l.slot)
 		return;
-	tally(l.slot, INTERCEPT_UNCLAIMED);
+	happens(l.slot, INTERCEPT_UNCLAIMED, &client, &at.end, &at.end);
 	bpf_map_update_elem(&reached, &at, &l.slot, BPF_ANY);
 }
 
@@ -143,6 +166,8 @@ static __always_inline void collect(struct bpf_sock_ops *ctx, struct bpf_sock *s
 	struct sockredir_key key, client;
 	struct intercept_claim *claim;
 	struct intercept_note note = {};
+	enum intercept_event event;
+	struct intercept_end from;
 
 	own_view(ctx, &key);
 	client = other_view(&key);
@@ -152,14 +177,14 @@ static __always_inline void collect(struct bpf_sock_ops *ctx, struct bpf_sock *s
 		return;
 	}
 	note.asked = claim->asked;
-	note.to.addr = key.local;
-	note.to.port = key.local_port;
+	note.to = local_end(&key);
 	note.slot = claim->slot;
 	note.flags = claim->flags;
 	bpf_map_delete_elem(&pending, &client);
-	tally(note.slot, bpf_sk_storage_get(&incoming, sk, &note, BPF_SK_STORAGE_GET_F_CREATE)
-				 ? INTERCEPT_CLAIMED
-				 : INTERCEPT_LOST);
+	event = bpf_sk_storage_get(&incoming, sk, &note, BPF_SK_STORAGE_GET_F_CREATE) ? INTERCEPT_CLAIMED
+										      : INTERCEPT_LOST;
+	from = remote_end(&key);
+	happens(note.slot, event, &from, &note.to, &note.asked);
 }
 
 #endif /* SOCKREDIR_INTERCEPT_CLAIM_H */

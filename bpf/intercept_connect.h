@@ -81,10 +81,11 @@ static __always_inline int remember(struct bpf_sock_addr *ctx, const struct ques
 }
 
 /* The socket connects to where it wants: what an earlier connection has left is no longer true. */
-static __always_inline int as_asked(struct bpf_sock_addr *ctx, __u32 slot, enum intercept_event why)
+static __always_inline int as_asked(struct bpf_sock_addr *ctx, const struct question *q, __u32 slot,
+				    enum intercept_event why)
 {
 	bpf_sk_storage_delete(&outgoing, ctx->sk);
-	tally(slot, why);
+	happens(slot, why, NULL, &q->asked, &q->asked);
 	return PROCEED;
 }
 
@@ -98,17 +99,20 @@ static __always_inline int connecting(struct bpf_sock_addr *ctx, struct question
 	if (!ask(q, &r))
 		return REFUSE;
 	if (!r)
-		return as_asked(ctx, 0, INTERCEPT_PASSED);
+		return as_asked(ctx, q, 0, INTERCEPT_PASSED);
 	if (ctx->sk->bound_dev_if)
-		return as_asked(ctx, r->slot, INTERCEPT_LEFT_ALONE);
+		return as_asked(ctx, q, r->slot, INTERCEPT_LEFT_ALONE);
 	to = q->datagram ? r->dns[q->family & 1][0] : r->to[q->family & 1];
 	if (!q->datagram && r->flags & INTERCEPT_DIRECT_WHEN_DOWN && !is_listening(ctx, &to, q->family))
-		return as_asked(ctx, r->slot, INTERCEPT_DIRECT);
+		return as_asked(ctx, q, r->slot, INTERCEPT_DIRECT);
 	if (!remember(ctx, q, r, &to)) {
-		tally(r->slot, INTERCEPT_FAILED);
+		happens(r->slot, INTERCEPT_FAILED, NULL, &to, &q->asked);
 		return REFUSE;
 	}
-	tally(r->slot, q->datagram ? INTERCEPT_DNS : INTERCEPT_REWRITTEN);
+	if (q->datagram)
+		happens(r->slot, INTERCEPT_DNS, NULL, &to, &q->asked);
+	else
+		tally(r->slot, INTERCEPT_REWRITTEN); /* told with the SYN: see stake() */
 	q->asked = to;
 	*rewritten = true;
 	return PROCEED;

@@ -33,6 +33,7 @@ static __always_inline bool server_of(struct intercept_servers *s, const struct 
 
 static __always_inline int sending(struct bpf_sock_addr *ctx, struct question *q, bool *rewritten)
 {
+	const struct intercept_end asked = q->asked;
 	struct intercept_servers *kept;
 	const struct intercept_rule *r;
 
@@ -43,11 +44,11 @@ static __always_inline int sending(struct bpf_sock_addr *ctx, struct question *q
 		return PROCEED;
 	kept = bpf_sk_storage_get(&servers, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!kept) {
-		tally(r->slot, INTERCEPT_FAILED);
+		happens(r->slot, INTERCEPT_FAILED, NULL, &asked, &asked);
 		return REFUSE;
 	}
 	*rewritten = server_of(kept, q, r, &q->asked);
-	tally(r->slot, *rewritten ? INTERCEPT_DNS : INTERCEPT_DNS_PASSED);
+	happens(r->slot, *rewritten ? INTERCEPT_DNS : INTERCEPT_DNS_PASSED, NULL, &q->asked, &asked);
 	return PROCEED;
 }
 

@@ -129,6 +129,29 @@ static __always_inline bool hand_over(struct bpf_sk_lookup *ctx, const struct in
 	return false;
 }
 
+static __always_inline void happens_inbound(const struct bpf_sk_lookup *ctx, __u32 slot,
+					    enum intercept_event event, const struct intercept_end *to)
+{
+	struct intercept_end client = {.port = bpf_ntohs(ctx->remote_port)},
+			     asked = {.port = ctx->local_port};
+	__u32 local = FIELD(ctx, local_ip4), remote = FIELD(ctx, remote_ip4);
+
+	if (ctx->family == AF_INET) {
+		client.addr = mapped(remote);
+		asked.addr = mapped(local);
+	} else {
+		client.addr.word[0] = FIELD(ctx, remote_ip6[0]);
+		client.addr.word[1] = FIELD(ctx, remote_ip6[1]);
+		client.addr.word[2] = FIELD(ctx, remote_ip6[2]);
+		client.addr.word[3] = FIELD(ctx, remote_ip6[3]);
+		asked.addr.word[0] = FIELD(ctx, local_ip6[0]);
+		asked.addr.word[1] = FIELD(ctx, local_ip6[1]);
+		asked.addr.word[2] = FIELD(ctx, local_ip6[2]);
+		asked.addr.word[3] = FIELD(ctx, local_ip6[3]);
+	}
+	happens(slot, event, &client, to ? to : &asked, &asked);
+}
+
 SEC("sk_lookup")
 int inbound(struct bpf_sk_lookup *ctx)
 {
@@ -144,14 +167,14 @@ int inbound(struct bpf_sk_lookup *ctx)
 	if (!to->port)
 		return SK_PASS;
 	if (hand_over(ctx, door, to)) {
-		tally(door->slot, INTERCEPT_INBOUND);
+		happens_inbound(ctx, door->slot, INTERCEPT_INBOUND, to);
 		return SK_PASS;
 	}
 	if (door->flags & INTERCEPT_DIRECT_WHEN_DOWN) {
-		tally(door->slot, INTERCEPT_DIRECT);
+		happens_inbound(ctx, door->slot, INTERCEPT_DIRECT, NULL);
 		return SK_PASS;
 	}
-	tally(door->slot, INTERCEPT_TURNED_AWAY);
+	happens_inbound(ctx, door->slot, INTERCEPT_TURNED_AWAY, to);
 	return SK_DROP;
 }
 

@@ -7,7 +7,7 @@
 #ifndef SOCKREDIR_INTERCEPT_RULES_H
 #define SOCKREDIR_INTERCEPT_RULES_H
 
-#include "intercept_maps.h"
+#include "intercept_trace.h"
 
 #define DNS_PORT 53
 
@@ -186,7 +186,7 @@ static __always_inline bool ask(struct question *q, const struct intercept_rule 
 		repeat(INTERCEPT_MAX_RULES, consider, q);
 	loop = q->loop < 0 ? NULL : rule_at(q->loop);
 	if (loop) {
-		tally(loop->slot, INTERCEPT_LOOPED);
+		happens(loop->slot, INTERCEPT_LOOPED, NULL, &q->asked, &q->asked);
 		return false;
 	}
 	*rule = q->rule < 0 ? NULL : rule_at(q->rule);

@@ -59,14 +59,14 @@ def main(count: int) -> None:
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         own = stack.enter_context(sandbox(Path(directory)))
-        icept = stack.enter_context(interception(own.cgroup, own.pin_dir))
-        icept.write(icept.rule(_PORT))
-        stack.enter_context(icept.as_app())
+        programs = stack.enter_context(interception(own.cgroup, own.pin_dir))
+        programs.write(programs.rule(_PORT))
+        stack.enter_context(programs.as_app())
         for _turn in range(count):
             for name, address in ways.items():
                 taken[name].append(refused(address, _PORT))
-        assert icept.counts(1)["rewritten"] == 2 * count
-        assert icept.pending() == 0
+        assert programs.counts(1)["rewritten"] == 2 * count
+        assert programs.pending() == 0
     print(f"{'microseconds to refuse':<28}{'median':>10}{'p99':>10}{'most':>10}")
     for name, seconds in taken.items():
         print(shown(name, seconds))

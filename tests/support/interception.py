@@ -96,6 +96,11 @@ class Namer:
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
+    @property
+    def thread_id(self) -> int:
+        """As the kernel has it."""
+        return self._thread.native_id
+
     def _serve(self) -> None:
         self.listener.setblocking(False)
         with selectors.DefaultSelector() as selector:
@@ -200,16 +205,26 @@ class Interception:
 
 
 @contextlib.contextmanager
-def interception(cgroup: Path, pin_dir: Path, **entries: int) -> Iterator[Interception]:
-    """Compile, load, pin and attach; take it all away at the end."""
-    pin_dir.mkdir(parents=True, exist_ok=True)
+def interception(cgroup: Path, pin_dir: Path) -> Iterator[Interception]:
+    """The programs at work, with all defaults."""
     own = Interception(cgroup, pin_dir)
+    with at_work(own):
+        yield own
+
+
+@contextlib.contextmanager
+def at_work(own: Interception, **entries: int) -> Iterator[None]:
+    """Compile, load, pin and attach; take it all away at the end.
+
+    :param entries: map -> how many elements it is to have.
+    """
+    own.pin_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         loadable = stack.enter_context(loader.Loadable(compiled(SOURCE), "intercept", str(SOURCE), {}, entries))
         loadable.load({})
         for found in (*map(loadable.map, loadable.maps), *map(loadable.program, loadable.programs)):
-            libbpf.pin(found, str(pin_dir / found.name))
-            stack.callback((pin_dir / found.name).unlink)
+            libbpf.pin(found, str(own.pin_dir / found.name))
+            stack.callback((own.pin_dir / found.name).unlink)
         for group in (own.apps, own.proxy):
             group.mkdir()
             number = stack.enter_context(libbpf.Fd(os.open(group, os.O_RDONLY)))
@@ -217,7 +232,7 @@ def interception(cgroup: Path, pin_dir: Path, **entries: int) -> Iterator[Interc
                 hook = hooks.of_section(program.section)
                 if hook.kind != hooks.CGROUP:
                     continue
-                held = stack.enter_context(libbpf.get(str(pin_dir / name)))
+                held = stack.enter_context(libbpf.get(str(own.pin_dir / name)))
                 libbpf.attach(held, number, hook.attach_type, libbpf.F_ALLOW_MULTI)
                 stack.callback(libbpf.detach, held, number, hook.attach_type)
-        yield own
+        yield

@@ -50,8 +50,8 @@ def program(name: str) -> str:
 class Running:
     """Starts proxies in their cgroup, each until the test ends."""
 
-    def __init__(self, lab, directory: Path) -> None:
-        self.lab, self.directory = lab, directory
+    def __init__(self, intercepted, directory: Path) -> None:
+        self.intercepted, self.directory = intercepted, directory
         self.ports: Dict[int, int] = dict(zip((15001, 3128), free_ports(2)))
 
     def configuration(self, name: str, more: str = "") -> str:
@@ -66,11 +66,11 @@ class Running:
     def start(self, port: int, *command: str) -> subprocess.Popen:
         """:param port: as in the example; it is there when this returns."""
         log = self.directory / f"{command[0]}.log"
-        join = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.lab.icept.proxy / "cgroup.procs")]
+        join = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.intercepted.proxy / "cgroup.procs")]
         with open(log, "ab") as output:
             words = [*join, program(command[0]), *command[1:]]
             process = subprocess.Popen(words, stdout=output, stderr=output, start_new_session=True)
-        self.lab.keep(self._until_the_end(process))
+        self.intercepted.keep(self._until_the_end(process))
         deadline = time.monotonic() + 60
         while not listeners.is_heard(f"127.0.0.1:{self.ports[port]}", listeners.listeners()):
             assert process.poll() is None, log.read_text()
@@ -91,7 +91,7 @@ class Running:
 
     def rule(self, *families: str, cidrs: Tuple[str, ...] = LOCAL, **values) -> None:
         ends = [End(address, self.ports[15001]) for address in families or BOTH]
-        self.lab.icept.write(self.lab.icept.rule(*ends, cidrs=cidrs, **values))
+        self.intercepted.write(self.intercepted.rule(*ends, cidrs=cidrs, **values))
 
     def haproxy(self, more: str = "") -> None:
         self.start(15001, "haproxy", "-db", "-f", self.configuration("haproxy.cfg", more))

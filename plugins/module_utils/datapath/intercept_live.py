@@ -17,9 +17,12 @@ from typing import Dict, Iterator, List, Optional, Sequence, Set
 
 from ..errors import SockredirError
 from ..kernel import libbpf
-from . import intercept, intercept_doors
+from . import intercept, intercept_doors, intercept_record
 from .live import open_map
 
+#: The map in which events are, while somebody wants them.
+RING = "intercept_ring"
+_TRACE = "intercept_trace"
 _FIRST = struct.pack("=I", 0)
 _MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}
 _MEMBARRIER_GLOBAL = 1
@@ -182,6 +185,42 @@ def reset_counters(pin_dir: str, slots: Sequence[int]) -> None:
             for index in range(slot * intercept.EVENTS_SIZE, (slot + 1) * intercept.EVENTS_SIZE):
                 key = struct.pack("=I", index)
                 table.update(key, bytes(len(table.lookup(key) or b"")))
+
+
+def ring_id(pin_dir: str) -> Optional[int]:
+    """The id of the ring of events; None: there is none, as with programs of an earlier version."""
+    found = open_map(pin_dir, RING)
+    if found is None:
+        return None
+    with found as events:
+        return events.info.id
+
+
+def trace_until(pin_dir: str, moment: int) -> None:
+    """Have events written to the ring, if there is one, until a moment; a later one already asked for stays.
+
+    :param moment: int, CLOCK_MONOTONIC in nanoseconds; 0 stops it for everybody.
+    """
+    found = open_map(pin_dir, _TRACE)
+    if found is None:
+        return
+    with found as trace:
+        if moment == 0 or moment > _number(trace, intercept_record.UNTIL):
+            trace.update(struct.pack("=I", intercept_record.UNTIL), struct.pack("=Q", moment))
+
+
+def untold(pin_dir: str) -> int:
+    """How many events have not found room in the ring since it was made."""
+    found = open_map(pin_dir, _TRACE)
+    if found is None:
+        return 0
+    with found as trace:
+        return _number(trace, intercept_record.LOST)
+
+
+def _number(trace: libbpf.Map, element: int) -> int:
+    raw = trace.lookup(struct.pack("=I", element))
+    return int.from_bytes(raw or b"", sys.byteorder)
 
 
 def pending(pin_dir: str) -> int:

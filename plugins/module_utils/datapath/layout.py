@@ -248,21 +248,42 @@ def decode_event(raw: bytes) -> Event:
     if len(raw) < EVENT.size:
         raise LayoutError(f"a trace event has {len(raw)} bytes, layout {LAYOUT} has {EVENT.size}")
     time, cpu, pid, comm, op, family, local, remote, local_port, remote_port, _zero = EVENT.unpack_from(raw)
-    name = comm.split(b"\0", 1)[0].decode("utf-8", "replace")
     return Event(
-        time, cpu, pid, name, op, family, decode_address(local), local_port, decode_address(remote), remote_port
+        time,
+        cpu,
+        pid,
+        decode_comm(comm),
+        op,
+        family,
+        decode_address(local),
+        local_port,
+        decode_address(remote),
+        remote_port,
     )
 
 
 def format_event(event: Event) -> str:
     """The line of ``sockredirctl trace``."""
-    comm = "".join(c if c.isprintable() else "?" for c in event.comm)
-    seconds, nanoseconds = divmod(event.time, 10**9)
     return (
-        f"{comm}-{event.pid} [{event.cpu:03d}] {seconds}.{nanoseconds // 1000:06d}: "
+        f"{moment(event.comm, event.pid, event.cpu, event.time)}: "
         f"ipv{event.family} op={event.op} "
         f"{endpoint(event.local, event.local_port)} --> {endpoint(event.remote, event.remote_port)}"
     )
+
+
+def decode_comm(raw: bytes) -> str:
+    """The name of a thread, as the kernel keeps it."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+
+def moment(comm: str, pid: int, cpu: int, time: int) -> str:
+    """Who ran, where and when: the beginning of a line of ``sockredirctl trace``.
+
+    :param time: int, nanoseconds.
+    """
+    name = "".join(c if c.isprintable() else "?" for c in comm)
+    seconds, nanoseconds = divmod(time, 10**9)
+    return f"{name}-{pid} [{cpu:03d}] {seconds}.{nanoseconds // 1000:06d}"
 
 
 def endpoint(address: str, port: int) -> str:

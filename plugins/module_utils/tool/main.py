@@ -108,7 +108,7 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb.set_defaults(run=lambda options: intercepts.show(options.state_dir, options.json))
 
-    verb = verbs.add_parser("trace", help="print a line for each socket as it is put in the map")
+    verb = verbs.add_parser("trace", help="print a line for each socket put in the map, and for what interception does")
     verb.add_argument("--seconds", type=_seconds, metavar="N", help="end after N seconds")
     verb.add_argument("--count", type=_count, metavar="N", help="end after N lines")
     verb.set_defaults(run=lambda options: trace.trace(options.state_dir, options.seconds, options.count))

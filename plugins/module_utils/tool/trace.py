@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``sockredirctl trace``: one line for each socket that is put in the map.
+"""``sockredirctl trace``: one line for each socket that is put in the map, and for what interception does.
 
 The programs write events until a moment that this process keeps moving ahead: killed, it turns itself off. Any number
 of traces run side by side; the last to end turns it off at once.
@@ -14,12 +14,12 @@ import fcntl
 import os
 import sys
 import time
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, List, Optional
 
-from ..datapath import layout, live
+from ..datapath import intercept_live, live
 from ..errors import SockredirError
-from ..kernel import ring
 from . import context, signals
+from .trace_lines import Lines
 
 _LOOK_SECONDS = 0.05
 _RENEW_SECONDS = 1.0
@@ -41,40 +41,37 @@ def _over(deadline: Optional[float]) -> bool:
 
 def _follow(pin_dir: str, state_dir: str, over: Callable[[], bool], count: Optional[int]) -> None:
     left = count
-    with _events(pin_dir) as reader:
-        maps = live.trace_until(pin_dir, state_dir, time.monotonic_ns() + _AHEAD_NS)
+    with Lines(pin_dir, state_dir) as lines:
+        maps = _ask(pin_dir, state_dir)
         renewal = time.monotonic() + _RENEW_SECONDS
         while not over() and left != 0:
-            left = _print(reader.read(), left)
+            left = _print(lines.read(), left)
             time.sleep(_LOOK_SECONDS)
             if time.monotonic() >= renewal:
                 renewal += _RENEW_SECONDS
-                if live.trace_until(pin_dir, state_dir, time.monotonic_ns() + _AHEAD_NS) != maps:
+                lines.find_interception()
+                if _ask(pin_dir, state_dir) != maps:
                     raise SockredirError("the maps have been recreated", "start the trace again")
-        _print(reader.read(), left)
+        _print(lines.read(last=True), left)
 
 
-def _events(pin_dir: str) -> ring.Reader:
-    found = live.open_map(pin_dir, "events")
-    if found is None:
-        raise SockredirError(f"there is no events map in {pin_dir}", "run: sockredirctl restore")
-    with found as events:
-        try:
-            return ring.Reader(events.fileno(), events.info.max_entries)
-        except OSError as error:
-            raise SockredirError(f"the events map in {pin_dir} cannot be mapped: {error.strerror}") from error
+def _ask(pin_dir: str, state_dir: str) -> int:
+    """Have events written for some more seconds.
+
+    :returns: the id of the data path's settings map.
+    """
+    moment = time.monotonic_ns() + _AHEAD_NS
+    intercept_live.trace_until(pin_dir, moment)
+    return live.trace_until(pin_dir, state_dir, moment)
 
 
-def _print(batch: ring.Batch, left: Optional[int]) -> Optional[int]:
-    """:returns: how many events are still wanted; None: all."""
-    if batch.lost:
-        context.say(f"{batch.lost} bytes of events came faster than they could be shown")
-    records = batch.records if left is None else batch.records[:left]
-    if records:
-        lines = (layout.format_event(layout.decode_event(record)) for record in records)
-        sys.stdout.write("".join(line + "\n" for line in lines))
+def _print(lines: List[str], left: Optional[int]) -> Optional[int]:
+    """:returns: how many are still wanted; None: all."""
+    shown = lines if left is None else lines[:left]
+    if shown:
+        sys.stdout.write("".join(line + "\n" for line in shown))
         sys.stdout.flush()
-    return None if left is None else left - len(records)
+    return None if left is None else left - len(shown)
 
 
 @contextlib.contextmanager
@@ -90,6 +87,7 @@ def _among_others(pin_dir: str, state_dir: str) -> Iterator[None]:
         finally:
             with contextlib.suppress(BlockingIOError, SockredirError):
                 fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                intercept_live.trace_until(pin_dir, 0)
                 live.trace_until(pin_dir, state_dir, 0)
     finally:
         os.close(number)

@@ -58,19 +58,13 @@ def open_lab(host, **options):
 
 
 @pytest.fixture
-def opened():
-    """What opens a lab on a host: a context manager. The folders below may have their own."""
-    return open_lab
-
-
-@pytest.fixture
-def lab(host, opened):
+def lab(host):
     """The programs as they are, with all defaults."""
-    with opened(host) as own:
+    with open_lab(host) as own:
         yield own
 
 
 @pytest.fixture
-def lab_with(host, opened):
+def lab_with(host):
     """The programs loaded with other sources or map sizes; called as a context manager."""
-    return functools.partial(opened, host)
+    return functools.partial(open_lab, host)

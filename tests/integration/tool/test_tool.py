@@ -16,6 +16,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import liv
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
 from support.host import wait_until_detached
+from support.tracing import Trace, wait_for
 
 LINE = re.compile(r"(.{1,15})-(\d+) \[\d{3}\] \d+\.\d{6}: ipv([46]) op=([45]) (\S+):(\d+) --> (\S+):(\d+)$")
 PAIR = """
@@ -43,33 +44,8 @@ def tool(managed, *words):
     return [str(managed.prefix / "sbin" / "sockredirctl"), *words]
 
 
-class Trace:
-    """A running trace; it has begun once the programs write events."""
-
-    def __init__(self, managed, *options):
-        command = tool(managed, "trace", *options)
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def has_the_ring(self):
-        with open(f"/proc/{self.process.pid}/maps", encoding="utf-8") as maps:
-            return maps.read().count("bpf-map") == 2
-
-    def end(self, number=signal.SIGINT):
-        if number:
-            self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
-        return self.process.returncode, out.splitlines(), err
-
-
 def tracing(managed):
     return live.read_settings(str(managed.sandbox.pin_dir)).settings.trace_until > time.monotonic_ns()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def connect(managed, family="4"):
@@ -193,7 +169,7 @@ def test_a_killed_trace_ends_all_the_same(ready):
 
 def test_traces_side_by_side_all_see_everything(ready):
     traces = [Trace(ready) for _number in range(3)]
-    wait_for(lambda: tracing(ready) and all(trace.has_the_ring() for trace in traces))
+    wait_for(lambda: tracing(ready) and all(trace.rings() == 1 for trace in traces))
     connect(ready)
     first = traces.pop()
     assert len(first.end()[1]) == 2

@@ -10,7 +10,12 @@ import struct
 from pathlib import Path
 
 import pytest
-from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept, intercept_doors, layout
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import (
+    intercept,
+    intercept_doors,
+    intercept_record,
+    layout,
+)
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.intercept import End, Event, Rule
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.layout import LayoutError
 from support import header
@@ -51,6 +56,15 @@ def expected() -> dict:
             "listener.index": intercept_doors.LISTENER_SIZE - 4,
             "MAX_DOORS": intercept_doors.MAX_DOORS,
             "LISTENERS": intercept_doors.LISTENERS,
+            "record": intercept_record.RECORD.size,
+            "record.comm": 16,
+            "record.slot": 32,
+            "record.event": 36,
+            "record.client": 40,
+            "record.to": 40 + intercept.END.size,
+            "record.asked": 40 + 2 * intercept.END.size,
+            "TRACE_UNTIL": intercept_record.UNTIL,
+            "TRACE_LOST": intercept_record.LOST,
         }
     )
     values.update({"state.half": 4, "EVENTS": intercept.EVENTS_SIZE, "LAYOUT": intercept.LAYOUT})

@@ -6,57 +6,71 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 
 import pytest
 from support.harness import Harness
 from support.host import Sandbox
-from support.interception import Namer, interception
+from support.interception import Interception, Namer, at_work
 from support.proxies import Running
+from support.tracing import records
 
 
-class Lab(Harness):
-    """:param icept: :class:`support.interception.Interception`."""
+class Intercepted(Harness, Interception):
+    """Programs whose connections are intercepted, and their proxy."""
 
-    def __init__(self, sandbox: Sandbox, icept) -> None:
-        super().__init__(sandbox)
-        self.icept = icept
+    def __init__(self, sandbox: Sandbox) -> None:
+        Harness.__init__(self, sandbox)
+        Interception.__init__(self, sandbox.cgroup, sandbox.pin_dir)
 
     def namer(self, address: str = "127.0.0.1", port: int = 0, reads: int = 0) -> Namer:
-        with self.icept.as_proxy():
+        with self.as_proxy():
             return self.keep(Namer(address, port, reads))
 
     def socket(self, family=socket.AF_INET, kind=socket.SOCK_STREAM) -> socket.socket:
         """Made by a program whose connections are intercepted."""
-        with self.icept.as_app():
+        with self.as_app():
             return self.keep(socket.socket(family, kind))
 
     def connect(self, address: str, port: int, family=None) -> socket.socket:
         known = family or (socket.AF_INET6 if ":" in address else socket.AF_INET)
         client = self.socket(known)
-        with self.icept.as_app():
+        with self.as_app():
             client.connect((address, port))
         return client
 
 
 @contextlib.contextmanager
-def open_lab(host, **entries):
-    with interception(host.cgroup, host.pin_dir, **entries) as icept:
-        own = Lab(host, icept)
-        try:
-            yield own
-        finally:
-            own.close()
+def at_work_on(host: Sandbox, **entries: int):
+    own = Intercepted(host)
+    with at_work(own, **entries), contextlib.closing(own):
+        yield own
 
 
 @pytest.fixture
-def opened():
-    """Of interception, for the fixtures of the folder above."""
-    return open_lab
+def intercepted(host):
+    """The programs as they are, with all defaults."""
+    with at_work_on(host) as own:
+        yield own
 
 
 @pytest.fixture
-def running(lab, tmp_path):
+def intercepted_with(host):
+    """The programs loaded with other map sizes; called as a context manager."""
+    return functools.partial(at_work_on, host)
+
+
+@pytest.fixture
+def trace(intercepted):
+    """What is told of it."""
+    with records(intercepted.pin_dir) as own:
+        own.ask()
+        yield own
+
+
+@pytest.fixture
+def running(intercepted, tmp_path):
     os.chmod(tmp_path, 0o755)
-    return Running(lab, tmp_path)
+    return Running(intercepted, tmp_path)

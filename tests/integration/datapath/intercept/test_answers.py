@@ -28,16 +28,16 @@ SIZES = (4, 28, 300)
 
 
 @pytest.fixture
-def accepted(lab):
+def accepted(intercepted):
     """The proxy's socket of an intercepted connection; called with the destination."""
 
     def make(address: str) -> socket.socket:
-        with lab.icept.as_proxy():
-            listener = lab.keep(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
-            plain = lab.keep(socket.create_server(("127.0.0.1", 0)))
-        lab.icept.write(lab.icept.rule((plain if address == FAR4 else listener).getsockname()[1]))
-        lab.connect(address, 80)
-        return lab.keep((plain if address == FAR4 else listener).accept()[0])
+        with intercepted.as_proxy():
+            listener = intercepted.keep(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+            plain = intercepted.keep(socket.create_server(("127.0.0.1", 0)))
+        intercepted.write(intercepted.rule((plain if address == FAR4 else listener).getsockname()[1]))
+        intercepted.connect(address, 80)
+        return intercepted.keep((plain if address == FAR4 else listener).accept()[0])
 
     return make
 
@@ -53,7 +53,7 @@ def ask(sock: socket.socket, level: int, name: int, size: int):
 
 
 @pytest.mark.parametrize("address", [FAR4, FAR6])
-def test_900_other_answers_are_unchanged(lab, accepted, address):
+def test_900_other_answers_are_unchanged(intercepted, accepted, address):
     sock = accepted(address)
     questions = [
         (level, name, size)
@@ -63,11 +63,11 @@ def test_900_other_answers_are_unchanged(lab, accepted, address):
         if name != SO_ORIGINAL_DST or level not in (socket.SOL_IP, SOL_IPV6)
     ]
     assert len(questions) > 900
-    with lab.icept.without("getsockopt"):
+    with intercepted.without("getsockopt"):
         before = {question: ask(sock, *question) for question in questions}
     after = {question: ask(sock, *question) for question in questions}
     assert {question: (before[question], found) for question, found in after.items() if found != before[question]} == {}
-    assert lab.icept.counts()["answered"] == 0
+    assert intercepted.counts()["answered"] == 0
 
 
 def test_the_answer_is_that_of_iptables(accepted):
@@ -89,23 +89,23 @@ def test_the_answer_over_ipv6_is_that_of_ip6tables(accepted):
 
 
 @pytest.mark.parametrize("address", [FAR4, FAR6])
-def test_a_buffer_too_small_and_the_other_family_get_what_the_kernel_says(lab, accepted, address):
+def test_a_buffer_too_small_and_the_other_family_get_what_the_kernel_says(intercepted, accepted, address):
     sock = accepted(address)
     other = socket.SOL_IP if address == FAR6 else SOL_IPV6
     own = SOL_IPV6 if address == FAR6 else socket.SOL_IP
     for question in [(own, SO_ORIGINAL_DST, size) for size in (0, 1, 15)] + [(other, SO_ORIGINAL_DST, 64)]:
         found = ask(sock, *question)
-        with lab.icept.without("getsockopt"):
+        with intercepted.without("getsockopt"):
             assert found == ask(sock, *question)
         assert found[0] == -1
         assert found[1] in (errno.ENOPROTOOPT, errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP, errno.EFAULT)
 
 
-def test_sockets_that_nobody_intercepted_are_not_answered(lab):
-    with lab.icept.as_proxy():
-        listener = lab.keep(socket.create_server(("127.0.0.1", 0)))
-    lab.icept.write(lab.icept.rule(listener.getsockname()[1]))
-    client = lab.keep(socket.create_connection(listener.getsockname()))
-    for sock in (listener, client, lab.keep(listener.accept()[0])):
+def test_sockets_that_nobody_intercepted_are_not_answered(intercepted):
+    with intercepted.as_proxy():
+        listener = intercepted.keep(socket.create_server(("127.0.0.1", 0)))
+    intercepted.write(intercepted.rule(listener.getsockname()[1]))
+    client = intercepted.keep(socket.create_connection(listener.getsockname()))
+    for sock in (listener, client, intercepted.keep(listener.accept()[0])):
         assert ask(sock, socket.SOL_IP, SO_ORIGINAL_DST, 16)[0] == -1
-    assert lab.icept.counts(1)["unclaimed"] == 1
+    assert intercepted.counts(1)["unclaimed"] == 1

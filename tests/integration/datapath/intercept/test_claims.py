@@ -16,69 +16,69 @@ LINGER_0 = struct.pack("ii", 1, 0)
 CONNECTIONS, AT_ONCE, SOURCE_PORTS = 10_000, 200, 400
 
 
-def test_a_refused_connection_takes_its_claim_along(lab):
+def test_a_refused_connection_takes_its_claim_along(intercepted):
     """A later client has the same ports, and is not intercepted."""
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))
         port = placeholder.getsockname()[1]
-    lab.icept.write(lab.icept.rule(port))
-    client = lab.socket()
+    intercepted.write(intercepted.rule(port))
+    client = intercepted.socket()
     client.bind(("127.0.0.1", 0))
     source = client.getsockname()
-    with lab.icept.as_app():
+    with intercepted.as_app():
         assert client.connect_ex((FAR4, 80)) == errno.ECONNREFUSED
     client.close()
-    assert lab.icept.pending() == 0
-    assert lab.icept.counts(1)["withdrawn"] == 1
-    lab.namer(port=port)
-    later = lab.keep(socket.socket())
+    assert intercepted.pending() == 0
+    assert intercepted.counts(1)["withdrawn"] == 1
+    intercepted.namer(port=port)
+    later = intercepted.keep(socket.socket())
     later.bind(source)
     later.connect(("127.0.0.1", port))
     assert told(later)[0] == "-"
 
 
-def test_a_client_that_gives_up_takes_its_claim_along(lab):
+def test_a_client_that_gives_up_takes_its_claim_along(intercepted):
     """The listener's queue is full, so that its SYN is not answered."""
-    with lab.icept.as_proxy():
-        full = lab.keep(socket.create_server(("127.0.0.1", 0), backlog=0))
-    lab.icept.write(lab.icept.rule(full.getsockname()[1]))
+    with intercepted.as_proxy():
+        full = intercepted.keep(socket.create_server(("127.0.0.1", 0), backlog=0))
+    intercepted.write(intercepted.rule(full.getsockname()[1]))
     clients = []
     for _client in range(4):
-        client = lab.socket()
+        client = intercepted.socket()
         client.setblocking(False)
-        with lab.icept.as_app():
+        with intercepted.as_app():
             client.connect_ex((FAR4, 80))
         clients.append(client)
-    waiting = lab.icept.pending()
+    waiting = intercepted.pending()
     assert waiting
     for client in clients:
         client.close()
-    assert lab.icept.pending() == 0
-    assert lab.icept.counts(1)["withdrawn"] == waiting
+    assert intercepted.pending() == 0
+    assert intercepted.counts(1)["withdrawn"] == waiting
 
 
-def test_a_full_map_is_counted_and_the_proxy_gets_no_wrong_answer(lab_with):
-    with lab_with(pending=1) as lab:
-        with lab.icept.as_proxy():
-            full = lab.keep(socket.create_server(("127.0.0.1", 0), backlog=0))
-        lab.icept.write(lab.icept.rule(full.getsockname()[1]))
+def test_a_full_map_is_counted_and_the_proxy_gets_no_wrong_answer(intercepted_with):
+    with intercepted_with(pending=1) as intercepted:
+        with intercepted.as_proxy():
+            full = intercepted.keep(socket.create_server(("127.0.0.1", 0), backlog=0))
+        intercepted.write(intercepted.rule(full.getsockname()[1]))
         for _client in range(5):
-            client = lab.socket()
+            client = intercepted.socket()
             client.setblocking(False)
-            with lab.icept.as_app():
+            with intercepted.as_app():
                 client.connect_ex((FAR4, 80))
-        counts = lab.icept.counts(1)
+        counts = intercepted.counts(1)
         assert counts["lost"] >= 1
         assert counts["rewritten"] == 5
-        accepted = lab.keep(full.accept()[0])
+        accepted = intercepted.keep(full.accept()[0])
         assert original_dst(accepted) in (f"{FAR4} 80", "-")
 
 
 class Crowd:
     """Many clients of one thread, each to a destination of its own; every tenth resets its connection at once."""
 
-    def __init__(self, lab) -> None:
-        self.lab, self.wrong, self.done = lab, [], 0
+    def __init__(self, intercepted) -> None:
+        self.intercepted, self.wrong, self.done = intercepted, [], 0
         self.selector = selectors.DefaultSelector()
         self.free = list(range(20_000, 20_000 + SOURCE_PORTS))
 
@@ -115,12 +115,12 @@ class Crowd:
                 self.end(key.fileobj, source)
 
 
-def test_ten_thousand_connections_two_hundred_at_once(lab):
+def test_ten_thousand_connections_two_hundred_at_once(intercepted):
     """Source ports are used again, 25 times each, and all go to one listener: only the claims tell them apart."""
-    proxy = lab.namer()
-    lab.icept.write(lab.icept.rule(proxy.port))
-    crowd = Crowd(lab)
-    with lab.icept.as_app():
+    proxy = intercepted.namer()
+    intercepted.write(intercepted.rule(proxy.port))
+    crowd = Crowd(intercepted)
+    with intercepted.as_app():
         for number in range(CONNECTIONS):
             while number - crowd.done >= AT_ONCE:
                 crowd.turn()
@@ -129,8 +129,8 @@ def test_ten_thousand_connections_two_hundred_at_once(lab):
             crowd.turn()
     crowd.selector.close()
     assert not crowd.wrong
-    counts = lab.icept.counts(1)
+    counts = intercepted.counts(1)
     assert counts["rewritten"] == CONNECTIONS
     assert counts["claimed"] + counts["withdrawn"] == CONNECTIONS
     assert counts["lost"] == counts["unclaimed"] == 0
-    assert lab.icept.pending() == 0
+    assert intercepted.pending() == 0

@@ -30,34 +30,34 @@ TCP_FASTOPEN_CONNECT = 30
     ],
     ids=["ipv4", "ipv6", "v4-mapped", "ipv4-dual", "ipv6-dual", "v4-mapped-dual"],
 )
-def test_the_proxy_knows_where_it_was_to_go_and_the_client_is_there(lab, asked, family, listener):
-    proxy = lab.namer(listener)
-    lab.icept.write(lab.icept.rule(proxy.port))
-    client = lab.connect(asked, 8080, family)
+def test_the_proxy_knows_where_it_was_to_go_and_the_client_is_there(intercepted, asked, family, listener):
+    proxy = intercepted.namer(listener)
+    intercepted.write(intercepted.rule(proxy.port))
+    client = intercepted.connect(asked, 8080, family)
     wanted = end_of((asked, 8080))
     assert end_of(client.getpeername()) == wanted
     assert client.getpeername()[0] == asked
     local = End("::1" if asked == FAR6 else "127.0.0.1", proxy.port)
     assert told(client) == [wanted, f"{local.address} {local.port}"]
-    counts = lab.icept.counts(1)
+    counts = intercepted.counts(1)
     assert (counts["rewritten"], counts["claimed"], counts["answered"]) == (1, 1, 1)
-    assert lab.icept.pending() == 0
+    assert intercepted.pending() == 0
 
 
 @pytest.mark.parametrize("asked", [FAR4, FAR6, f"::ffff:{FAR4}"])
-def test_getsockname_answers_where_the_rule_says_so(lab, asked):
-    proxy = lab.namer("::")
-    lab.icept.write(lab.icept.rule(proxy.port, sockname=True))
+def test_getsockname_answers_where_the_rule_says_so(intercepted, asked):
+    proxy = intercepted.namer("::")
+    intercepted.write(intercepted.rule(proxy.port, sockname=True))
     wanted = end_of((asked, 443))
-    assert told(lab.connect(asked, 443)) == [wanted, wanted]
+    assert told(intercepted.connect(asked, 443)) == [wanted, wanted]
 
 
-def test_a_client_that_does_not_block(lab):
-    proxy = lab.namer()
-    lab.icept.write(lab.icept.rule(proxy.port))
-    client = lab.socket()
+def test_a_client_that_does_not_block(intercepted):
+    proxy = intercepted.namer()
+    intercepted.write(intercepted.rule(proxy.port))
+    client = intercepted.socket()
     client.setblocking(False)
-    with lab.icept.as_app():
+    with intercepted.as_app():
         assert client.connect_ex((FAR4, 80)) in (0, errno.EINPROGRESS)
         assert client.connect_ex((FAR4, 80)) in (0, errno.EALREADY, errno.EISCONN)
     with selectors.DefaultSelector() as selector:
@@ -69,13 +69,13 @@ def test_a_client_that_does_not_block(lab):
 
 
 @pytest.mark.parametrize("source", ["127.0.0.9", "0.0.0.0"])
-def test_a_client_that_is_bound(lab, source):
-    proxy = lab.namer()
-    lab.icept.write(lab.icept.rule(proxy.port))
-    client = lab.socket()
+def test_a_client_that_is_bound(intercepted, source):
+    proxy = intercepted.namer()
+    intercepted.write(intercepted.rule(proxy.port))
+    client = intercepted.socket()
     client.bind((source, 0))
     port = client.getsockname()[1]
-    with lab.icept.as_app():
+    with intercepted.as_app():
         client.connect((FAR4, 80))
     assert told(client)[0] == f"{FAR4} 80"
     assert client.getsockname()[1] == port
@@ -83,14 +83,14 @@ def test_a_client_that_is_bound(lab, source):
 
 @pytest.mark.parametrize("way", ["sendto", "option"])
 @pytest.mark.parametrize("asked", [FAR4, FAR6])
-def test_fast_open(lab, way, asked):
-    proxy = lab.namer("::", reads=1)
+def test_fast_open(intercepted, way, asked):
+    proxy = intercepted.namer("::", reads=1)
     proxy.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
-    lab.icept.write(lab.icept.rule(proxy.port))
+    intercepted.write(intercepted.rule(proxy.port))
     for port in (81, 82):  # without a cookie, and with one
-        client = lab.socket(socket.AF_INET6 if ":" in asked else socket.AF_INET)
+        client = intercepted.socket(socket.AF_INET6 if ":" in asked else socket.AF_INET)
         client.setblocking(True)
-        with lab.icept.as_app():
+        with intercepted.as_app():
             if way == "sendto":
                 assert client.sendto(b"x", socket.MSG_FASTOPEN, (asked, port)) == 1
             else:
@@ -99,131 +99,131 @@ def test_fast_open(lab, way, asked):
                 client.sendall(b"x")
         assert end_of(client.getpeername()) == f"{asked} {port}"
         assert told(client)[0] == f"{asked} {port}"
-    assert lab.icept.counts(1)["claimed"] == 2
-    assert lab.icept.pending() == 0
+    assert intercepted.counts(1)["claimed"] == 2
+    assert intercepted.pending() == 0
 
 
-def test_one_socket_connects_again_and_again(lab):
-    proxy = lab.namer()
-    lab.icept.write(lab.icept.rule(proxy.port))
-    client = lab.socket()
+def test_one_socket_connects_again_and_again(intercepted):
+    proxy = intercepted.namer()
+    intercepted.write(intercepted.rule(proxy.port))
+    client = intercepted.socket()
     for port in (80, 81, 82):
-        with lab.icept.as_app():
+        with intercepted.as_app():
             client.connect((FAR4, port))
         assert told(client)[0] == f"{FAR4} {port}"
         dissolve(client)
-    assert lab.icept.pending() == 0
+    assert intercepted.pending() == 0
 
 
-def test_a_socket_that_goes_elsewhere_afterwards_is_there(lab):
+def test_a_socket_that_goes_elsewhere_afterwards_is_there(intercepted):
     """What was remembered for its earlier connection answers no request."""
-    proxy = lab.namer()
-    lab.icept.write(lab.icept.rule(proxy.port))
-    client = lab.connect(FAR4, 80)
+    proxy = intercepted.namer()
+    intercepted.write(intercepted.rule(proxy.port))
+    client = intercepted.connect(FAR4, 80)
     told(client)
     dissolve(client)
-    with lab.icept.as_app():
+    with intercepted.as_app():
         client.connect(("127.0.0.1", proxy.port))  # to the proxy by its name
     assert end_of(client.getpeername()) == f"127.0.0.1 {proxy.port}"
     assert told(client) == ["-", f"127.0.0.1 {proxy.port}"]
-    counts = lab.icept.counts()
+    counts = intercepted.counts()
     assert (counts["claimed"], counts["unclaimed"], counts["passed"]) == (1, 1, 1)
 
 
-def test_a_socket_bound_to_a_device_is_left_alone(lab):
-    proxy = lab.namer()
-    lab.icept.write(lab.icept.rule(proxy.port, cidrs=("127.0.0.0/8",)))
-    with lab.keep(socket.create_server(("127.0.0.1", 0))) as plain:
-        client = lab.socket()
+def test_a_socket_bound_to_a_device_is_left_alone(intercepted):
+    proxy = intercepted.namer()
+    intercepted.write(intercepted.rule(proxy.port, cidrs=("127.0.0.0/8",)))
+    with intercepted.keep(socket.create_server(("127.0.0.1", 0))) as plain:
+        client = intercepted.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-        with lab.icept.as_app():
+        with intercepted.as_app():
             client.connect(plain.getsockname())
         assert client.getpeername() == plain.getsockname()
-    assert lab.icept.counts(1)["left_alone"] == 1
-    assert lab.icept.counts(1)["rewritten"] == 0
+    assert intercepted.counts(1)["left_alone"] == 1
+    assert intercepted.counts(1)["rewritten"] == 0
 
 
-def test_who_is_not_in_the_cgroup_is_left_alone(lab):
-    proxy = lab.namer()
-    lab.icept.write(lab.icept.rule(proxy.port, cidrs=("127.0.0.0/8",)))
-    plain = lab.keep(socket.create_server(("127.0.0.1", 0)))
-    client = lab.keep(socket.create_connection(plain.getsockname()))
+def test_who_is_not_in_the_cgroup_is_left_alone(intercepted):
+    proxy = intercepted.namer()
+    intercepted.write(intercepted.rule(proxy.port, cidrs=("127.0.0.0/8",)))
+    plain = intercepted.keep(socket.create_server(("127.0.0.1", 0)))
+    client = intercepted.keep(socket.create_connection(plain.getsockname()))
     assert client.getpeername() == plain.getsockname()
-    assert not any(lab.icept.counts().values())
+    assert not any(intercepted.counts().values())
 
 
 @pytest.mark.parametrize(("values", "asked", "meant"), RULES)
-def test_what_a_rule_is_for(lab, values, asked, meant):
-    proxy = lab.namer("::")
-    lab.icept.write(lab.icept.rule(proxy.port, **values))
-    client = lab.socket(socket.AF_INET6 if ":" in asked[0] else socket.AF_INET)
-    with lab.icept.as_app():
+def test_what_a_rule_is_for(intercepted, values, asked, meant):
+    proxy = intercepted.namer("::")
+    intercepted.write(intercepted.rule(proxy.port, **values))
+    client = intercepted.socket(socket.AF_INET6 if ":" in asked[0] else socket.AF_INET)
+    with intercepted.as_app():
         refused = client.connect_ex(asked)
-    counts = lab.icept.counts()
+    counts = intercepted.counts()
     assert (counts["rewritten"], counts["passed"]) == (int(meant), int(not meant))
     assert refused == (0 if meant else errno.ECONNREFUSED)
 
 
 @pytest.mark.parametrize("asked", ["224.0.0.1", "169.254.1.1", "255.255.255.255", "fe80::1%lo", "ff02::1%lo"])
-def test_what_never_leaves_the_link_is_meant_by_no_rule_that_does_not_say_so(lab, asked):
-    lab.icept.write(lab.icept.rule(lab.namer("::").port))
-    client = lab.socket(socket.AF_INET6 if ":" in asked else socket.AF_INET)
+def test_what_never_leaves_the_link_is_meant_by_no_rule_that_does_not_say_so(intercepted, asked):
+    intercepted.write(intercepted.rule(intercepted.namer("::").port))
+    client = intercepted.socket(socket.AF_INET6 if ":" in asked else socket.AF_INET)
     client.setblocking(False)
-    with lab.icept.as_app():
+    with intercepted.as_app():
         client.connect_ex(socket.getaddrinfo(asked, 80, type=socket.SOCK_STREAM)[0][4])
-    assert lab.icept.counts()["rewritten"] == 0
+    assert intercepted.counts()["rewritten"] == 0
 
 
-def test_the_first_rule_that_fits_counts_and_rules_change_at_run_time(lab):
-    one, other = lab.namer(), lab.namer()
-    specific = lab.icept.rule(one.port, ports=((80, 80),), slot=1)
-    general = lab.icept.rule(other.port, slot=2)
-    lab.icept.write(specific, general)
-    live = lab.connect(FAR4, 80)
-    assert told(lab.connect(FAR4, 80))[1] == f"127.0.0.1 {one.port}"
-    assert told(lab.connect(FAR4, 81))[1] == f"127.0.0.1 {other.port}"
+def test_the_first_rule_that_fits_counts_and_rules_change_at_run_time(intercepted):
+    one, other = intercepted.namer(), intercepted.namer()
+    specific = intercepted.rule(one.port, ports=((80, 80),), slot=1)
+    general = intercepted.rule(other.port, slot=2)
+    intercepted.write(specific, general)
+    live = intercepted.connect(FAR4, 80)
+    assert told(intercepted.connect(FAR4, 80))[1] == f"127.0.0.1 {one.port}"
+    assert told(intercepted.connect(FAR4, 81))[1] == f"127.0.0.1 {other.port}"
     for _turn in range(3):
-        lab.icept.write(general, specific)
-        assert told(lab.connect(FAR4, 80))[1] == f"127.0.0.1 {other.port}"
-        lab.icept.write(specific, general)
-        assert told(lab.connect(FAR4, 80))[1] == f"127.0.0.1 {one.port}"
-    lab.icept.write()
+        intercepted.write(general, specific)
+        assert told(intercepted.connect(FAR4, 80))[1] == f"127.0.0.1 {other.port}"
+        intercepted.write(specific, general)
+        assert told(intercepted.connect(FAR4, 80))[1] == f"127.0.0.1 {one.port}"
+    intercepted.write()
     assert told(live)[0] == f"{FAR4} 80"  # made under an earlier rule
     assert end_of(live.getpeername()) == f"{FAR4} 80"
-    client = lab.socket()
-    with lab.icept.as_app():
+    client = intercepted.socket()
+    with intercepted.as_app():
         assert client.connect_ex(("127.0.0.77", 80)) == errno.ECONNREFUSED
 
 
-def test_a_family_without_an_address_is_not_intercepted(lab):
-    proxy = lab.namer()
-    lab.icept.write(lab.icept.rule(End("127.0.0.1", proxy.port), cidrs=("::1/128", "127.0.0.0/8")))
-    client = lab.socket(socket.AF_INET6)
-    with lab.icept.as_app():
+def test_a_family_without_an_address_is_not_intercepted(intercepted):
+    proxy = intercepted.namer()
+    intercepted.write(intercepted.rule(End("127.0.0.1", proxy.port), cidrs=("::1/128", "127.0.0.0/8")))
+    client = intercepted.socket(socket.AF_INET6)
+    with intercepted.as_app():
         assert client.connect_ex(("::1", 79)) == errno.ECONNREFUSED
-    assert lab.icept.counts()["passed"] == 1
+    assert intercepted.counts()["passed"] == 1
 
 
 @pytest.mark.parametrize("raw", [b"\xff" * 8, bytes(8), b"\2\0\0\0\1\0\0\0"])
-def test_nonsense_in_the_state_is_no_rules(lab, raw):
-    lab.icept.write(lab.icept.rule(lab.namer().port, cidrs=("127.0.0.0/8",)))
-    with libbpf.Map.open_pin(str(lab.icept.pin_dir / "intercept_state")) as state:
+def test_nonsense_in_the_state_is_no_rules(intercepted, raw):
+    intercepted.write(intercepted.rule(intercepted.namer().port, cidrs=("127.0.0.0/8",)))
+    with libbpf.Map.open_pin(str(intercepted.pin_dir / "intercept_state")) as state:
         state.update(bytes(4), raw)
-    client = lab.socket()
-    with lab.icept.as_app():
+    client = intercepted.socket()
+    with intercepted.as_app():
         assert client.connect_ex(("127.0.0.77", 80)) == errno.ECONNREFUSED
-    assert lab.icept.counts()["passed"] == 1
+    assert intercepted.counts()["passed"] == 1
 
 
 @pytest.mark.parametrize("fill", [b"\xff", b"\x55", b"\x01"])
-def test_nonsense_in_a_rule_does_no_harm(lab, fill):
-    lab.icept.write(lab.icept.rule(lab.namer().port))
-    with libbpf.Map.open_pin(str(lab.icept.pin_dir / "intercepts")) as rules:
+def test_nonsense_in_a_rule_does_no_harm(intercepted, fill):
+    intercepted.write(intercepted.rule(intercepted.namer().port))
+    with libbpf.Map.open_pin(str(intercepted.pin_dir / "intercepts")) as rules:
         for key in list(rules.keys()):
             rules.update(key, fill * intercept.RULE_SIZE)
     for address in (FAR4, FAR6, "127.0.0.77"):
-        client = lab.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        client = intercepted.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         client.setblocking(False)
-        with lab.icept.as_app():
+        with intercepted.as_app():
             client.connect_ex((address, 80))
-            lab.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.77", 53))
+            intercepted.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.77", 53))

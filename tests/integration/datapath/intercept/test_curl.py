@@ -78,18 +78,18 @@ def far():
         yield port
 
 
-def curl(lab, address: str, port: int) -> str:
+def curl(intercepted, address: str, port: int) -> str:
     """What the server says, and where curl believes to be."""
     host = f"[{address}]" if ":" in address else address
     command = [program("curl"), "-sSg", "--noproxy", "*", "--max-time", "60", "-w", " %{remote_ip} %{remote_port}"]
-    with lab.icept.as_app():
+    with intercepted.as_app():
         done = subprocess.run([*command, f"http://{host}:{port}/"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_curl(lab, running, far, kind):
+def test_curl(intercepted, running, far, kind):
     families, values = KINDS[kind]
     getattr(running, kind)()
     running.rule(*families, cidrs=NETWORKS, **values)
@@ -97,8 +97,8 @@ def test_curl(lab, running, far, kind):
     asked = [*four, *(f"::ffff:{address}" for address in four), *six]
     for address in asked:
         reached = address if ":" in address else f"::ffff:{address}"
-        assert curl(lab, address, far) == f"{reached} {far} {address} {far}"
-    counts = lab.icept.counts(1)
+        assert curl(intercepted, address, far) == f"{reached} {far} {address} {far}"
+    counts = intercepted.counts(1)
     assert counts["rewritten"] == counts["claimed"] == len(asked)
     assert counts["looped"] == counts["lost"] == 0
-    assert lab.icept.pending() == 0
+    assert intercepted.pending() == 0

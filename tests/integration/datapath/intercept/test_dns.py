@@ -57,29 +57,29 @@ class Answerer:
 
 
 @pytest.fixture
-def proxy(lab):
-    with lab.icept.as_proxy():
-        own = lab.keep(Answerer("127.0.0.1", "127.0.0.2", "::1"))
-    lab.icept.write(lab.icept.rule(9, dns=own.ends))
+def proxy(intercepted):
+    with intercepted.as_proxy():
+        own = intercepted.keep(Answerer("127.0.0.1", "127.0.0.2", "::1"))
+    intercepted.write(intercepted.rule(9, dns=own.ends))
     return own
 
 
 @pytest.fixture
-def client(lab, proxy):
+def client(intercepted, proxy):
     """A UDP socket whose datagrams are sent from the programs' cgroup."""
 
     def make(family=socket.AF_INET):
-        return Client(lab, lab.socket(family, socket.SOCK_DGRAM))
+        return Client(intercepted, intercepted.socket(family, socket.SOCK_DGRAM))
 
     return make
 
 
 class Client:
-    def __init__(self, lab, sock: socket.socket) -> None:
-        self.lab, self.sock = lab, sock
+    def __init__(self, intercepted, sock: socket.socket) -> None:
+        self.intercepted, self.sock = intercepted, sock
 
     def send(self, question: bytes, *address) -> None:
-        with self.lab.icept.as_app():
+        with self.intercepted.as_app():
             self.sock.sendto(question, address) if address else self.sock.send(question)
 
     def receive(self):
@@ -88,10 +88,10 @@ class Client:
         return answer, sender[:2]
 
 
-def test_a_connected_socket(lab, client):
+def test_a_connected_socket(intercepted, client):
     for address, place in ((FIRST, 0), (SECOND, 0)):
         one = client()
-        with lab.icept.as_app():
+        with intercepted.as_app():
             one.sock.connect((address, DNS))
         assert one.sock.getpeername() == (address, DNS)
         one.send(b"q")
@@ -111,45 +111,45 @@ def test_one_socket_with_two_name_servers(client):
 @pytest.mark.parametrize(
     ("address", "place", "family"), [(SIX, 2, socket.AF_INET6), (f"::ffff:{FIRST}", 0, socket.AF_INET6)]
 )
-def test_ipv6_and_v4_mapped(lab, client, address, place, family):
+def test_ipv6_and_v4_mapped(intercepted, client, address, place, family):
     one = client(family)
     one.send(b"q", address, DNS)
     assert one.receive() == (b"%d:q" % place, (address, DNS))
     connected = client(family)
-    with lab.icept.as_app():
+    with intercepted.as_app():
         connected.sock.connect((address, DNS))
     connected.send(b"q")
     assert connected.receive() == (b"%d:q" % place, (address, DNS))
     assert connected.sock.getpeername()[:2] == (address, DNS)
 
 
-def test_one_more_name_server_than_the_proxy_has_addresses_is_asked_itself(lab, client, proxy):
-    server = lab.keep(Answerer("127.0.0.77"))
-    lab.icept.write(lab.icept.rule(9, dns=proxy.ends, cidrs=("127.0.0.64/26", "203.0.113.0/24")))
+def test_one_more_name_server_than_the_proxy_has_addresses_is_asked_itself(intercepted, client, proxy):
+    server = intercepted.keep(Answerer("127.0.0.77"))
+    intercepted.write(intercepted.rule(9, dns=proxy.ends, cidrs=("127.0.0.64/26", "203.0.113.0/24")))
     one = client()
     one.send(b"a", FIRST, DNS)
     one.send(b"b", SECOND, DNS)
     assert {one.receive()[1], one.receive()[1]} == {(FIRST, DNS), (SECOND, DNS)}
-    with lab.icept.as_app():  # nothing listens there, so the error shows that it went there
+    with intercepted.as_app():  # nothing listens there, so the error shows that it went there
         one.sock.sendto(b"c", ("127.0.0.77", DNS))
-    counts = lab.icept.counts(1)
+    counts = intercepted.counts(1)
     assert (counts["dns"], counts["dns_passed"]) == (2, 1)
     assert server.ends
 
 
-def test_other_ports_and_other_programs_are_left_alone(lab, client):
-    server = lab.keep(Answerer("127.0.0.77"))
+def test_other_ports_and_other_programs_are_left_alone(intercepted, client):
+    server = intercepted.keep(Answerer("127.0.0.77"))
     one = client()
     one.send(b"q", "127.0.0.77", server.ends[0].port)
     assert one.receive() == (b"0:q", tuple(server.ends[0]))
-    assert lab.icept.counts()["dns"] == 0
+    assert intercepted.counts()["dns"] == 0
 
 
-def test_the_proxy_asks_name_servers_itself_and_not_its_own_address(lab, proxy):
-    with lab.icept.as_proxy():
-        sock = lab.keep(socket.socket(type=socket.SOCK_DGRAM))
+def test_the_proxy_asks_name_servers_itself_and_not_its_own_address(intercepted, proxy):
+    with intercepted.as_proxy():
+        sock = intercepted.keep(socket.socket(type=socket.SOCK_DGRAM))
         with pytest.raises(OSError) as refused:
             sock.sendto(b"q", proxy.ends[0])
         assert refused.value.errno == errno.EPERM
         assert sock.connect_ex(proxy.ends[1]) == errno.EPERM
-    assert lab.icept.counts(1)["looped"] == 2
+    assert intercepted.counts(1)["looped"] == 2

@@ -9,6 +9,7 @@ import contextlib
 import socket
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.intercept import End
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import netns as namespaces
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, hooks, libbpf
 from support.interception import Namer, end_of, told
@@ -21,22 +22,22 @@ HOST = WIRE[0]
 class Outside:
     """A namespace with a proxy and a server, and one from which programs connect."""
 
-    def __init__(self, lab, host, world) -> None:
-        self.lab, self.host, self.world = lab, host, world
+    def __init__(self, intercepted, host, world) -> None:
+        self.intercepted, self.host, self.world = intercepted, host, world
 
     def proxy(self, address: str = "::", shared: bool = False) -> Namer:
-        with self.host.entered(), self.lab.icept.as_proxy():
-            return self.lab.keep(Namer(address, LISTENER, shared=shared))
+        with self.host.entered(), self.intercepted.as_proxy():
+            return self.intercepted.keep(Namer(address, LISTENER, shared=shared))
 
     def server(self, address: str) -> Namer:
         """It has the port; a connection that nobody intercepts gets there."""
         with self.host.entered():
-            return self.lab.keep(Namer(address, PORT))
+            return self.intercepted.keep(Namer(address, PORT))
 
     def rule(self, **values) -> None:
         with self.host.entered():
             cookie = namespaces.cookie()
-        self.lab.icept.write(self.lab.icept.rule(LISTENER, inbound=((PORT, PORT),), netns=cookie, **values))
+        self.intercepted.write(self.intercepted.rule(LISTENER, inbound=((PORT, PORT),), netns=cookie, **values))
 
     def ask(self, address: str, local: bool = False) -> list:
         """What a program from outside, or one on the host itself, is told by whom it gets to."""
@@ -47,17 +48,17 @@ class Outside:
             return told(client)
 
     def counts(self) -> dict:
-        return {name: count for name, count in self.lab.icept.counts(1).items() if count}
+        return {name: count for name, count in self.intercepted.counts(1).items() if count}
 
 
 @pytest.fixture
-def outside(lab):
+def outside(intercepted):
     with netns() as host, netns() as world, contextlib.ExitStack() as stack:
         wire(host, world)
-        program = stack.enter_context(libbpf.get(str(lab.icept.pin_dir / "inbound")))
+        program = stack.enter_context(libbpf.get(str(intercepted.pin_dir / "inbound")))
         target = stack.enter_context(attachments.opened(hooks.NETNS, f"/run/netns/{host.name}"))
         stack.enter_context(libbpf.create_link(program, target, hooks.SK_LOOKUP.attach_type))
-        yield Outside(lab, host, world)
+        yield Outside(intercepted, host, world)
 
 
 def by_proxy(address: str) -> list:
@@ -117,7 +118,23 @@ def test_of_several_listeners_each_may_go(outside):
 
 def test_a_proxy_of_another_namespace_gets_nothing(outside):
     outside.rule()
-    with outside.world.entered(), outside.lab.icept.as_proxy():
-        outside.lab.keep(Namer("::", LISTENER))
+    with outside.world.entered(), outside.intercepted.as_proxy():
+        outside.intercepted.keep(Namer("::", LISTENER))
     with pytest.raises(ConnectionRefusedError):
         outside.ask(HOST[0])
+
+
+def test_who_traces_is_told(outside, trace):
+    address = HOST[0]
+    outside.rule()
+    with pytest.raises(ConnectionRefusedError):
+        outside.ask(address)
+    outside.proxy()
+    outside.ask(address)
+    (refused, handed, answered) = trace.events()
+    asked = End(address, PORT)
+    assert refused[0] == "turned_away"
+    assert refused[2:] == (End("127.0.0.1", LISTENER), asked)
+    assert (handed[0], *handed[2:]) == ("inbound", End("127.0.0.1", LISTENER), asked)
+    assert answered == ("answered", handed[1], asked, asked)
+    assert handed[1].address == WIRE[1][0]

@@ -49,10 +49,10 @@ class Server:
         self.listener.close()
 
 
-def carried(lab, address: str, server: Server) -> None:
+def carried(intercepted, address: str, server: Server) -> None:
     """A stream there and back, and the client is where it wanted to be."""
     port = server.end[1]
-    client = lab.connect(address, port)
+    client = intercepted.connect(address, port)
     assert client.getpeername()[:2] == (address, port)
     sent = os.urandom(SIZE)
     writer = threading.Thread(target=client.sendall, args=(sent,))
@@ -62,41 +62,41 @@ def carried(lab, address: str, server: Server) -> None:
     client.close()
 
 
-def stream_everywhere(lab, addresses) -> None:
+def stream_everywhere(intercepted, addresses) -> None:
     for address in addresses:
         with Server("::1" if address == "::1" else "127.0.0.77") as server:
-            carried(lab, address, server)
-    counts = lab.icept.counts(1)
+            carried(intercepted, address, server)
+    counts = intercepted.counts(1)
     assert counts["claimed"] == counts["rewritten"] == len(addresses)
     assert counts["looped"] == 0
-    assert lab.icept.pending() == 0
+    assert intercepted.pending() == 0
 
 
 BOTH = ("127.0.0.77", "::ffff:127.0.0.77", "::1")
 
 
-def test_haproxy(lab, running):
+def test_haproxy(intercepted, running):
     running.haproxy()
     running.rule(sockname=True)
-    stream_everywhere(lab, BOTH)
-    assert lab.icept.counts(1)["answered"] >= 2
+    stream_everywhere(intercepted, BOTH)
+    assert intercepted.counts(1)["answered"] >= 2
 
 
-def test_nginx_stream(lab, running):
+def test_nginx_stream(intercepted, running):
     running.nginx()
     running.rule(sockname=True)
-    stream_everywhere(lab, BOTH)
+    stream_everywhere(intercepted, BOTH)
 
 
-def test_envoy(lab, running):
+def test_envoy(intercepted, running):
     running.envoy()
     running.rule()
-    stream_everywhere(lab, BOTH)
-    assert lab.icept.counts(1)["answered"] >= 3
+    stream_everywhere(intercepted, BOTH)
+    assert intercepted.counts(1)["answered"] >= 3
 
 
-def get(lab, server: Server) -> bytes:
-    client = lab.connect(*server.end)
+def get(intercepted, server: Server) -> bytes:
+    client = intercepted.connect(*server.end)
     client.sendall(
         b"GET /x HTTP/1.1\r\nHost: %s:%d\r\nConnection: close\r\n\r\n" % (server.end[0].encode(), server.end[1])
     )
@@ -108,18 +108,18 @@ def get(lab, server: Server) -> bytes:
         answer += part
 
 
-def test_squid(lab, running):
+def test_squid(intercepted, running):
     running.squid()
     running.rule("127.0.0.1")
     with Server("127.0.0.77") as server:
-        answer = get(lab, server)
+        answer = get(intercepted, server)
     assert answer.startswith(b"HTTP/1.1 200"), answer
     assert b"Via: " in answer
     assert answer.endswith(b"hello")
-    assert lab.icept.counts(1)["answered"] >= 1
+    assert intercepted.counts(1)["answered"] >= 1
 
 
-def test_redsocks_before_squid(lab, running):
+def test_redsocks_before_squid(intercepted, running):
     running.redsocks()
     running.rule("127.0.0.1")
-    stream_everywhere(lab, BOTH[:2])
+    stream_everywhere(intercepted, BOTH[:2])

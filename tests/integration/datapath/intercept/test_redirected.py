@@ -17,7 +17,7 @@ SIZE = 500_000
 
 
 @pytest.fixture
-def redirected(host, tmp_path, lab):
+def redirected(host, tmp_path, intercepted):
     """The data path's programs on the cgroup above those of the programs and of the proxy."""
     with redirection(host.cgroup, host.bpffs / "redirection", tmp_path / "state") as own:
         own.set()
@@ -25,12 +25,12 @@ def redirected(host, tmp_path, lab):
 
 
 @pytest.mark.parametrize("asked", [FAR4, FAR6, f"::ffff:{FAR4}"], ids=["ipv4", "ipv6", "v4-mapped"])
-def test_an_intercepted_connection_is_redirected(lab, redirected, asked):
-    with lab.icept.as_proxy():
-        listener = lab.keep(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
-    lab.icept.write(lab.icept.rule(listener.getsockname()[1]))
-    client = lab.connect(asked, 80)
-    server = lab.keep(listener.accept()[0])
+def test_an_intercepted_connection_is_redirected(intercepted, redirected, asked):
+    with intercepted.as_proxy():
+        listener = intercepted.keep(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+    intercepted.write(intercepted.rule(listener.getsockname()[1]))
+    client = intercepted.connect(asked, 80)
+    server = intercepted.keep(listener.accept()[0])
     assert original_dst(server) == f"{asked.replace('::ffff:', '')} 80"
     sent = os.urandom(SIZE)
     for one, other in ((client, server), (server, client)):
@@ -42,4 +42,4 @@ def test_an_intercepted_connection_is_redirected(lab, redirected, asked):
     client.close()
     server.close()
     assert redirected.peers() == 0
-    assert lab.icept.pending() == 0
+    assert intercepted.pending() == 0

@@ -45,8 +45,8 @@ def asked(address: str = "127.0.0.77"):
 class Load:
     """Programs that connect one time after the other until they are told to stop; what they got, counted."""
 
-    def __init__(self, lab, address) -> None:
-        self.lab, self.address = lab, address
+    def __init__(self, intercepted, address) -> None:
+        self.intercepted, self.address = intercepted, address
         self.found: Counter = Counter()
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -84,28 +84,28 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(lab, address):
+def load(intercepted, address):
     """This process stays in the programs' cgroup meanwhile; what is to be elsewhere moves there."""
-    with lab.icept.as_app(), Load(lab, address) as own:
+    with intercepted.as_app(), Load(intercepted, address) as own:
         yield own
 
 
-def nothing_is_left(lab) -> None:
-    assert lab.icept.pending() == 0
-    counts = lab.icept.counts(1)
+def nothing_is_left(intercepted) -> None:
+    assert intercepted.pending() == 0
+    counts = intercepted.counts(1)
     assert counts["rewritten"] == counts["claimed"] + counts["withdrawn"]
     assert counts["lost"] == counts["unclaimed"] == 0
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["refuse", "direct"])
-def test_a_proxy_that_goes_and_comes_under_load(lab, direct):
+def test_a_proxy_that_goes_and_comes_under_load(intercepted, direct):
     """Later ones listen in the programs' cgroup, where this process is meanwhile: that matters to nobody."""
     with asked() as address:
-        with lab.icept.as_proxy():
+        with intercepted.as_proxy():
             proxy = Namer()
-        lab.icept.write(lab.icept.rule(proxy.port, cidrs=("127.0.0.77/32",), direct_when_down=direct))
+        intercepted.write(intercepted.rule(proxy.port, cidrs=("127.0.0.77/32",), direct_when_down=direct))
         right, down = f"127.0.0.77 {address[1]}", DIRECT if direct else "ECONNREFUSED"
-        with load(lab, address) as programs:
+        with load(intercepted, address) as programs:
             for _gap in range(GAPS):
                 programs.wait_for(right)
                 proxy.close()
@@ -115,19 +115,19 @@ def test_a_proxy_that_goes_and_comes_under_load(lab, direct):
         proxy.close()
         unexpected = set(programs.found) - {right, down, *(errno.errorcode[number] for number in GOING)}
     assert not unexpected, programs.found
-    nothing_is_left(lab)
+    nothing_is_left(intercepted)
 
 
-def test_several_listeners_at_one_port(lab):
+def test_several_listeners_at_one_port(intercepted):
     """All of them are used, and when one goes the others go on. Nobody is refused meanwhile."""
     with asked() as address:
-        with lab.icept.as_proxy():
+        with intercepted.as_proxy():
             proxies = [Namer(shared=True)]
             port = proxies[0].port
             proxies += [Namer(port=port, shared=True) for _more in range(2)]
-        lab.icept.write(lab.icept.rule(port, cidrs=("127.0.0.77/32",), direct_when_down=True))
+        intercepted.write(intercepted.rule(port, cidrs=("127.0.0.77/32",), direct_when_down=True))
         right = f"127.0.0.77 {address[1]}"
-        with load(lab, address) as programs:
+        with load(intercepted, address) as programs:
             programs.wait_for(right, 200)
             for proxy in proxies[:2]:
                 proxy.close()
@@ -136,17 +136,17 @@ def test_several_listeners_at_one_port(lab):
         proxies[2].close()
     assert set(programs.found) <= {right, "ECONNRESET"}, programs.found
     assert all(told_by), told_by
-    nothing_is_left(lab)
+    nothing_is_left(intercepted)
 
 
-def test_haproxy_reloads_and_no_connection_is_lost(lab, running):
+def test_haproxy_reloads_and_no_connection_is_lost(intercepted, running):
     """The new process gets the listeners from the old one, which serves what it has to the end."""
     control = running.directory / "control"
     more = f"\nglobal\n    stats socket {control} expose-fd listeners\n"
     words = ("haproxy", "-db", "-f", running.configuration("haproxy.cfg", more))
     running_one = running.start(15001, *words)
     running.rule("127.0.0.1")
-    with asked() as address, load(lab, address) as programs:
+    with asked() as address, load(intercepted, address) as programs:
         for _reload in range(RELOADS):
             programs.wait_for(DIRECT)
             following = running.start(15001, *words, "-x", str(control), "-sf", str(running_one.pid))
@@ -154,4 +154,4 @@ def test_haproxy_reloads_and_no_connection_is_lost(lab, running):
             running_one = following
         programs.wait_for(DIRECT)
     assert set(programs.found) == {DIRECT}
-    nothing_is_left(lab)
+    nothing_is_left(intercepted)
