@@ -83,10 +83,11 @@ class Namer:
 
     :param reads: int, bytes that it reads from each client before.
     :param shared: whether other listeners may have the same port.
+    :ivar peers: addresses of its clients.
     """
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0, reads: int = 0, shared: bool = False) -> None:
-        self._reads, self.told = reads, 0
+        self._reads, self.told, self.peers = reads, 0, []
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         dual = address == "::"
         more = {"family": family, "dualstack_ipv6": dual, "backlog": 4096, "reuse_port": shared}
@@ -116,6 +117,7 @@ class Namer:
     def _tell(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             client.settimeout(20)
+            self.peers.append(end_of(client.getpeername()).split()[0])
             client.recv(self._reads, socket.MSG_WAITALL)
             client.sendall(f"{original_dst(client)}|{end_of(client.getsockname())}\n".encode())
             self.told += 1

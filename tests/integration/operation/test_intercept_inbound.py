@@ -72,8 +72,12 @@ def test_connections_from_outside(managed, outside):
         assert managed.kinds() == []
         assert asked() == f"{address} 80"
 
-        shutil.rmtree(managed.sandbox.pin_dir)
-        assert managed.ctl("restore").returncode == 0
+    # As at boot, where the proxy is started afterwards.
+    shutil.rmtree(managed.sandbox.pin_dir)
+    assert managed.ctl("restore").returncode == 0
+    assert managed.kinds() == []
+    assert nobody_takes_it()
+    with alone.namer(15001):
         assert asked() == f"{address} 80"
         assert alone.write(alone.rule(15001))["changed"]
         assert nobody_takes_it()

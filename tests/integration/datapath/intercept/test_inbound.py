@@ -34,10 +34,10 @@ class Outside:
         with self.host.entered():
             return self.intercepted.keep(Namer(address, PORT))
 
-    def rule(self, **values) -> None:
+    def rule(self, port: int = LISTENER, **values) -> None:
         with self.host.entered():
             cookie = namespaces.cookie()
-        self.intercepted.write(self.intercepted.rule(LISTENER, inbound=((PORT, PORT),), netns=cookie, **values))
+        self.intercepted.write(self.intercepted.rule(port, inbound=((PORT, PORT),), netns=cookie, **values))
 
     def ask(self, address: str, local: bool = False) -> list:
         """What a program from outside, or one on the host itself, is told by whom it gets to."""
@@ -122,6 +122,18 @@ def test_a_proxy_of_another_namespace_gets_nothing(outside):
         outside.intercepted.keep(Namer("::", LISTENER))
     with pytest.raises(ConnectionRefusedError):
         outside.ask(HOST[0])
+
+
+def test_haproxy_forwards_them_to_the_server_that_has_the_port(outside, running):
+    """It learns by SO_ORIGINAL_DST, over IPv6 by its socket's name, where to; its own connections get to the server."""
+    outside.rule(running.ports[LISTENER])
+    with outside.host.entered():
+        running.haproxy()
+    for address in HOST:
+        with contextlib.closing(outside.server(address)) as server:
+            assert outside.ask(address) == by_server(address)
+            assert server.peers == [address], "not the client's: it was the proxy that connected"
+    assert outside.counts() == {"inbound": 2, "answered": 1}
 
 
 def test_who_traces_is_told(outside, trace):
