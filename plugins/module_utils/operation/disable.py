@@ -80,9 +80,11 @@ class Result(NamedTuple):
     waiting: List[str]
 
 
-def preview(places: Places) -> Plan:
-    """What :func:`ensure` would do; reads only."""
-    return list(_Work(places).steps())
+def preview(places: Places) -> Result:
+    """What :func:`ensure` would do; reads only. Nothing is draining or remaining yet."""
+    work = _Work(places)
+    steps = list(work.steps())
+    return Result(steps, [], [], [] if places.restart_services else work.waiting())
 
 
 def ensure(places: Places, wait_seconds: float, watch: Optional[Watch] = None) -> Result:

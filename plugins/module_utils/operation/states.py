@@ -150,9 +150,11 @@ def _warnings(options: Options, waiting: Sequence[str]) -> List[str]:
         warnings.append("systemd does not run on this host: nothing restores the redirection after a reboot")
     if options["textfile_dir"] and not systemd.booted():
         warnings.append("systemd does not run on this host: nothing writes metrics to textfile_dir")
-    if waiting:
-        warnings.append(f"these services change cgroup at their next start: {', '.join(waiting)}")
-    return warnings
+    return warnings + _still_there(waiting)
+
+
+def _still_there(waiting: Sequence[str]) -> List[str]:
+    return [f"these services change cgroup at their next start: {', '.join(waiting)}"] if waiting else []
 
 
 def absent(options: Options, check: bool, watch: Optional[Watch] = None) -> Outcome:
@@ -163,12 +165,13 @@ def absent(options: Options, check: bool, watch: Optional[Watch] = None) -> Outc
     names = ("pin_dir", "state_dir", "unit_dir", "prefix", "cgroup", "restart_services")
     places = disable.Places(**{name: options[name] for name in names})
     if check:
-        return Outcome(disable.preview(places), {"draining": [], "waiting_services": [], "remaining": []}, [])
-    with journal.change("disable") as noted:
-        done = disable.ensure(places, options["lock_timeout"], watch)
-        noted(done.steps)
+        done = disable.preview(places)
+    else:
+        with journal.change("disable") as noted:
+            done = disable.ensure(places, options["lock_timeout"], watch)
+            noted(done.steps)
     result = {"draining": done.draining, "waiting_services": done.waiting, "remaining": done.remaining}
-    return Outcome(done.steps, result, [])
+    return Outcome(done.steps, result, _still_there(done.waiting))
 
 
 def rolled_back(options: Options, check: bool, watch: Optional[Watch] = None) -> Outcome:

@@ -27,9 +27,9 @@ def init(site, tmp_path):
     remove_cgroup(site.cgroup)
 
 
-def play(site, init, what, *rules):
+def play(site, init, what, *rules, **variables):
     prefix = ("unshare", "--mount", "sh", "-c", _BOOTED, str(init.directory))
-    return getattr(site, what)(variables={"sockredir_intercepts": list(rules)}, prefix=prefix)
+    return getattr(site, what)(variables={"sockredir_intercepts": list(rules), **variables}, prefix=prefix)
 
 
 def test_proxies_come_before_the_programs_that_are_sent_to_them(site, init):
@@ -43,6 +43,9 @@ def test_proxies_come_before_the_programs_that_are_sent_to_them(site, init):
     starts = [words[-1] for words in init.calls() if words[0] in ("start", "restart") and site.cgroup.name not in words]
     assert starts == [proxy.name, "proxy.service", apps.name, "app.service"]
     assert site.ask("status")["drift"] == []
-    # What runs there stays there until it is restarted.
-    play(site, init, "disable").ok()
-    assert site.traces() == [str(site.cgroup)]
+    init.calls()
+    play(site, init, "disable", sockredir_restart_services=True).ok()
+    restarted = [words[-1] for words in init.calls() if words[0] == "restart"]
+    assert restarted == ["app.service", "proxy.service"]
+    assert init.state["runs_in"] == dict.fromkeys(restarted, "system.slice")
+    assert site.traces() == []

@@ -107,6 +107,18 @@ def test_who_may_not_be_restarted_waits(placed):
     assert done.result["waiting_services"] == SERVICES
     assert [step.verb for step in done.steps] == ["file", "file", "reload", "start_slice", "manifest"]
     assert placed.init.state["runs_in"] == dict.fromkeys(SERVICES, "system.slice")
+    assert placed.move().result["waiting_services"] == []
+
+    # As all is removed, too: they stay in the cgroup, and the host's operator is told.
+    placed.init.calls()
+    for check in (True, False):
+        done = states.absent(placed.options("absent"), check)
+        assert done.result["waiting_services"] == SERVICES
+        assert done.warnings == ["these services change cgroup at their next start: a.service, b.service"]
+        assert "restart" not in [step.verb for step in done.steps]
+    assert placed.init.calls() == [RELOAD]
+    assert placed.init.state["runs_in"] == dict.fromkeys(SERVICES, placed.slice)
+    assert placed.managed.listing() == []
 
 
 def test_a_restart_that_fails_leaves_the_host_as_it_was(placed):
@@ -138,6 +150,7 @@ def test_disabling_takes_the_services_out(placed):
     placed.init.calls()
     options = placed.options("absent", restart_services=True)
     foretold = states.absent(options, True)
+    assert (foretold.result["waiting_services"], foretold.warnings) == ([], [])
     assert placed.init.calls() == []
     done = states.absent(options, False)
     assert kept(done) == kept(foretold)
