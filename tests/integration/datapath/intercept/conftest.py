@@ -29,10 +29,10 @@ class Intercepted(Harness, Interception):
         with self.as_proxy():
             return self.keep(Namer(address, port, reads))
 
-    def socket(self, family=socket.AF_INET, kind=socket.SOCK_STREAM) -> socket.socket:
+    def socket(self, family=socket.AF_INET, kind=socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         """Made by a program whose connections are intercepted."""
         with self.as_app():
-            return self.keep(socket.socket(family, kind))
+            return self.keep(socket.socket(family, kind, protocol))
 
     def connect(self, address: str, port: int, family=None) -> socket.socket:
         known = family or (socket.AF_INET6 if ":" in address else socket.AF_INET)

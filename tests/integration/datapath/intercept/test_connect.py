@@ -16,6 +16,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbp
 from support.interception import FAR4, FAR6, RULES, dissolve, end_of, told
 
 TCP_FASTOPEN_CONNECT = 30
+IPPROTO_MPTCP = 262
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,24 @@ def test_a_socket_bound_to_a_device_is_left_alone(intercepted):
         assert client.getpeername() == plain.getsockname()
     assert intercepted.counts(1)["left_alone"] == 1
     assert intercepted.counts(1)["rewritten"] == 0
+
+
+@pytest.mark.parametrize("asked", [FAR4, FAR6])
+def test_mptcp_goes_to_the_proxy_but_its_peer_is_the_proxy(intercepted, asked):
+    """The hooks of connect() see its first subflow, that of getpeername() the socket above."""
+    proxy = intercepted.namer("::")
+    intercepted.write(intercepted.rule(proxy.port))
+    try:
+        client = intercepted.socket(socket.AF_INET6 if asked == FAR6 else socket.AF_INET, protocol=IPPROTO_MPTCP)
+    except OSError as error:
+        pytest.skip(f"MPTCP: {error}")
+    with intercepted.as_app():
+        client.connect((asked, 80))
+    assert told(client)[0] == f"{asked} 80"
+    assert end_of(client.getpeername()) == f"{'::1' if asked == FAR6 else '127.0.0.1'} {proxy.port}"
+    counts = intercepted.counts(1)
+    assert (counts["rewritten"], counts["claimed"]) == (1, 1)
+    assert intercepted.pending() == 0
 
 
 def test_who_is_not_in_the_cgroup_is_left_alone(intercepted):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -62,6 +63,23 @@ def test_the_proxy_itself_is_not_intercepted(intercepted):
     assert refusal(intercepted, intercepted.apps, "127.0.0.1", proxy.port) == errno.EPERM
     intercepted.write(intercepted.rule(proxy.port, **everything, proxy=0, proxy_user=os.geteuid() + 1))
     assert told(intercepted.connect("127.0.0.77", port))[0] == f"127.0.0.77 {port}"
+
+
+@pytest.mark.parametrize("inside_proxy", [True, False], ids=["there", "elsewhere"])
+def test_what_counts_is_where_a_listener_was_made_and_not_who_accepts(intercepted, inside_proxy):
+    """As with a socket unit of systemd, which makes the listener in its own cgroup and hands it to the proxy."""
+    with intercepted.as_proxy() if inside_proxy else contextlib.nullcontext():
+        listener = intercepted.keep(socket.create_server(("127.0.0.1", 0)))
+    port = listener.getsockname()[1]
+    intercepted.write(intercepted.rule(port))
+    intercepted.connect(FAR4, 80)
+    with contextlib.nullcontext() if inside_proxy else intercepted.as_proxy():
+        accepted = intercepted.keep(listener.accept()[0])
+        assert original_dst(accepted) == (f"{FAR4} 80" if inside_proxy else "-")
+    counts = intercepted.counts(1)
+    assert (counts["rewritten"], counts["claimed"], counts["answered"]) == (1, inside_proxy, inside_proxy)
+    assert refusal(intercepted, intercepted.proxy, "127.0.0.1", port) == errno.EPERM, "the guard asks who connects"
+    assert intercepted.pending() == (0 if inside_proxy else 1), "a claim stays until its connection ends"
 
 
 def forward(listener: socket.socket, cgroup: Path, outcome) -> None:
