@@ -25,12 +25,16 @@ struct task_struct {
 	char comm[16];
 } __kernel_struct;
 
-static __always_inline bool is_traced(__u64 now)
+/* The time is asked only if somebody watches, or did. */
+static __always_inline bool is_traced(__u64 *now)
 {
 	__u32 key = INTERCEPT_TRACE_UNTIL;
 	const __u64 *until = bpf_map_lookup_elem(&intercept_trace, &key);
 
-	return until && now <= *until;
+	if (!until || !*until)
+		return false;
+	*now = bpf_ktime_get_ns();
+	return *now <= *until;
 }
 
 static __always_inline void untold(void)
@@ -48,9 +52,9 @@ static __always_inline void tell(__u32 slot, enum intercept_event event, const s
 {
 	struct intercept_record *record;
 	struct task_struct *task;
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now;
 
-	if (!is_traced(now))
+	if (!is_traced(&now))
 		return;
 	record = bpf_ringbuf_reserve(&intercept_ring, sizeof(*record), 0);
 	if (!record) {

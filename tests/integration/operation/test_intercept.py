@@ -1,14 +1,13 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Interception rules on a host that is set up: written, shown, drifted from, restored, rolled back, removed."""
+"""Interception rules on a host that is set up: written, shown, verified, drifted from, restored."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
 import socket
 
 import pytest
@@ -23,20 +22,11 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from ansible_collections.ebpf.sockredir.plugins.modules import sockmap_info
 from support.host import cgroup2_mount, inside
 from support.intercepting import Intercepting
-from support.interception import FAR4, SOURCE, Namer, told
+from support.interception import FAR4, Namer, told
 from support.module import run_module
 from support.systemd import Systemd
 
 _RETURN_ONE = bytes.fromhex("b7000000010000009500000000000000")
-
-
-@pytest.fixture
-def alone(managed):
-    """A host for one test that takes it apart."""
-    managed.enable_here()
-    own = Intercepting(managed)
-    own.load()
-    return own
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +44,9 @@ def intercepting(loaded):
 
 
 @pytest.fixture
-def proxy(request):
-    """The proxy of the test's host."""
-    name = "alone" if "alone" in request.fixturenames else "intercepting"
-    with request.getfixturevalue(name).namer() as own:
+def proxy(intercepting):
+    """The proxy of the shared host."""
+    with intercepting.namer() as own:
         yield own
 
 
@@ -298,56 +287,3 @@ def test_a_connection_that_is_older_than_the_rule_is_noted(intercepting, proxy):
     assert (note["rule"], note["found"].split(",")[0]) == ("web", "1 connection not intercepted")
     assert note["found"].endswith(f"such as to 127.0.0.77:{port}")
     assert intercepting.managed.kinds() == [], "it is no difference from the manifest"
-
-
-def test_all_of_it_comes_back_after_a_reboot(alone, proxy):
-    """Pins and cgroups are gone, as after one."""
-    managed = alone.managed
-    alone.write(alone.rule(proxy.port))
-    port = proxy.port
-    proxy.close()
-    shutil.rmtree(managed.sandbox.pin_dir)
-    for group in (alone.apps, alone.proxy):
-        os.rmdir(group)
-    assert managed.ctl("restore").returncode == 0
-    assert managed.kinds() == []
-    with alone.namer(port):
-        assert alone.asked() == f"{FAR4} 80"
-
-
-def test_rollback_and_an_upgrade_of_the_programs(alone, proxy, tmp_path):
-    managed = alone.managed
-    alone.write(alone.rule(proxy.port))
-    first = alone.held()
-    open_change = alone.rule(proxy.port, ports=["80"])
-    assert alone.write(open_change, commit=False)["changed"]
-    assert not alone.write(open_change, commit=False)["changed"]
-    assert managed.kinds() == ["unfinished"]
-    restore.rollback(managed.places["state_dir"])
-    assert alone.held() == first
-    assert managed.kinds() == []
-    alone.write(open_change, commit=False)
-    assert alone.write(open_change)["changed"], "it makes the change final"
-    restore.rollback(managed.places["state_dir"])
-    assert alone.held() == first
-    assert managed.kinds() == []
-    source = tmp_path / "newer"
-    shutil.copytree(SOURCE.parent, source)
-    with open(source / SOURCE.name, "a", encoding="utf-8") as stream:
-        stream.write('\nconst char newer[] SEC("license_newer") = "newer";\n')
-    with alone.connect() as live:
-        alone.load(source / SOURCE.name)
-        assert told(live)[0] == f"{FAR4} 80"
-        assert live.getpeername() == (FAR4, 80)
-    assert alone.held() == first
-    assert alone.asked() == f"{FAR4} 80"
-
-
-def test_disable_takes_all_of_it_away(alone, proxy):
-    managed = alone.managed
-    alone.write(alone.rule(proxy.port))
-    with alone.connect() as live:
-        managed.disable_here()
-        assert told(live)[0] == f"{FAR4} 80"
-    assert managed.listing() == []
-    assert not alone.apps.exists()

@@ -7,86 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import socket
-import threading
-import time
-from collections import Counter
 
 import pytest
-from support.interception import Namer, told
+from support.connecting import DIRECT, Connecting, direct_server
+from support.interception import Namer
 
-THREADS, GAPS, RELOADS = 4, 8, 3
+GAPS, RELOADS = 8, 3
 #: What a connection may meet while its proxy goes: it is refused, or it was in the queue of the listener that closed.
 GOING = {errno.ECONNREFUSED, errno.ECONNRESET}
-DIRECT = "as asked"
-
-
-@contextlib.contextmanager
-def asked(address: str = "127.0.0.77"):
-    """A server that says so to everybody who comes by himself."""
-    with socket.create_server((address, 0), backlog=4096) as listener:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    with listener.accept()[0] as client, contextlib.suppress(OSError):
-                        client.sendall(DIRECT.encode())
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield listener.getsockname()
-        finally:
-            with contextlib.suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            thread.join(20)
-
-
-class Load:
-    """Programs that connect one time after the other until they are told to stop; what they got, counted."""
-
-    def __init__(self, intercepted, address) -> None:
-        self.intercepted, self.address = intercepted, address
-        self.found: Counter = Counter()
-        self._over = threading.Event()
-        self._lock = threading.Lock()
-
-    def _one(self) -> str:
-        try:
-            with socket.create_connection(self.address, timeout=60) as client:
-                return told(client)[0]
-        except OSError as error:
-            return errno.errorcode.get(error.errno, repr(error))
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            outcome = self._one()
-            with self._lock:
-                self.found[outcome] += 1
-
-    def wait_for(self, outcome: str, count: int = 20) -> None:
-        """Until it has come so many times more."""
-        deadline, wanted = time.monotonic() + 60, self.found[outcome] + count
-        while self.found[outcome] < wanted:
-            assert time.monotonic() < deadline, (outcome, self.found)
-            time.sleep(0.002)
-
-    def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._run) for _thread in range(THREADS)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
 
 @contextlib.contextmanager
 def load(intercepted, address):
     """This process stays in the programs' cgroup meanwhile; what is to be elsewhere moves there."""
-    with intercepted.as_app(), Load(intercepted, address) as own:
+    with intercepted.as_app(), Connecting(address) as own:
         yield own
 
 
@@ -100,7 +34,7 @@ def nothing_is_left(intercepted) -> None:
 @pytest.mark.parametrize("direct", [False, True], ids=["refuse", "direct"])
 def test_a_proxy_that_goes_and_comes_under_load(intercepted, direct):
     """Later ones listen in the programs' cgroup, where this process is meanwhile: that matters to nobody."""
-    with asked() as address:
+    with direct_server() as address:
         with intercepted.as_proxy():
             proxy = Namer()
         intercepted.write(intercepted.rule(proxy.port, cidrs=("127.0.0.77/32",), direct_when_down=direct))
@@ -120,7 +54,7 @@ def test_a_proxy_that_goes_and_comes_under_load(intercepted, direct):
 
 def test_several_listeners_at_one_port(intercepted):
     """All of them are used, and when one goes the others go on. Nobody is refused meanwhile."""
-    with asked() as address:
+    with direct_server() as address:
         with intercepted.as_proxy():
             proxies = [Namer(shared=True)]
             port = proxies[0].port
@@ -146,7 +80,7 @@ def test_haproxy_reloads_and_no_connection_is_lost(intercepted, running):
     words = ("haproxy", "-db", "-f", running.configuration("haproxy.cfg", more))
     running_one = running.start(15001, *words)
     running.rule("127.0.0.1")
-    with asked() as address, load(intercepted, address) as programs:
+    with direct_server() as address, load(intercepted, address) as programs:
         for _reload in range(RELOADS):
             programs.wait_for(DIRECT)
             following = running.start(15001, *words, "-x", str(control), "-sf", str(running_one.pid))
