@@ -18,10 +18,13 @@
  *    or waits for memory in ingress_skb, which must be empty.
  *
  * With one queue (program `receive`), a thread that is inside recv on S would not see what TCP
- * brings after S has left: it waits for the queue that is gone, and returns EAGAIN. It holds a
- * reference to S's psock. So S leaves while nobody but the map and the thread whose call this
- * callback interrupts holds one, that thread does not sleep in recv, and nobody waits for S's lock.
- * A reader that always waits in recv leaves in the acknowledgement that it sends on its way out.
+ * brings after S has left: it waits for the queue that is gone, and returns EAGAIN. It takes a
+ * reference to S's psock before it takes S's lock, so also while we look and take S out. Hence:
+ *  - S is non-blocking: its recv never waits.
+ *  - Otherwise it leaves only inside a call on S, whose thread cannot enter recv now: one that waits
+ *    in recv leaves in the acknowledgement that it sends on its way out. Other threads are not in
+ *    recv if nobody but the map and this call holds a reference, nobody sleeps there, and nobody
+ *    waits for the lock. (One that enters recv at this very moment is not seen.)
  *
  * A socket with a ULP (kernel TLS) stays. While a thread is inside a call on it, sock_map_del_link()
  * puts the map's functions in place of the ULP's, and nobody takes them back: close() then finds
@@ -32,6 +35,15 @@
 
 #include "demotion.h"
 
+/* What happens to a socket in the map. */
+enum occasion {
+	OCCASION_SEGMENT,  /* something has come by TCP: bytes, or an acknowledgement of its own */
+	OCCASION_ANSWER,   /* it sends a segment by TCP, from inside a call */
+	OCCASION_SHUTDOWN, /* it will send no more, says a call */
+	OCCASION_CLOSED,
+	OCCASION_DISSOLVED, /* closed to be used again */
+};
+
 /* The map's own reference to what sockmap keeps for a socket, and those of who is inside a call. */
 static __always_inline int references(const struct sk_psock *psock)
 {
@@ -41,18 +53,23 @@ static __always_inline int references(const struct sk_psock *psock)
 	return refs;
 }
 
-/*
- * No thread is inside recv on the socket: with one queue it would wait for that, whatever TCP
- * brings, and return EAGAIN. `owned`: one reference is that of the call that this runs in.
- */
-static __always_inline bool nobody_receives(const struct sockredir_side *side, bool owned)
+/* The references to a psock that are no reader's: the map's, and that of the call this runs in. */
+static __always_inline int harmless_references(const struct sockredir_side *side, enum occasion occasion)
+{
+	return occasion == OCCASION_SHUTDOWN ? 1 : 1 + is_owned(side);
+}
+
+/* With one queue: no thread waits in recv on the socket, nor is about to. */
+static __always_inline bool nobody_receives(const struct sockredir_side *side, enum occasion occasion)
 {
 	struct sock *sk = sock_of(side);
-	struct sk_psock *psock = psock_of(sk);
 
 	if (!has_one_queue(side))
 		return true;
-	return references(psock) <= 1 + owned && !has_sleeper(sk) && !is_waited_for(side);
+	if (occasion == OCCASION_SEGMENT && !never_waits(sk))
+		return false;
+	return references(psock_of(sk)) <= harmless_references(side, occasion) && !has_sleeper(sk) &&
+	       !is_waited_for(side);
 }
 
 /* Nobody is between the verdict of `side`'s socket and the peer's queue. BARRED is set. */
@@ -91,14 +108,14 @@ static __always_inline bool short_of_memory(const struct sockredir_side *own)
 	return psock && BPF_CORE_READ(psock, ingress_skb.qlen);
 }
 
-static __always_inline bool may_leave(struct sockredir_side *own, struct sockredir_side *peer)
+static __always_inline bool may_leave(struct sockredir_side *own, struct sockredir_side *peer,
+				      enum occasion occasion)
 {
 	__u64 before = __sync_fetch_and_or(&peer->flags, SOCKREDIR_SIDE_BARRED);
 
 	if ((before & SOCKREDIR_SIDE_STARTED) && !no_redirect_in_flight(peer))
 		return false;
-	return look_at(own).look == LOOK_EMPTY && !short_of_memory(own) &&
-	       nobody_receives(own, is_owned(own));
+	return look_at(own).look == LOOK_EMPTY && !short_of_memory(own) && nobody_receives(own, occasion);
 }
 
 /* Does the socket have no use for the map any more? `heard`: something has come by TCP. */
@@ -115,10 +132,11 @@ static __always_inline bool done_here(const struct sockredir_settings *s, const 
 
 /* Takes the socket out of the map, unless that could lose a byte. */
 static __always_inline bool leave(struct sockredir_key *self, const struct tcp_sock *tp,
-				  struct sockredir_side *own, struct sockredir_side *peer)
+				  struct sockredir_side *own, struct sockredir_side *peer,
+				  enum occasion occasion)
 {
 	if ((own->flags & SOCKREDIR_SIDE_LEFT) || tp->inet_conn.icsk_ulp_ops || !count_is_right(tp, own) ||
-	    !may_leave(own, peer))
+	    !may_leave(own, peer, occasion))
 		return false;
 	__sync_fetch_and_or(&own->flags, SOCKREDIR_SIDE_LEFT);
 	peers_delete(self);

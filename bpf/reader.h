@@ -122,6 +122,14 @@ static __always_inline __u32 not_yet_queued(const struct sockredir_side *side)
 	return BPF_CORE_READ(sk, sk_receive_queue.qlen) + BPF_CORE_READ(psock, ingress_skb.qlen);
 }
 
+/* Do calls of recv on the socket return at once when there is nothing? */
+static __always_inline bool never_waits(struct sock *sk)
+{
+	struct file *file = BPF_CORE_READ(sk, sk_socket, file);
+
+	return BPF_CORE_READ(file, f_flags) & O_NONBLOCK;
+}
+
 /* Does a thread sleep in a call on this socket, such as recv? `sk` is only probed. */
 static __always_inline bool has_sleeper(struct sock *sk)
 {

@@ -103,15 +103,6 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct tcp_soc
 		trace(s, &names.self, ctx->op);
 }
 
-/* What happens to a socket in the map. */
-enum occasion {
-	OCCASION_SEGMENT,  /* something has come by TCP: bytes, or an acknowledgement of its own */
-	OCCASION_ANSWER,   /* it sends a segment by TCP, from inside a call */
-	OCCASION_SHUTDOWN, /* it will send no more */
-	OCCASION_CLOSED,
-	OCCASION_DISSOLVED, /* closed to be used again */
-};
-
 static __always_inline void closed(struct sockredir_flow *flow, const struct sockredir_key *id, int index)
 {
 	struct sockredir_side *own = &flow->side[index & 1];
@@ -128,9 +119,9 @@ static __always_inline void closed(struct sockredir_flow *flow, const struct soc
 
 static __always_inline void try_leave(struct bpf_sock_ops *ctx, const struct tcp_sock *tp,
 				      struct sockredir_key *self, struct sockredir_side *own,
-				      struct sockredir_side *peer)
+				      struct sockredir_side *peer, enum occasion occasion)
 {
-	if (!leave(self, tp, own, peer))
+	if (!leave(self, tp, own, peer, occasion))
 		return;
 	/* Out of the map, only its end is of interest. */
 	if (own->flags & SOCKREDIR_SIDE_SEGMENT_CB)
@@ -185,7 +176,7 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 	 */
 	if (occasion == OCCASION_SHUTDOWN ||
 	    done_here(get_settings(), own, peer, occasion == OCCASION_SEGMENT))
-		try_leave(ctx, tp, &names.self, own, peer);
+		try_leave(ctx, tp, &names.self, own, peer, occasion);
 	if (occasion == OCCASION_SEGMENT)
 		limit_unsent(ctx, tp, own);
 }

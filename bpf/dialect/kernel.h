@@ -36,8 +36,13 @@ struct sock_common {
 	struct proto *skc_prot;
 } __kernel_struct;
 
+struct file {
+	unsigned int f_flags;
+} __kernel_struct;
+
 struct socket {
 	unsigned long flags;
+	struct file *file; /* NULL before the socket is accepted */
 } __kernel_struct;
 
 /* On kernels for real-time there is no such word in a spinlock. */
@@ -140,6 +145,7 @@ struct task_struct {
 	unsigned int flags;
 } __kernel_struct;
 
+#define O_NONBLOCK	 00004000
 #define SOCK_RCVBUF_LOCK 2
 #define RCV_SHUTDOWN	 1
 #define PF_IO_WORKER	 0x10

@@ -150,20 +150,94 @@ def test_nothing_on_its_way_is_lost(lab):
     assert race(lab) == b"2"
 
 
-@needs_userfaultfd
-def test_that_race_loses_a_byte_without_the_proof(lab_with, tmp_path):
-    """The same with the rules taken out: shows that the test above looks into the window."""
-    source = tmp_path / "without"
+def changed(tmp_path, rules: dict):
+    """The programs' source with parts of leave.h replaced."""
+    source = tmp_path / "changed"
     shutil.copytree(SOURCE.parent, source)
     header = source / "leave.h"
     text = header.read_text()
-    rules = {" && !no_redirect_in_flight(peer)": " && !peer", "nobody_receives(own, is_owned(own))": "true"}
     for rule, instead in rules.items():
         assert rule in text
         text = text.replace(rule, instead)
     header.write_text(text)
-    with lab_with(source=source / SOURCE.name) as lab, pytest.raises((TimeoutError, ConnectionError)):
+    return source / SOURCE.name
+
+
+@needs_userfaultfd
+def test_that_race_loses_a_byte_without_the_proof(lab_with, tmp_path):
+    """The same with the rules taken out: shows that the test above looks into the window."""
+    rules = {" && !no_redirect_in_flight(peer)": " && !peer", "nobody_receives(own, occasion)": "true"}
+    with lab_with(source=changed(tmp_path, rules)) as lab, pytest.raises((TimeoutError, ConnectionError)):
         race(lab)
+
+
+def read_by_tcp(lab):
+    """A pair whose server has read what came by TCP, and is in the map still."""
+    for _attempt in range(50):
+        client, server = lab.pair()
+        one_way(client, server, 33)
+        if not side(lab, server, 1).left:
+            return client, server
+    raise AssertionError("each left while it read")
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_only_who_never_waits_leaves_when_something_comes(lab, blocking):
+    client, server = read_by_tcp(lab)
+    server.setblocking(blocking)
+    client.shutdown(socket.SHUT_WR)
+    assert side(lab, server, 1).left != blocking
+    assert server.recv(1) == b""
+
+
+#: Some milliseconds between the last look and the removal; else the window is too short to be met in a test.
+LATE = {
+    "/* Takes the socket out": "static long late(__u32 turn, void *none)\n{\n\treturn !bpf_ktime_get_ns();\n}\n\n"
+    "/* Takes the socket out",
+    "\tpeers_delete(self);": "\tbpf_loop(2000000, late, (void *)0, 0);\n\tpeers_delete(self);",
+}
+
+
+def shutdown_on(sock, cpu: int) -> None:
+    os.sched_setaffinity(0, {cpu})
+    sock.shutdown(socket.SHUT_WR)
+
+
+def enter_recv_late(lab) -> bytes:
+    """What recv returns that waits, and that is entered as the end of the stream takes its socket out, if it does."""
+    everywhere = os.sched_getaffinity(0)
+    cpus = set(everywhere)
+    client, server = read_by_tcp(lab)
+    server.setblocking(True)
+    writer = threading.Thread(target=shutdown_on, args=(client, cpus.pop()))
+    os.sched_setaffinity(0, cpus)
+    writer.start()
+    while writer.is_alive() and not side(lab, server, 1).left:
+        pass
+    try:
+        return server.recv(1)
+    finally:
+        writer.join()
+        os.sched_setaffinity(0, everywhere)
+
+
+two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+
+
+@two_cpus
+def test_who_enters_recv_while_something_comes(lab_with, tmp_path):
+    with lab_with(source=changed(tmp_path, LATE)) as lab:
+        assert all(enter_recv_late(lab) == b"" for _attempt in range(5))
+        assert lab.redirection.events("socket_left") > 0
+
+
+@two_cpus
+def test_who_enters_recv_gets_eagain_without_the_rule(lab_with, tmp_path):
+    """Shows that the test above meets the window."""
+    rules = {**LATE, "occasion == OCCASION_SEGMENT && !never_waits(sk)": "false"}
+    with lab_with(source=changed(tmp_path, rules)) as lab, pytest.raises(BlockingIOError):
+        for _attempt in range(100):
+            enter_recv_late(lab)
 
 
 def exchange(one, other, seed: int, problems: list) -> None:
