@@ -13,6 +13,7 @@ import selectors
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import ContextManager, Dict, Iterator, List, Optional
 
@@ -192,6 +193,21 @@ class Interception:
                 libbpf.detach(held, number, attach_type)
                 stack.callback(libbpf.attach, held, number, attach_type, libbpf.F_ALLOW_MULTI)
             yield
+
+    def begin_anew(self) -> None:
+        """No rules, nothing counted, nothing remembered."""
+        deadline = time.monotonic() + 20
+        while self.pending():
+            assert time.monotonic() < deadline, "a connection of an earlier test has left something behind"
+            time.sleep(0.01)
+        pin_dir = str(self.pin_dir)
+        with libbpf.Map.open_pin(f"{pin_dir}/intercept_state") as state:
+            state.update(bytes(4), bytes(intercept.STATE.size))
+        with libbpf.Map.open_pin(f"{pin_dir}/reached") as reached:
+            for key in list(reached.keys()):
+                reached.delete(key)
+        intercept_live.reset_counters(pin_dir, range(1 + intercept.MAX_RULES))
+        intercept_live.trace_until(pin_dir, 0)
 
     def write(self, *rules: intercept.Rule) -> None:
         intercept_live.write_rules(str(self.pin_dir), rules)

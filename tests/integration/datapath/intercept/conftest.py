@@ -12,7 +12,7 @@ import socket
 
 import pytest
 from support.harness import Harness
-from support.host import Sandbox
+from support.host import Sandbox, sandbox
 from support.interception import Interception, Namer, at_work
 from support.proxies import Running
 from support.tracing import records
@@ -49,10 +49,19 @@ def at_work_on(host: Sandbox, **entries: int):
         yield own
 
 
+@pytest.fixture(scope="module")
+def attached(tmp_path_factory):
+    """A sandbox with the programs attached, as they are, for the tests of a file."""
+    with sandbox(tmp_path_factory.mktemp("interception")) as own, at_work(Interception(own.cgroup, own.pin_dir)):
+        yield own
+
+
 @pytest.fixture
-def intercepted(host):
-    """The programs as they are, with all defaults."""
-    with at_work_on(host) as own:
+def intercepted(attached):
+    """The programs as if they had just been loaded."""
+    own = Intercepted(attached)
+    own.begin_anew()
+    with contextlib.closing(own):
         yield own
 
 

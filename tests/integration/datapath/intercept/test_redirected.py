@@ -17,9 +17,10 @@ SIZE = 500_000
 
 
 @pytest.fixture
-def redirected(host, tmp_path, intercepted):
+def redirected(tmp_path, intercepted):
     """The data path's programs on the cgroup above those of the programs and of the proxy."""
-    with redirection(host.cgroup, host.bpffs / "redirection", tmp_path / "state") as own:
+    sandbox = intercepted.sandbox
+    with redirection(sandbox.cgroup, sandbox.bpffs / "redirection", tmp_path / "state") as own:
         own.set()
         yield own
 
