@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional
 
 from ..datapath import intercept_live, intercept_record, layout, live
 from ..errors import SockredirError
@@ -16,9 +16,35 @@ from ..state import manifest
 from . import context
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
+    """:ivar time: CLOCK_MONOTONIC, nanoseconds."""
+
     time: int
     text: str
+
+
+class Order:
+    """Puts lines of several rings into one order of time.
+
+    One ring is read after the other, so a line that is younger than the beginning of the look before is kept: the other
+    ring's next line may be older.
+    """
+
+    def __init__(self) -> None:
+        self._held: List[Line] = []
+        self._before = 0
+
+    def shown(self, began: int, lines: Iterable[Line], last: bool = False) -> List[str]:
+        """What is to be shown now.
+
+        :param began: int, when this look at the rings began, CLOCK_MONOTONIC in nanoseconds.
+        :param lines: what it has found.
+        :param last: whether there will be no further look.
+        """
+        found = sorted([*self._held, *lines], key=lambda line: line.time)
+        ready = [line for line in found if last or line.time <= self._before]
+        self._held, self._before = found[len(ready) :], began
+        return [line.text for line in ready]
 
 
 class _Ring:
@@ -59,8 +85,7 @@ class Lines:
         self._sockets = _Ring(pin_dir, "events")
         self._intercepts: Optional[_Ring] = None
         self._names: Dict[int, str] = {}
-        self._held: List[_Line] = []
-        self._before = 0
+        self._order = Order()
         self.find_interception()
         self._untold = intercept_live.untold(pin_dir)
 
@@ -76,27 +101,21 @@ class Lines:
     def read(self, last: bool = False) -> List[str]:
         """What is to be shown next.
 
-        One ring is read after the other, so what is younger than the look before may still be preceded by something.
-
         :param last: whether nothing is to be kept for the next time.
         """
-        now = time.monotonic_ns()
-        self._held += self._of_sockets() + self._of_interception()
-        self._held.sort(key=lambda line: line.time)
-        ready = len(self._held) if last else sum(line.time <= self._before for line in self._held)
-        shown, self._held, self._before = self._held[:ready], self._held[ready:], now
-        return [line.text for line in shown]
+        began = time.monotonic_ns()
+        return self._order.shown(began, self._of_sockets() + self._of_interception(), last)
 
-    def _of_sockets(self) -> List[_Line]:
+    def _of_sockets(self) -> List[Line]:
         events = [layout.decode_event(record) for record in self._sockets.read()]
-        return [_Line(event.time, layout.format_event(event)) for event in events]
+        return [Line(event.time, layout.format_event(event)) for event in events]
 
-    def _of_interception(self) -> List[_Line]:
+    def _of_interception(self) -> List[Line]:
         records = [intercept_record.decode(raw) for raw in self._intercepts.read()] if self._intercepts else []
         if records:  # rules may have changed
             rules = recorded(manifest.known(self._state_dir))
             self._names.update({rule["slot"]: rule["name"] for rule in rules})
-        return [_Line(record.time, intercept_record.line(record, self._names)) for record in records]
+        return [Line(record.time, intercept_record.line(record, self._names)) for record in records]
 
     def close(self) -> None:
         """Say what could not be told, too."""
