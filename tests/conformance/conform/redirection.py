@@ -80,6 +80,11 @@ class Maps:
         charged = self._layout.decode_pressure(self._pressure.lookup(_FIRST)).used
         return flows + peers + int(charged > 0 and flows == 0)
 
+    def records(self):
+        """The flow records, decoded: [(owners, Flow)]; bit 0 or 1 of owners: that side has not gone."""
+        raw = [self._flows.lookup(key) for key in list(self._flows.keys())]
+        return [(value[0] & 3, self._layout.decode_flow(value)) for value in raw if value]
+
     def settings(self, **changes):
         """Change some settings, as sockredirctl does it."""
         current = self._settings.lookup(_FIRST)

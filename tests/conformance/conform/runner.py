@@ -263,7 +263,7 @@ class Path:
         problems += judge(case.limit, release, tcp.lines, ours.lines, self.state is None)
         maps = self.redirection.maps
         if not eventually(lambda: maps.entries() <= self._entries, SOON * patience):
-            problems.append(f"{maps.entries() - self._entries} entries left in the maps")
+            problems.append(f"{maps.entries() - self._entries} entries left in the maps: {maps.records()[:3]}")
         counted = self._counted()
         if self.state:
             problems += self._state_operator.problems(counted, case.redirects is None)
