@@ -17,6 +17,8 @@ from . import libc
 
 #: Patience in seconds for things that TCP does at once. A hang bound, not a measurement.
 SOON = 15.0
+#: Seconds for which the kernel may keep a socket whose program has closed it: tcp_fin_timeout (FIN_WAIT2), and some.
+ORPHANED = 75.0
 
 
 class Mismatch(AssertionError):

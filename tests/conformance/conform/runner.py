@@ -19,7 +19,7 @@ import time
 import traceback
 
 from . import libc
-from .app import SOON, Net, Transcript, eventually
+from .app import ORPHANED, Net, Transcript, eventually
 from .case import judge
 from .states import STATES, Conductor, Operator, Talker
 
@@ -262,7 +262,7 @@ class Path:
             problems.append(f"redirected: {ours.error}")
         problems += judge(case.limit, release, tcp.lines, ours.lines, self.state is None)
         maps = self.redirection.maps
-        if not eventually(lambda: maps.entries() <= self._entries, SOON * patience):
+        if not eventually(lambda: maps.entries() <= self._entries, ORPHANED * patience):
             problems.append(f"{maps.entries() - self._entries} entries left in the maps: {maps.records()[:3]}")
         counted = self._counted()
         if self.state:
