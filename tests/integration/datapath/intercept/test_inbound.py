@@ -124,16 +124,20 @@ def test_a_proxy_of_another_namespace_gets_nothing(outside):
         outside.ask(HOST[0])
 
 
-def test_haproxy_forwards_them_to_the_server_that_has_the_port(outside, running):
-    """It learns by SO_ORIGINAL_DST, over IPv6 by its socket's name, where to; its own connections get to the server."""
+@pytest.mark.parametrize(("kind", "answers"), [("haproxy", {"answered": 1}), ("nginx", {}), ("envoy", {"answered": 2})])
+def test_a_real_proxy_forwards_them_to_the_server_that_has_the_port(outside, running, kind, answers):
+    """Each asks where to as for connections from the host; its own connections get to the server.
+
+    :param answers: how often it was by SO_ORIGINAL_DST, of a connection over IPv4 and one over IPv6.
+    """
     outside.rule(running.ports[LISTENER])
     with outside.host.entered():
-        running.haproxy()
+        getattr(running, kind)()
     for address in HOST:
         with contextlib.closing(outside.server(address)) as server:
             assert outside.ask(address) == by_server(address)
             assert server.peers == [address], "not the client's: it was the proxy that connected"
-    assert outside.counts() == {"inbound": 2, "answered": 1}
+    assert outside.counts() == {"inbound": 2, **answers}
 
 
 def test_who_traces_is_told(outside, trace):
