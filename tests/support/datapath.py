@@ -17,6 +17,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import lay
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, loader, queues
 
 from .host import enter
+from .waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "bpf" / "sockredir.bpf.c"
@@ -106,6 +107,13 @@ class Redirection:
 
     def used(self) -> int:
         return live.used(str(self.pin_dir))
+
+    def wait_until_empty(self) -> None:
+        """Until nothing of any connection is left: a busy kernel takes in the last segments after ``close`` returns.
+
+        It may keep a closed socket for tcp_fin_timeout, a minute.
+        """
+        wait_for(lambda: not (self.flows() or self.peers() or self.used()), 90)
 
 
 @contextlib.contextmanager

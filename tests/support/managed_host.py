@@ -9,9 +9,8 @@ import contextlib
 import json
 import re
 import subprocess
-import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.step import Plan
@@ -144,14 +143,6 @@ class ManagedHost(Harness):
 
     def drift_here(self) -> List[Dict[str, Any]]:
         return reported(drift.with_manifest(Snapshot(str(self.sandbox.state_dir))).steps)
-
-    @staticmethod
-    def wait_for(condition: Callable[[], bool]) -> None:
-        """The kernel detaches a link a moment after its last holder has let go."""
-        deadline = time.monotonic() + 10
-        while not condition():
-            assert time.monotonic() < deadline, "it stays attached"
-            time.sleep(0.01)
 
     def pin(self, name: str) -> Optional[Pin]:
         return objects.at(str(self.sandbox.pin_dir / name))

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import intercept, intercept_live, intercept_record
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath.intercept import End
@@ -41,13 +41,6 @@ class Trace:
             self.process.send_signal(number)
         out, err = self.process.communicate(timeout=30)
         return self.process.returncode, out.splitlines(), err
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def traced_until(pin_dir: Path) -> int:

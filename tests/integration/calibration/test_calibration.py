@@ -22,6 +22,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manife
 from support.collection import ROOT
 from support.host import cgroup2_mount
 from support.module import run_module
+from support.waiting import wait_for
 
 POSSIBLE = {*decision.SIZES, decision.NEVER}
 MEASURE = """
@@ -153,7 +154,7 @@ def test_nothing_is_left(managed, built):
         program = attached(cgroup)[0]
         assert process.wait(timeout=120) == 0
     assert not cgroup.parent.exists()
-    managed.wait_for(lambda: is_gone(program))
+    wait_for(lambda: is_gone(program))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -162,9 +163,9 @@ def test_of_a_killed_one_an_empty_cgroup_is_left_until_the_next(managed, built, 
         program = attached(cgroup)[0]
         process.send_signal(how)
         process.wait(timeout=60)
-    managed.wait_for(lambda: is_gone(program))
+    wait_for(lambda: is_gone(program))
     # The processes of both cgroups, which end by themselves: a cgroup with one in it cannot be removed.
-    managed.wait_for(lambda: "populated 0" in (cgroup.parent / "cgroup.events").read_text())
+    wait_for(lambda: "populated 0" in (cgroup.parent / "cgroup.events").read_text())
     with measuring(built["v1"]) as (_process, other):
         assert other != cgroup
         assert not cgroup.parent.exists()

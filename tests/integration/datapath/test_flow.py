@@ -50,9 +50,7 @@ def test_both_directions_are_redirected(lab, client, server):
     assert {side.state for side in lab.redirection.flow(other.getsockname()[1])} == {"redirected"}
     one.close()
     other.close()
-    assert lab.redirection.flows() == []
-    assert lab.redirection.peers() == 0
-    assert lab.redirection.used() == 0
+    lab.redirection.wait_until_empty()
 
 
 def test_a_client_outside_the_cgroup_is_left_alone(lab):
@@ -180,7 +178,7 @@ def test_a_full_map_leaves_connections_to_tcp(lab_with):
         for client, server in pairs:
             client.close()
             server.close()
-        assert lab.redirection.flows() == []
+        lab.redirection.wait_until_empty()
 
 
 def reset(sock: socket.socket) -> None:
@@ -214,9 +212,7 @@ def test_no_entry_is_left_however_a_connection_ends(lab, end):
             client.close()
         listener.close()
         client.close()
-    assert lab.redirection.flows() == []
-    assert lab.redirection.peers() == 0
-    assert lab.redirection.used() == 0
+    lab.redirection.wait_until_empty()
     counters = lab.redirection.counters()
     assert counters["socket_added"].events == 100
     assert counters["socket_closed"].events + counters["socket_left"].events == 100

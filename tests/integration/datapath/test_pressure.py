@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.datapath import read_exactly
+from support.waiting import wait_for
 
 MIB = 1 << 20
 WINDOW = 2 * MIB
@@ -152,7 +153,7 @@ def test_charges_end_with_the_connection(lab):
     client.close()
     assert lab.redirection.used() > 0, "the reader still holds it"
     server.close()
-    assert lab.redirection.used() == 0
+    lab.redirection.wait_until_empty()
 
 
 @pytest.mark.parametrize("size", [65536, 4096])
@@ -177,10 +178,10 @@ def test_200_stopped_readers(lab, size):
     for (_client, server), size_sent in zip(pairs[::20], sent[::20]):
         whole = message * (size_sent // size + 1)
         assert read_exactly(server, size_sent) == whole[:size_sent]
-    for client, server in pairs:
+    for client, server in (bystander, *pairs):
         client.close()
         server.close()
-    assert lab.redirection.used() == 0
+    lab.redirection.wait_until_empty()
 
 
 def test_readers_that_close_with_bytes_unread_give_the_memory_back(lab):
@@ -193,12 +194,7 @@ def test_readers_that_close_with_bytes_unread_give_the_memory_back(lab):
     for client, server in pairs:
         client.close()
         server.close()
-    for _attempt in range(100):
-        if kernel_memory() < before + 32 * MIB:
-            break
-        time.sleep(0.1)
-    else:
-        raise AssertionError(f"{kernel_memory() - before} bytes were not given back")
+    wait_for(lambda: kernel_memory() < before + 32 * MIB)
 
 
 @pytest.mark.parametrize("size", [0, 32768])

@@ -11,11 +11,11 @@ import shutil
 import socket
 import struct
 import termios
-import time
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import queues
 from support.datapath import SOURCE, read_exactly
+from support.waiting import wait_for
 
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
 RECEIVED, SENT = 1, 2
@@ -63,9 +63,7 @@ def test_redirected_bytes_and_later_ones_by_tcp_lie_in_one_queue(lab):
     client.sendall(b"t" * 50)
     flow, _peer = lab.redirection.flow(server.getsockname()[1])
     assert flow.state == "drained"
-    deadline = time.monotonic() + 10
-    while unread(server) < 150 and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_for(lambda: unread(server) >= 150)
     assert unread(server) == 150
     assert read_exactly(server, 150) == b"r" * 100 + b"t" * 50
     assert unread(server) == 0

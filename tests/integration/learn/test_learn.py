@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf
 from support.host import cgroup2_mount, in_cgroup, sandbox
 from support.learning import ATTACHED, SOURCE, Learn, by_port, learning, tool
+from support.waiting import wait_for
 
 BEHAVE = Path(__file__).parent / "behave.py"
 #: Questions and answers until its standard input ends.
@@ -156,10 +157,7 @@ def test_variables_of_the_report(learned):
 
 def gone(ids):
     """Wait until none of these programs and maps is left: the kernel frees them a moment after the last descriptor."""
-    deadline = time.monotonic() + 30
-    while ids["program"] & set(libbpf.program_ids()) or ids["map"] & set(libbpf.map_ids()):
-        assert time.monotonic() < deadline, ids
-        time.sleep(0.01)
+    wait_for(lambda: not ids["program"] & set(libbpf.program_ids()) and not ids["map"] & set(libbpf.map_ids()))
 
 
 @pytest.mark.parametrize("links", range(1, ATTACHED + 1))

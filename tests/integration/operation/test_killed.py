@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import mode, restore
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
+from support.waiting import wait_for
 
 _MOST_STEPS = 200
 PROGRAMS = ("sockops", "verdict", "receive")
@@ -85,15 +85,6 @@ def ours(managed, digests):
     return {one.id for one in found if one and one.digest in digests}
 
 
-def settled(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 @pytest.fixture
 def digests(managed):
     """The identities of the versions, as loaded in this scene."""
@@ -102,7 +93,7 @@ def digests(managed):
         run(lambda watch, version=version: managed.enable_here(version, watch=watch))
         found[version] = managed.pin("verdict").object.digest
     run(managed.disable_here)
-    assert settled(lambda: not ours(managed, set(found.values())))
+    wait_for(lambda: not ours(managed, set(found.values())))
     return found
 
 
@@ -111,7 +102,7 @@ def is_exactly(managed, digests, version) -> None:
     assert managed.drift_here() == []
     assert managed.pin("verdict").object.digest == digests[version]
     wanted = {managed.id(name) for name in PROGRAMS}
-    assert settled(lambda: ours(managed, set(digests.values())) == wanted)
+    wait_for(lambda: ours(managed, set(digests.values())) == wanted)
     names = {path.name for path in managed.sandbox.pin_dir.iterdir()}
     links = {name for name in names if name.startswith("link_")}
     assert names - links == {*PROGRAMS, *managed.pin_names}
@@ -119,7 +110,7 @@ def is_exactly(managed, digests, version) -> None:
 
 
 def nothing_left(managed, digests) -> None:
-    assert settled(lambda: not ours(managed, set(digests.values())))
+    wait_for(lambda: not ours(managed, set(digests.values())))
     assert managed.listing() == []
 
 
@@ -213,7 +204,7 @@ def test_restore(managed, digests):
             path.unlink()
         managed.sandbox.pin_dir.rmdir()
         manifest.amend(str(managed.sandbox.state_dir), lambda document: document.update(boot_id="an earlier boot"))
-        assert settled(lambda: not ours(managed, set(digests.values())))
+        wait_for(lambda: not ours(managed, set(digests.values())))
 
     def restored(watch) -> None:
         restore.restore(str(managed.sandbox.state_dir), watch)

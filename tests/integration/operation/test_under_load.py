@@ -5,22 +5,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import objects
 from support.connection import connection
 from support.load import load
-
-
-def eventually(condition, seconds=20.0):
-    """The kernel frees what sockets held a little after they close."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return True
+from support.waiting import wait_for
 
 
 def talks(pair) -> bool:
@@ -83,5 +73,5 @@ def test_upgrade_rollback_drain_enforce_disable(managed, method):
         running.works()
         end = running.stop()
         assert end["failures"] == []
-    assert eventually(lambda: not objects.alive(seen))
+    wait_for(lambda: not objects.alive(seen))
     assert not managed.disable()["changed"]

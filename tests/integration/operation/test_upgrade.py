@@ -10,6 +10,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attac
 from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import restore
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
+from support.waiting import wait_for
 
 
 def received_by(managed):
@@ -76,7 +77,7 @@ def test_restore_attaches_it_again(managed, method):
             (managed.sandbox.pin_dir / name).unlink()
     if method == "auto":
         attachments.detach_legacy(str(managed.sandbox.pin_dir / "peers"), received_by(managed)[0])
-    managed.wait_for(lambda: received_by(managed) == [])
+    wait_for(lambda: received_by(managed) == [])
     assert {each["kind"] for each in managed.drift_here()} >= {"pin_missing", "receive_lost"}
     restore.restore(str(managed.sandbox.state_dir))
     assert received_by(managed) == [managed.id("receive")]

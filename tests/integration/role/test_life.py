@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import live
 from support.playbook import Played
+from support.waiting import wait_for
 
 TRACE_LINE = re.compile(r"^(\S.*)-(\d+) \[(\d{3})\] \d+\.\d{6}: (ipv4|ipv6) op=([45]) (\S+):(\d+) --> (\S+):(\d+)$")
 
@@ -112,7 +114,6 @@ def test_iperf3_is_redirected(site, netns, options, address, family):
     rate, amount = "200M", 100_000_000
     port = "25101" if family == "ipv4" else "25102"
     with tracing(site) as lines, serving(site, netns, port):
-        time.sleep(1)
         before, counted = netns.lo_bytes(), redirected_bytes(site)
         client = ["iperf3", "-c", address, *options, "-b", rate, "-n", str(amount), "-l", "64k", "-p", port, "-J"]
         report = json.loads(netns.run(*site.ctl("exec"), *client))
@@ -154,13 +155,18 @@ def tracing(site):
     """The lines that the tool prints in the meantime."""
     lines = []
     with subprocess.Popen(site.ctl("trace"), stdout=subprocess.PIPE, text=True) as tracer:
-        time.sleep(1)
         try:
+            _wait_until_traced(site)
             yield lines
-            time.sleep(0.5)
         finally:
             tracer.send_signal(signal.SIGINT)
             lines += tracer.communicate(timeout=30)[0].splitlines()
+
+
+def _wait_until_traced(site):
+    """The programs write events from then on; the tracer prints those that are left when it is asked to end."""
+    pin_dir = site.variables["sockredir_pin_dir"]
+    wait_for(lambda: live.read_settings(pin_dir).settings.trace_until > time.monotonic_ns())
 
 
 def test_audit_of_an_enabled_host_is_clean(site, capsys):

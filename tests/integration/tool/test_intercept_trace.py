@@ -14,7 +14,8 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import re
 from support.host import inside
 from support.intercepting import Intercepting
 from support.interception import FAR4, SOURCE, told
-from support.tracing import Trace, traced_until, wait_for
+from support.tracing import Trace, traced_until
+from support.waiting import wait_for
 
 LINE = re.compile(r"(.{1,15})-\d+ \[\d{3}\] (\d+\.\d{6}): (.*)$")
 #: In place of the header: programs that tell nothing, as those of an earlier version.

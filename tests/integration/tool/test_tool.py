@@ -16,7 +16,8 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.datapath import liv
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest
 from support.connection import connection
 from support.host import wait_until_detached
-from support.tracing import Trace, wait_for
+from support.tracing import Trace
+from support.waiting import wait_for
 
 LINE = re.compile(r"(.{1,15})-(\d+) \[\d{3}\] \d+\.\d{6}: ipv([46]) op=([45]) (\S+):(\d+) --> (\S+):(\d+)$")
 PAIR = """

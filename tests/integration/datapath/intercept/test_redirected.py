@@ -42,5 +42,5 @@ def test_an_intercepted_connection_is_redirected(intercepted, redirected, asked)
     assert redirected.bytes("redirected") == 2 * SIZE
     client.close()
     server.close()
-    assert redirected.peers() == 0
+    redirected.wait_until_empty()
     assert intercepted.pending() == 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.model import
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import lock
 from support.host import cgroup2_mount, wait_until_detached
 from support.module import run_module
+from support.waiting import wait_for
 
 # On a cgroup.
 
@@ -74,10 +74,7 @@ def test_a_cgroup_in_use_stays_until_it_is_empty(bench):
             assert not bench.attach(cgroup=inner, state="absent")["changed"]
         finally:
             process.kill()
-    for _attempt in range(100):
-        if "populated 0" in Path(inner, "cgroup.events").read_text():
-            break
-        time.sleep(0.05)
+    wait_for(lambda: "populated 0" in Path(inner, "cgroup.events").read_text())
     assert bench.attach(cgroup=inner, state="absent")["changed"]
     assert not os.path.isdir(inner)
 

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import struct
-import time
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.change.transaction import apply
@@ -20,6 +19,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program im
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.snapshot import Snapshot
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest, store
 from support.connection import connection
+from support.waiting import wait_for
 
 MAPS = {"events", "flows", "peers"}
 PROGRAMS = {"sockops", "verdict"}
@@ -27,15 +27,6 @@ PROGRAMS = {"sockops", "verdict"}
 
 def ids(result):
     return {name: one["id"] for part in ("programs", "maps") for name, one in result[part].items()}
-
-
-def eventually(condition):
-    """The kernel frees sockets and what they hold a little after their close."""
-    for _attempt in range(200):
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_check_real_again_check(pair):
@@ -149,7 +140,7 @@ def test_an_upgrade_under_an_open_connection(pair):
         live.send("server", 5000)
         assert live.redirected("server")
         assert live.receive("client", 5000)
-    assert eventually(lambda: pair.run(**OTHER)["draining"] == [])
+    wait_for(lambda: pair.run(**OTHER)["draining"] == [])
 
 
 def test_old_programs_drain_with_their_connections(pair):
@@ -165,7 +156,7 @@ def test_old_programs_drain_with_their_connections(pair):
             assert live.receive("server", 2000)
             draining = pair.run(**OTHER)["draining"]
             assert [(one["name"], one["program_id"]) for one in draining] == [("verdict", ids(old)["verdict"])]
-    assert eventually(lambda: pair.run(**OTHER)["draining"] == [])
+    wait_for(lambda: pair.run(**OTHER)["draining"] == [])
     assert objects.program_by_id(ids(old)["verdict"]) is None
 
 
@@ -187,8 +178,8 @@ def test_absent_never_loses_unread_data_of_a_live_connection(pair):
         again = pair.run(state="absent")
         assert again["changed"] is False
         assert again["draining"] == gone["draining"]
-    assert eventually(lambda: pair.run(state="absent")["draining"] == [])
-    assert eventually(lambda: not set(libbpf.map_ids()) & {ids(done)[name] for name in MAPS})
+    wait_for(lambda: pair.run(state="absent")["draining"] == [])
+    wait_for(lambda: not set(libbpf.map_ids()) & {ids(done)[name] for name in MAPS})
     assert not set(libbpf.program_ids()) & {ids(done)[name] for name in PROGRAMS}
 
 
