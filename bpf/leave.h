@@ -21,10 +21,11 @@
  * brings after S has left: it waits for the queue that is gone, and returns EAGAIN. It takes a
  * reference to S's psock before it takes S's lock, so also while we look and take S out. Hence:
  *  - S is non-blocking: its recv never waits.
- *  - Otherwise it leaves only inside a call on S, whose thread cannot enter recv now: one that waits
- *    in recv leaves in the acknowledgement that it sends on its way out. Other threads are not in
- *    recv if nobody but the map and this call holds a reference, nobody sleeps there, and nobody
- *    waits for the lock. (One that enters recv at this very moment is not seen.)
+ *  - S is used by one thread: it leaves inside a call on S, whose thread cannot enter recv now. What
+ *    came meanwhile (sk_backlog) may be dealt with in calls that are not on S, but look at it.
+ *  - S may be used by others: it leaves only as a reader acknowledges, on its way out of recv.
+ * No thread is in recv if nobody but the map and this call holds a reference, nobody sleeps there,
+ * and nobody waits for the lock.
  *
  * A socket with a ULP (kernel TLS) stays. While a thread is inside a call on it, sock_map_del_link()
  * puts the map's functions in place of the ULP's, and nobody takes them back: close() then finds
@@ -39,6 +40,7 @@
 enum occasion {
 	OCCASION_SEGMENT,  /* something has come by TCP: bytes, or an acknowledgement of its own */
 	OCCASION_ANSWER,   /* it sends a segment by TCP, from inside a call */
+	OCCASION_READ,	   /* the same, and that acknowledges only */
 	OCCASION_SHUTDOWN, /* it will send no more, says a call */
 	OCCASION_CLOSED,
 	OCCASION_DISSOLVED, /* closed to be used again */
@@ -59,6 +61,17 @@ static __always_inline int harmless_references(const struct sockredir_side *side
 	return occasion == OCCASION_SHUTDOWN ? 1 : 1 + is_owned(side);
 }
 
+/* Can no thread enter recv on the socket and wait there while it leaves? */
+static __always_inline bool nobody_enters(struct sock *sk, enum occasion occasion)
+{
+	struct file *file = file_of(sk);
+
+	if (never_waits(file) || occasion == OCCASION_SHUTDOWN)
+		return true;
+	return occasion != OCCASION_SEGMENT && !BPF_CORE_READ(sk, sk_backlog.len) &&
+	       (occasion == OCCASION_READ || used_by_one(file));
+}
+
 /* With one queue: no thread waits in recv on the socket, nor is about to. */
 static __always_inline bool nobody_receives(const struct sockredir_side *side, enum occasion occasion)
 {
@@ -66,7 +79,7 @@ static __always_inline bool nobody_receives(const struct sockredir_side *side, e
 
 	if (!has_one_queue(side))
 		return true;
-	if (occasion == OCCASION_SEGMENT && !never_waits(sk))
+	if (!nobody_enters(sk, occasion))
 		return false;
 	return references(psock_of(sk)) <= harmless_references(side, occasion) && !has_sleeper(sk) &&
 	       !is_waited_for(side);

@@ -122,12 +122,25 @@ static __always_inline __u32 not_yet_queued(const struct sockredir_side *side)
 	return BPF_CORE_READ(sk, sk_receive_queue.qlen) + BPF_CORE_READ(psock, ingress_skb.qlen);
 }
 
-/* Do calls of recv on the socket return at once when there is nothing? */
-static __always_inline bool never_waits(struct sock *sk)
+/* The file through which programs use the socket; NULL before it is accepted, and once it is closed. */
+static __always_inline struct file *file_of(struct sock *sk)
 {
-	struct file *file = BPF_CORE_READ(sk, sk_socket, file);
+	return BPF_CORE_READ(sk, sk_socket, file);
+}
 
+/* Do calls of recv return at once when there is nothing? */
+static __always_inline bool never_waits(const struct file *file)
+{
 	return BPF_CORE_READ(file, f_flags) & O_NONBLOCK;
+}
+
+/*
+ * Inside a call: can no other thread make one? A process with more than one holds a reference for
+ * each call; so does whoever has the file as well.
+ */
+static __always_inline bool used_by_one(const struct file *file)
+{
+	return uses_of(file) == 1;
 }
 
 /* Does a thread sleep in a call on this socket, such as recv? `sk` is only probed. */

@@ -147,6 +147,12 @@ static __always_inline void observed(const struct tcp_sock *tp, struct names *na
 	}
 }
 
+/* Of a segment to be sent. There is none yet when the kernel asks how much fits in one. */
+static __always_inline bool acknowledges_only(const struct bpf_sock_ops *ctx)
+{
+	return ctx->skb_tcp_flags == TCPHDR_ACK && !ctx->skb_len;
+}
+
 static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp, enum occasion occasion)
 {
 	struct sockredir_side *own, *peer;

@@ -54,7 +54,7 @@ int sockops(struct bpf_sock_ops *ctx)
 		break;
 	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
 		if (as_sock(tp)->sk_lock.owned)
-			follow(ctx, tp, OCCASION_ANSWER);
+			follow(ctx, tp, acknowledges_only(ctx) ? OCCASION_READ : OCCASION_ANSWER);
 		break;
 	}
 	return 1;

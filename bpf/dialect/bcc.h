@@ -6,6 +6,8 @@
 #ifndef SOCKREDIR_BCC_H
 #define SOCKREDIR_BCC_H
 
+#include <linux/fs.h>
+#include <linux/net.h>
 #include <linux/sched.h>
 #include <linux/skmsg.h>
 #include <net/sock.h>
@@ -89,6 +91,16 @@ static __always_inline int slock_of(const struct sock *sk)
 	return 1;
 #else
 	return BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
+#endif
+}
+
+/* References to an open file: descriptors, and calls of processes with more than one thread. */
+static __always_inline long uses_of(const struct file *file)
+{
+#ifdef FILE_REF_ONEREF
+	return BPF_CORE_READ(file, f_ref.refcnt.counter) + 1;
+#else
+	return BPF_CORE_READ(file, f_count.counter);
 #endif
 }
 

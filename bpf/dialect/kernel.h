@@ -37,6 +37,14 @@ struct sock_common {
 } __kernel_struct;
 
 struct file {
+	struct {
+		long counter;
+	} f_count; /* before 6.13 */
+	struct {
+		struct {
+			long counter;
+		} refcnt; /* less by one */
+	} f_ref;
 	unsigned int f_flags;
 } __kernel_struct;
 
@@ -72,6 +80,7 @@ struct sock {
 		struct {
 			int counter;
 		} rmem_alloc;
+		int len; /* bytes that came while a thread holds the lock: 0 when they are dealt with */
 	} sk_backlog;
 	int sk_rcvbuf;
 	__u32 sk_userlocks : 4;
@@ -146,6 +155,7 @@ struct task_struct {
 } __kernel_struct;
 
 #define O_NONBLOCK	 00004000
+#define TCPHDR_ACK	 0x10
 #define SOCK_RCVBUF_LOCK 2
 #define RCV_SHUTDOWN	 1
 #define PF_IO_WORKER	 0x10
@@ -173,6 +183,14 @@ static __always_inline int slock_of(const struct sock *sk)
 	if (!bpf_core_field_exists(struct spinlock, rlock.raw_lock.val.counter))
 		return 1;
 	return BPF_CORE_READ(sk, sk_lock.slock.rlock.raw_lock.val.counter);
+}
+
+/* References to an open file: descriptors, and calls of processes with more than one thread. */
+static __always_inline long uses_of(const struct file *file)
+{
+	if (!bpf_core_field_exists(struct file, f_ref.refcnt.counter))
+		return BPF_CORE_READ(file, f_count.counter);
+	return BPF_CORE_READ(file, f_ref.refcnt.counter) + 1;
 }
 
 /* The bytes of the queue, if the kernel counts them (929e30f93125); else 0. */

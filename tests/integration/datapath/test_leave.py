@@ -205,6 +205,21 @@ LATE = {
 }
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_writer_leaves_unless_another_thread_may_enter_recv(lab, alone):
+    client, server = lab.pair()
+    client.setblocking(True)
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    if not alone:
+        other.start()
+    try:
+        one_way(client, server, 100)
+    finally:
+        over.set()
+    assert side(lab, server, 0).left == alone
+
+
 def shutdown_on(sock, cpu: int) -> None:
     os.sched_setaffinity(0, {cpu})
     sock.shutdown(socket.SHUT_WR)
@@ -241,7 +256,7 @@ def test_who_enters_recv_while_something_comes(lab_with, tmp_path):
 @two_cpus
 def test_who_enters_recv_gets_eagain_without_the_rule(lab_with, tmp_path):
     """Shows that the test above meets the window."""
-    rules = {**LATE, "occasion == OCCASION_SEGMENT && !never_waits(sk)": "false"}
+    rules = {**LATE, "!nobody_enters(sk, occasion)": "false"}
     with lab_with(source=changed(tmp_path, rules)) as lab, pytest.raises(BlockingIOError):
         for _attempt in range(100):
             enter_recv_late(lab)
