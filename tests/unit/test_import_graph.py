@@ -17,7 +17,7 @@ LIBRARY = ROOT / "plugins" / "module_utils"
 #: From the ground up. A room imports from floors below its own, and from itself.
 FLOORS = (
     {"errors"},
-    {"distribution", "atomic_file", "installed_bytecode"},
+    {"distribution", "atomic_file", "command", "installed_bytecode"},
     {"change", "kernel", "state"},
     {"compile", "datapath"},
     {"host"},

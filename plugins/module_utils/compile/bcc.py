@@ -14,15 +14,16 @@ import glob
 import json
 import os
 import re
-import subprocess
 import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
+from ..command import run
 from ..errors import SockredirError
 from ..kernel import hooks
 from . import assemble
 
 _INTERPRETERS = ("/usr/bin/python3", "/usr/libexec/platform-python", sys.executable)
+_PROBE_SECONDS = 60
 _TIMEOUT_SECONDS = 900  # 36 s on an emulated CPU
 _MAX_INCLUDES = 512
 #: A function that nobody defines would be an instruction that no kernel takes.
@@ -112,7 +113,7 @@ def search() -> Search:
 
 
 def _packages(interpreter: str) -> List[str]:
-    done = subprocess.run([interpreter, "-c", _PROBE], capture_output=True, text=True, timeout=60, check=False, cwd="/")
+    done = run([interpreter, "-c", _PROBE], _PROBE_SECONDS, "/")
     try:
         return list(json.loads(done.stdout))
     except ValueError:  # an interpreter that does not work is not the one
@@ -160,26 +161,10 @@ def compile_source(found: Found, src: str, options: List[str]) -> bytes:
     """
     text = flatten(src)
     asked = {"path": found.path, "text": text, "cflags": [*_FLAGS, *options]}
-    done = _run(found.interpreter, json.dumps(asked).encode("ascii"))
+    done = run([found.interpreter, "-c", _DRIVER], _TIMEOUT_SECONDS, "/", json.dumps(asked).encode("ascii"))
     if done.returncode:
         raise Failed(done.stderr.decode("utf-8", "replace"))
     return _object(json.loads(done.stdout), text, src)
-
-
-def _run(interpreter: str, asked: bytes) -> subprocess.CompletedProcess[bytes]:
-    environment = dict(os.environ, LC_ALL="C")
-    try:
-        return subprocess.run(
-            [interpreter, "-c", _DRIVER],
-            input=asked,
-            capture_output=True,
-            timeout=_TIMEOUT_SECONDS,
-            env=environment,
-            check=False,
-            cwd="/",
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SockredirError(f"bcc did not end within {_TIMEOUT_SECONDS} s") from error
 
 
 def _object(made: Dict[str, Any], text: str, src: str) -> bytes:

@@ -11,10 +11,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from .. import distribution
+from ..command import run
 from ..errors import SockredirError
 
 AUTO, CLANG, BCC, OBJECT = "auto", "clang", "bcc", "object"
@@ -190,33 +190,11 @@ def compile_clang(src: str, defines: Dict[str, Any], target: str = "bpf") -> Com
         f"-fdebug-prefix-map={directory}=.",
     ]
     command += options(defines) + _kernel_includes() + ["-c", name, "-o", "-"]
-    done = run(command, directory)
+    done = run(command, _TIMEOUT_SECONDS, directory)
     log = done.stderr.decode("utf-8", "replace")
     if done.returncode:
         raise _explain(src, log, done.returncode)
     return Compiled(done.stdout, CLANG, log)
-
-
-def run(command: List[str], directory: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a compiler with messages in English.
-
-    :raises SockredirError: it cannot be started, or does not end.
-    """
-    environment = dict(os.environ, LC_ALL="C")
-    try:
-        return subprocess.run(
-            command,
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SockredirError(f"{command[0]} did not end within {_TIMEOUT_SECONDS} s") from error
-    except OSError as error:
-        raise SockredirError(f"cannot run {command[0]}: {error.strerror}") from error
 
 
 def _install(compiler: str) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from typing import List, Optional, Sequence, Set
 
+from ..command import run
 from ..errors import SockredirError
 from . import nat_iptables, nat_nft
 from .nat_chains import Found, Ruleset, merged, translations
@@ -80,10 +80,7 @@ def _run(tools: Sequence[str], arguments: Sequence[str]) -> Optional[str]:
     if program is None:
         return None
     command = [program, *arguments]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SockredirError(f"{' '.join(command)}: {error}") from error
+    done = run(command, _TIMEOUT)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip()
         raise SockredirError(f"{' '.join(command)}: {(said or str(done.returncode)).splitlines()[0]}")

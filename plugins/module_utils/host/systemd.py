@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
 
+from ..command import run
 from ..errors import SockredirError
 from . import files
 
@@ -291,10 +291,7 @@ def systemctl(arguments: Sequence[str]) -> str:
     :raises SockredirError: it failed; its words are in the detail.
     """
     command = ["systemctl", "--no-ask-password", "--no-pager", *arguments]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SockredirError(f"{' '.join(command)}: {error}") from error
+    done = run(command, _TIMEOUT)
     errors = done.stderr.decode("utf-8", "replace").strip()
     if done.returncode:
         said = errors.splitlines()[0] if errors else f"exit code {done.returncode}"
