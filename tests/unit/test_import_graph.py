@@ -100,7 +100,7 @@ def test_a_plan_neither_looks_nor_acts(name):
     impure = [
         one
         for one in reached(name)
-        if one.startswith("kernel.libbpf")
+        if one.startswith(("kernel.libbpf", "kernel.bindings"))
         or one.endswith((".observe", ".apply", ".change", ".snapshot", "change.transaction"))
     ]
     assert impure == []
@@ -116,11 +116,11 @@ def test_the_kernels_room_knows_nothing_of_hosts_or_plans():
 
 
 def test_only_one_package_talks_to_libbpf():
-    users = [name for name, ones in GRAPH.items() if "kernel.libbpf.binding" in ones]
+    users = [name for name, ones in GRAPH.items() if "kernel.bindings.binding" in ones]
     assert users
-    assert all(name.startswith("kernel.libbpf") for name in users)
+    assert all(name == "kernel.libbpf" or name.startswith("kernel.bindings.") for name in users)
     loaders = [name for name, path in PATHS.items() if "ctypes.CDLL(LIBRARY" in path.read_text(encoding="utf-8")]
-    assert loaders == ["kernel.libbpf.binding"]
+    assert loaders == ["kernel.bindings.binding"]
 
 
 def test_the_library_imports_only_itself_and_the_standard_library():

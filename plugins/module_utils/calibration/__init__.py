@@ -1,4 +1,0 @@
-# Copyright: sockredir contributors
-# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure for which one-way streams redirection is faster on this host, decide, and keep it in the manifest."""

@@ -12,6 +12,7 @@ import struct
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.errors import SockredirError
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf
+from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel.bindings import binding
 
 # r0 = 1; exit
 RETURN_ONE = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 1, 0x95, 0, 0, 0)
@@ -181,8 +182,8 @@ def test_a_closed_descriptor_is_not_used():
 
 
 def test_no_libbpf_is_one_line_with_the_package(monkeypatch):
-    monkeypatch.setattr(libbpf.binding, "_loaded", [])
-    monkeypatch.setattr(libbpf.binding, "LIBRARY", "libbpf.so.0.absent")
+    monkeypatch.setattr(binding, "_loaded", [])
+    monkeypatch.setattr(binding, "LIBRARY", "libbpf.so.0.absent")
     with pytest.raises(SockredirError) as caught:
         libbpf.version()
     line = str(caught.value)

@@ -1,7 +1,7 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kernel's BPF objects, through ``libbpf.so.1``; no other file talks to that library.
+"""The kernel's BPF objects, through ``libbpf.so.1``; no file but this and those in ``bindings`` talks to that library.
 
 One function per C call. Every symbol is of LIBBPF_1.0 or older, so each libbpf 1.x will do. The library is loaded at
 the first call, not at import. libbpf itself raises RLIMIT_MEMLOCK on kernels that charge maps to it (to 5.10).
@@ -14,10 +14,9 @@ Failing calls raise :class:`BpfError`, with ``errno`` and, as ``detail``, what l
 
 from __future__ import annotations
 
-from ..model import LinkInfo, MapInfo, ProgramInfo
-from .attach import Query, attach, create_link, detach, detach_link, open_tracepoint, query, update_link
-from .binding import LIBRARY, BpfError, Descriptor, Fd, Missing, library, version
-from .constants import (
+from .bindings.attach import Query, attach, create_link, detach, detach_link, open_tracepoint, query, update_link
+from .bindings.binding import LIBRARY, BpfError, Descriptor, Fd, Missing, library, version
+from .bindings.constants import (
     ATTACH_CGROUP_SOCK_OPS,
     ATTACH_SK_MSG_VERDICT,
     ATTACH_SK_SKB_STREAM_VERDICT,
@@ -45,7 +44,7 @@ from .constants import (
     PROG_TYPE_SK_SKB,
     PROG_TYPE_SOCK_OPS,
 )
-from .inspect import (
+from .bindings.inspect import (
     attach_type_name,
     btf_by_id,
     btf_data,
@@ -69,9 +68,10 @@ from .inspect import (
     program_ids,
     program_info,
 )
-from .maps import Map, create_map
-from .object_file import Object, ObjectMap, ObjectProgram, load_program
-from .ring_buffer import RingBuffer
+from .bindings.maps import Map, create_map
+from .bindings.object_file import Object, ObjectMap, ObjectProgram, load_program
+from .bindings.ring_buffer import RingBuffer
+from .model import LinkInfo, MapInfo, ProgramInfo
 
 __all__ = [
     "ATTACH_CGROUP_SOCK_OPS",
