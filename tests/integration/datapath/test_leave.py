@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import shutil
@@ -205,18 +206,24 @@ LATE = {
 }
 
 
+def write_small(sock, alone: bool) -> None:
+    """In a process of its own, which has no other threads than these."""
+    sock.setblocking(True)
+    if not alone:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    for _turn in range(200):
+        sock.sendall(b"small")
+        time.sleep(0.0005)
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_writer_leaves_unless_another_thread_may_enter_recv(lab, alone):
     client, server = lab.pair()
-    client.setblocking(True)
-    over = threading.Event()
-    other = threading.Thread(target=over.wait)
-    if not alone:
-        other.start()
-    try:
-        one_way(client, server, 100)
-    finally:
-        over.set()
+    writer = multiprocessing.get_context("fork").Process(target=write_small, args=(client, alone))
+    writer.start()
+    client.close()
+    read_exactly(server, 1000)
+    writer.join()
     assert side(lab, server, 0).left == alone
 
 
