@@ -59,14 +59,8 @@ static __always_inline void note_ends(struct answer *a, const struct bpf_sock *s
 		a->remote.addr = mapped(remote);
 		return;
 	}
-	a->local.addr.word[0] = FIELD(sk, src_ip6[0]);
-	a->local.addr.word[1] = FIELD(sk, src_ip6[1]);
-	a->local.addr.word[2] = FIELD(sk, src_ip6[2]);
-	a->local.addr.word[3] = FIELD(sk, src_ip6[3]);
-	a->remote.addr.word[0] = FIELD(sk, dst_ip6[0]);
-	a->remote.addr.word[1] = FIELD(sk, dst_ip6[1]);
-	a->remote.addr.word[2] = FIELD(sk, dst_ip6[2]);
-	a->remote.addr.word[3] = FIELD(sk, dst_ip6[3]);
+	a->local.addr = FIELD_IP6(sk, src_ip6);
+	a->remote.addr = FIELD_IP6(sk, dst_ip6);
 }
 
 /* The verifier refuses the two stores when the compiler makes one of them. */

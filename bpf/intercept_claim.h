@@ -11,28 +11,9 @@
 
 /* One load each, from a fixed place: the verifier takes no pointer into the context that has moved. */
 #define FIELD(ctx, member) (*(volatile __u32 *)&(ctx)->member)
-
-static __always_inline struct sockredir_addr local_addr(struct bpf_sock_ops *ctx)
-{
-	struct sockredir_addr a = {};
-
-	a.word[0] = FIELD(ctx, local_ip6[0]);
-	a.word[1] = FIELD(ctx, local_ip6[1]);
-	a.word[2] = FIELD(ctx, local_ip6[2]);
-	a.word[3] = FIELD(ctx, local_ip6[3]);
-	return a;
-}
-
-static __always_inline struct sockredir_addr remote_addr(struct bpf_sock_ops *ctx)
-{
-	struct sockredir_addr a = {};
-
-	a.word[0] = FIELD(ctx, remote_ip6[0]);
-	a.word[1] = FIELD(ctx, remote_ip6[1]);
-	a.word[2] = FIELD(ctx, remote_ip6[2]);
-	a.word[3] = FIELD(ctx, remote_ip6[3]);
-	return a;
-}
+#define FIELD_IP6(ctx, member)                                                                               \
+	((struct sockredir_addr){.word = {FIELD(ctx, member[0]), FIELD(ctx, member[1]),                      \
+					  FIELD(ctx, member[2]), FIELD(ctx, member[3])}})
 
 /* The connection as the socket's own end sees it. */
 static __always_inline void own_view(struct bpf_sock_ops *ctx, struct sockredir_key *k)
@@ -43,8 +24,8 @@ static __always_inline void own_view(struct bpf_sock_ops *ctx, struct sockredir_
 		k->local = mapped(local);
 		k->remote = mapped(remote);
 	} else {
-		k->local = local_addr(ctx);
-		k->remote = remote_addr(ctx);
+		k->local = FIELD_IP6(ctx, local_ip6);
+		k->remote = FIELD_IP6(ctx, remote_ip6);
 	}
 	k->local_port = FIELD(ctx, local_port);
 	k->remote_port = bpf_ntohl(FIELD(ctx, remote_port));

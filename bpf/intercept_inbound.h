@@ -140,14 +140,8 @@ static __always_inline void happens_inbound(const struct bpf_sk_lookup *ctx, __u
 		client.addr = mapped(remote);
 		asked.addr = mapped(local);
 	} else {
-		client.addr.word[0] = FIELD(ctx, remote_ip6[0]);
-		client.addr.word[1] = FIELD(ctx, remote_ip6[1]);
-		client.addr.word[2] = FIELD(ctx, remote_ip6[2]);
-		client.addr.word[3] = FIELD(ctx, remote_ip6[3]);
-		asked.addr.word[0] = FIELD(ctx, local_ip6[0]);
-		asked.addr.word[1] = FIELD(ctx, local_ip6[1]);
-		asked.addr.word[2] = FIELD(ctx, local_ip6[2]);
-		asked.addr.word[3] = FIELD(ctx, local_ip6[3]);
+		client.addr = FIELD_IP6(ctx, remote_ip6);
+		asked.addr = FIELD_IP6(ctx, local_ip6);
 	}
 	happens(slot, event, &client, to ? to : &asked, &asked);
 }
