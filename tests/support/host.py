@@ -16,6 +16,8 @@ from typing import Iterator, List, Sequence
 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import attachments, libbpf
 
+from .waiting import wait_for
+
 
 def cgroup2_mount() -> Path:
     """Where cgroup2 is mounted; FileNotFoundError where it is not."""
@@ -91,13 +93,12 @@ def sandbox(directory: Path) -> Iterator[Sandbox]:
 
 def wait_until_detached(cgroup: Path) -> None:
     """Wait until no sock_ops program is attached: the kernel detaches a link a moment after its last holder lets go."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def is_detached() -> bool:
         with attachments.opened("cgroup", str(cgroup)) as target:
-            if not libbpf.query(target, libbpf.ATTACH_CGROUP_SOCK_OPS).program_ids:
-                return
-        time.sleep(0.01)
-    raise AssertionError(f"a program is still attached to {cgroup}")
+            return not libbpf.query(target, libbpf.ATTACH_CGROUP_SOCK_OPS).program_ids
+
+    wait_for(is_detached, otherwise=f"a program is still attached to {cgroup}")
 
 
 def remove_cgroup(cgroup: Path) -> None:

@@ -13,7 +13,6 @@ import selectors
 import socket
 import struct
 import threading
-import time
 from pathlib import Path
 from typing import ContextManager, Dict, Iterator, List, Optional
 
@@ -22,6 +21,7 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import hooks
 
 from .datapath import ROOT, compiled
 from .host import cgroup2_mount, inside
+from .waiting import wait_for
 
 SOURCE = ROOT / "bpf" / "intercept.bpf.c"
 #: Nothing of this machine: what documentation uses. A connection that is not intercepted does not get there.
@@ -196,10 +196,7 @@ class Interception:
 
     def begin_anew(self) -> None:
         """No rules, nothing counted, nothing remembered."""
-        deadline = time.monotonic() + 20
-        while self.pending():
-            assert time.monotonic() < deadline, "a connection of an earlier test has left something behind"
-            time.sleep(0.01)
+        wait_for(lambda: not self.pending(), 20, "a connection of an earlier test has left something behind")
         pin_dir = str(self.pin_dir)
         with libbpf.Map.open_pin(f"{pin_dir}/intercept_state") as state:
             state.update(bytes(4), bytes(intercept.STATE.size))

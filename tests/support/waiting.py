@@ -9,12 +9,13 @@ import time
 from typing import Any, Callable
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 60, otherwise: str = "it is not so") -> None:
     """Until it is so. The time only ends a test that fails.
 
+    :param otherwise: what is to be said then.
     :raises AssertionError: it does not become so.
     """
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not so after {seconds:g} s"
+        assert time.monotonic() < deadline, f"{otherwise} after {seconds:g} s"
         time.sleep(0.005)
