@@ -5,22 +5,18 @@
 #
 #   sudo sh tests/vm/learn.sh [bookworm trixie sid]
 #
-# After ./run lint or any other command of ./run that makes .venv. One machine at a time; it has no compiler.
+# One machine at a time; it has no compiler.
 set -eu
 
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
-export ANSIBLE_CONFIG="$ROOT/ansible.cfg" LC_ALL=C.UTF-8
-PATH=$ROOT/.venv/bin:$PATH
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# shellcheck source=tests/vm/compiled.sh
+. "$ROOT/tests/vm/compiled.sh"
 
-mkdir -p "$work/copy/plugins" "$work/copy/compiled"
+copied "$work/copy" bpf galaxy.yml plugins/module_utils tests
+mkdir "$work/copy/compiled"
 for name in learn sockredir; do
-	ansible localhost -m ebpf.sockredir.sockmap_object -a "src=$ROOT/bpf/$name.bpf.c dest=$work/copy/compiled/$name.bpf.o" >"$work/made"
+	compiled "$name" "$work/copy/compiled/$name.bpf.o"
 done
-cp -R "$ROOT/plugins/module_utils" "$work/copy/plugins/"
-cp -R "$ROOT/tests" "$ROOT/bpf" "$ROOT/galaxy.yml" "$work/copy/"
-find "$work/copy" -name __pycache__ -prune -exec rm -rf {} +
 
 [ $# -gt 0 ] || set -- bookworm trixie sid
 for suite; do

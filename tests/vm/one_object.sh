@@ -5,24 +5,19 @@
 #
 #   sudo sh tests/vm/one_object.sh [bookworm trixie sid]
 #
-# After ./run lint or any other command of ./run that makes .venv. One machine at a time; it has no compiler.
+# One machine at a time; it has no compiler.
 set -eu
 
 ROOT=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P)
-export ANSIBLE_CONFIG="$ROOT/ansible.cfg" LC_ALL=C.UTF-8
-PATH=$ROOT/.venv/bin:$PATH
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# shellcheck source=tests/vm/compiled.sh
+. "$ROOT/tests/vm/compiled.sh"
 
 # What redirects in it, from the first message to a thousand connections; one family, and small, for emulated processors.
 cases='connect.client_first stream'
 run="python3 tests/conformance/run.py --object sockredir.bpf.o --one-family --scale 0.05 --patience 6 --verbose $cases"
 
-mkdir -p "$work/bpf/plugins" "$work/bpf/tests"
-ansible localhost -m ebpf.sockredir.sockmap_object -a "src=$ROOT/bpf/sockredir.bpf.c dest=$work/bpf/sockredir.bpf.o" >"$work/made"
-cp -R "$ROOT/plugins/module_utils" "$work/bpf/plugins/"
-cp -R "$ROOT/tests/conformance" "$work/bpf/tests/"
-find "$work/bpf" -name __pycache__ -prune -exec rm -rf {} +
+copied "$work/bpf" plugins/module_utils tests/conformance
+compiled sockredir "$work/bpf/sockredir.bpf.o"
 checksum=$(sha256sum "$work/bpf/sockredir.bpf.o")
 checksum=${checksum%% *}
 echo "sha256 $checksum"

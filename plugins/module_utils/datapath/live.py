@@ -28,16 +28,20 @@ class OtherLayout(SockredirError):
     """A map was made by a version of the programs whose layout this one does not know."""
 
 
+def is_pinned(pin_dir: str, name: str) -> bool:
+    """Whether a pin has this name."""
+    return os.path.lexists(os.path.join(pin_dir, name))
+
+
 def open_map(pin_dir: str, name: str) -> Optional[libbpf.Map]:
     """A map by its pin; None if nothing is pinned there.
 
     :raises SockredirError: something else than a map is, or the caller is not root.
     """
-    path = os.path.join(pin_dir, name)
-    if not os.path.lexists(path):
+    if not is_pinned(pin_dir, name):
         return None
     try:
-        return libbpf.Map.open_pin(path)
+        return libbpf.Map.open_pin(os.path.join(pin_dir, name))
     except libbpf.BpfError as error:
         if error.errno == errno.ENOENT:
             return None

@@ -138,6 +138,10 @@ def _ports(
 def _intercepts(
     unreadable: Unreadable, pin_dir: str, document: Optional[manifest.Manifest]
 ) -> Optional[Dict[str, Any]]:
+    from ..datapath import live
+
+    if not live.is_pinned(pin_dir, "intercepted"):
+        return None
     from . import intercepts
 
     return unreadable.read(f"interception in {pin_dir}", lambda: intercepts.report(pin_dir, document))

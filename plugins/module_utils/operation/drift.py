@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compare the whole host with its manifest. Reads only.
 
-Apart from what makes changes: an audit asks every host of a fleet, and what it sends and compiles there is its cost.
+Apart from what makes changes, and interception only where it is: an audit asks every host of a fleet, and what is
+imported there is its cost.
 """
 
 from __future__ import annotations
@@ -19,13 +20,11 @@ from ..kernel.hooks import CGROUP
 from ..kernel.model import Attached
 from ..resource.attachment import observe as attachment_observe
 from ..resource.attachment import plan as attachment_plan
-from ..resource.intercept import observe as intercept_observe
-from ..resource.intercept import plan as intercept_plan
-from ..resource.program import change as program
+from ..resource.program import planned
 from ..resource.settings import plan as settings_plan
 from ..resource.snapshot import Snapshot
 from ..state import manifest, store
-from . import drift_intercept, drift_kinds
+from . import drift_kinds
 
 Document = manifest.Manifest
 
@@ -62,8 +61,7 @@ def with_manifest(host: Snapshot) -> Comparison:
             steps += found
             if others:
                 foreign.setdefault(entry["cgroup"], []).extend(others)
-        steps += _settings_drift(document) + _intercept_drift(document) + _file_drift(document)
-        steps += drift_intercept.surroundings(document, host)
+        steps += _settings_drift(document) + _file_drift(document) + _intercept_drift(document, host)
         foreign = without_own(foreign, document)
     return Comparison(document, steps, foreign)
 
@@ -95,8 +93,8 @@ def _manifest_drift(host: Snapshot, document: Document) -> Plan:
 def _program_drift(host: Snapshot, document: Document, name: str) -> Plan:
     same_boot = manifest.ids_valid(document)
     try:
-        with program.planned(name, document, host) as (steps, _handlers):
-            pass
+        with planned.recorded(name, document, host) as found:
+            steps = found.steps
     except SockredirError as error:
         return [drift_kinds.refused(f"program {name}", error.message, "pin_replaced")]
     # What is wrong with an object is said above, for each.
@@ -123,17 +121,12 @@ def _settings_drift(document: Document) -> Plan:
     return settings_plan.steps(document["settings"], found) if found and document["settings"] else []
 
 
-def _intercept_drift(document: Document) -> Plan:
-    try:
-        wanted = intercept_observe.recorded(document)
-        pin_dir = document["pin_dir"]
-        observed = intercept_observe.observe(pin_dir, document)
-        if observed.rules is None:
-            return []
-        rules = intercept_observe.to_layout(wanted)
-        return intercept_plan.steps(wanted, rules, observed, intercept_observe.unlisted(pin_dir, rules))
-    except SockredirError as error:
-        return [drift_kinds.refused("intercepts", error.message, "settings_changed")]
+def _intercept_drift(document: Document, host: Snapshot) -> Plan:
+    if not document.get("intercepts") and not live.is_pinned(document["pin_dir"], "intercepts"):
+        return []
+    from . import drift_intercept
+
+    return drift_intercept.rules(document) + drift_intercept.surroundings(document, host)
 
 
 def _file_drift(document: Document) -> Plan:

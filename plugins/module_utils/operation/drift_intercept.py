@@ -1,9 +1,9 @@
 # Copyright: sockredir contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is around interception rules and keeps them from working, although all of the collection's own is in place.
+"""Compare interception rules with the manifest, and look around them for what keeps them from working.
 
-Enabling does not repair it: it belongs to others.
+What is around them belongs to others: enabling does not repair it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ..change.step import Plan
 from ..errors import SockredirError
 from ..host import cgroups, listeners
 from ..kernel import attachments, hooks, objects
+from ..resource.intercept import observe, plan
 from ..resource.intercept.observe import recorded
 from ..resource.snapshot import Snapshot
 from ..state import manifest
@@ -36,6 +37,19 @@ class Rewriter(NamedTuple):
     program_id: int
     name: str
     digest: Optional[str]
+
+
+def rules(document: manifest.Manifest) -> Plan:
+    """What it takes to have the rules that the manifest names in the programs' map; reads only."""
+    try:
+        wanted, pin_dir = recorded(document), document["pin_dir"]
+        observed = observe.observe(pin_dir, document)
+        if observed.rules is None:
+            return []
+        layout = observe.to_layout(wanted)
+        return plan.steps(wanted, layout, observed, observe.unlisted(pin_dir, layout))
+    except SockredirError as error:
+        return [refused("intercepts", error.message, "settings_changed")]
 
 
 def surroundings(document: manifest.Manifest, host: Snapshot) -> Plan:

@@ -29,8 +29,10 @@ from ..resource.intercept import plan as intercept_plan
 from ..resource.pin import apply as pin_apply
 from ..resource.pin import observe as pin_observe
 from ..resource.pin import plan as pin_plan
+from ..resource.program import apply as program_apply
 from ..resource.program import change as program
 from ..resource.program import plan as program_plan
+from ..resource.program import planned as program_planned
 from ..resource.settings import apply as settings_apply
 from ..resource.settings import plan as settings_plan
 from ..resource.snapshot import Snapshot
@@ -79,8 +81,9 @@ class _Restoration:
         programs = self.document["programs"]
         for name in programs:
             if not programs[name].get(manifest.LEAVING):
-                with program.planned(name, self.document, self.host) as (steps, handlers):
-                    yield from self._part(f"program {name}", drift_kinds.PROGRAM, steps, handlers)
+                with program_planned.recorded(name, self.document, self.host) as found:
+                    handlers = program_apply.handlers(self.state_dir, found)
+                    yield from self._part(f"program {name}", drift_kinds.PROGRAM, found.steps, handlers)
         yield from self._settings()
         for entry in self._attachments():
             wanted = attachment_observe.wanted_of(entry)

@@ -18,12 +18,18 @@ from ...kernel.loader import Loadable
 from ...state import manifest, store
 from . import plan as planning
 from .observe import still_used
+from .planned import Planned
 
 
 def remove_directory(step: Step) -> Callable[[], None]:
     """The handler that removes an empty directory of pins; returns how to undo it."""
     os.rmdir(step.subject)
     return lambda: os.mkdir(step.subject, 0o700)
+
+
+def handlers(state_dir: str, found: Planned) -> Dict[str, Handler]:
+    """The handlers of a plan for an object, good while its context lasts."""
+    return Handlers(state_dir, found.data, found.loadable).handlers()
 
 
 class Handlers:

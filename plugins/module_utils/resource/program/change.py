@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, ContextManager, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, ContextManager, Dict, NamedTuple, Optional, Tuple
 
 from ...change import journal
 from ...change.step import Plan, Step
@@ -15,12 +15,12 @@ from ...change.transaction import Handler, Watch, apply
 from ...compile import compilers
 from ...errors import SockredirError
 from ...kernel import libbpf, objects
-from ...kernel.loader import Loadable
 from ...state import lock, manifest, store
 from ..snapshot import Snapshot
 from . import plan as planning
-from .apply import Handlers
+from .apply import Handlers, handlers
 from .observe import attached_to, draining, observe, recorded_entry
+from .planned import planned
 from .source import Compiled, NotYet, Options, check_names, check_pin_dir, obtain
 
 
@@ -74,30 +74,6 @@ def _turn(state_dir: str, check: bool, wait_seconds: float) -> ContextManager[No
     return contextlib.nullcontext() if check else lock.hold(state_dir, wait_seconds)
 
 
-@contextlib.contextmanager
-def planned(name: str, document: manifest.Manifest, host: Snapshot) -> Iterator[Tuple[Plan, Dict[str, Handler]]]:
-    """What it takes to load and pin what a manifest names, from the stored object: no compiler, no source.
-
-    A pinned map that does not fit is replaced. The handlers are good while the context lasts.
-
-    :param document: the manifest that says what is wanted; the host's own one helps to observe what is there.
-    :raises SockredirError: the object is damaged, or something foreign is in the way.
-    """
-    entry = document["programs"][name]
-    pin_dir = os.path.dirname(min(entry["pins"].values()))
-    kept = {key: entry[key] for key in ("src", "compiler", "defines", "config", "max_entries")}
-    options = Options(name, pin_dir, host.state_dir, recreate=True, **kept)
-    running = os.uname().release
-    if entry.get("kernel") not in (None, running):
-        raise SockredirError(
-            f"bcc compiled the programs of {name} for the kernel {entry['kernel']}, this is {running}",
-            "run the role again: it compiles them for this kernel",
-        )
-    data = store.get(host.state_dir, entry["object_sha256"])
-    with _planned(options, Compiled(data, entry["compiler"], entry["source_digest"]), host) as (_wanted, plan, work):
-        yield plan, work.handlers()
-
-
 def removal(name: str, document: Optional[manifest.Manifest], state_dir: str) -> Tuple[Plan, Dict[str, Handler]]:
     """What it takes to have nothing of this name pinned or recorded, once it is detached.
 
@@ -147,37 +123,18 @@ def _remove(name: str, pin_dir: str, state_dir: str, check: bool, watch: Optiona
     return Result(plan, draining=draining(manifest.known(state_dir)), notes=notes)
 
 
-def _wanted(options: Options, found: Compiled, loadable: Loadable) -> planning.Wanted:
-    sha256 = store.sha256(found.data)
-    types = {name: (program.prog_type, program.attach_type) for name, program in loadable.programs.items()}
-    entry = {
-        "object_sha256": sha256,
-        "source_digest": found.source_digest,
-        "digest": planning.digest(sha256, types, options.config, options.max_entries),
-        "compiler": found.compiler,
-        "kernel": compilers.kernel_of(found.compiler),
-        "src": options.src,
-        "defines": options.defines,
-        "config": options.config,
-        "max_entries": options.max_entries,
-        "layout_version": loadable.layout_version,
-        "pins": {name: planning.pin_path(options.pin_dir, name) for name in loadable.programs},
-        "map_pins": {name: planning.pin_path(options.pin_dir, name) for name in loadable.maps},
-    }
-    return planning.Wanted(options.name, options.pin_dir, entry, types, loadable.maps, options.recreate)
-
-
 def _load(options: Options, found: Compiled, check: bool, watch: Optional[Watch], host: Snapshot) -> Result:
-    with _planned(options, found, host) as (wanted, plan, work):
+    with planned(options, found, host) as work:
         if not check:
             with journal.change("load", program=options.name) as done:
-                apply(plan, work.handlers(), watch)
-                done(plan)
+                apply(work.steps, handlers(options.state_dir, work), watch)
+                done(work.steps)
             _drop_objects(options.state_dir)
             host.refresh()
+    wanted = work.wanted
     programs, maps = _described(wanted, options.pin_dir)
     return Result(
-        plan,
+        work.steps,
         programs,
         maps,
         wanted.entry["digest"],
@@ -186,37 +143,6 @@ def _load(options: Options, found: Compiled, check: bool, watch: Optional[Watch]
         draining(host.document),
         found.notes,
     )
-
-
-@contextlib.contextmanager
-def _planned(options: Options, found: Compiled, host: Snapshot) -> Iterator[Tuple[planning.Wanted, Plan, Handlers]]:
-    where = options.src if found.compiler != compilers.OBJECT or os.path.exists(options.src) else options.name
-    config = {} if found.compiler == compilers.BCC else options.config
-    with Loadable(found.data, options.name, where, config, options.max_entries) as loadable:
-        wanted = _wanted(options, found, loadable)
-        loadable.stamp(wanted.entry["digest"])
-        document = host.document
-        observed = observe(
-            recorded_entry(document, options.name),
-            options.pin_dir,
-            document,
-            options.name,
-            wanted.programs,
-            wanted.maps,
-        )
-        observed = observed._replace(
-            stored=_is_stored(options.state_dir, wanted.entry["object_sha256"]),
-            damage=host.damage or "",
-        )
-        yield wanted, planning.present(wanted, observed), Handlers(options.state_dir, found.data, loadable)
-
-
-def _is_stored(state_dir: str, digest: str) -> bool:
-    try:
-        store.get(state_dir, digest)
-    except SockredirError:
-        return False
-    return True
 
 
 def _drop_objects(state_dir: str) -> None:

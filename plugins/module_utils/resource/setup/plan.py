@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from ...change.step import Plan, Step
 from ...datapath.settings import Found
 from ...errors import SockredirError
-from ...host import files, install, systemd
+from ...host import install, systemd
 from ...host.files import File
 from ...state.manifest import Manifest
 from ..metrics import plan as metrics_plan
 from ..services import plan as services_plan
 from ..settings import plan as settings_plan
+from .recorded import file_kind, fingerprint
 
 
 class Wanted(NamedTuple):
@@ -152,15 +153,6 @@ def file_step(path: str, before: Optional[File], after: Optional[File], unit: Di
     return Step("file", path, shown[0], shown[1], Content(after), file_kind(path, unit))
 
 
-def file_kind(path: str, unit: Mapping[str, Any]) -> str:
-    """What it is called if a file is not as it should be.
-
-    :param unit: the manifest's section on systemd.
-    """
-    units = (unit.get("path"), unit.get("link"), *unit.get("timer", ()))
-    return "unit_disabled" if path in units else "file_changed"
-
-
 def document_after(wanted: Wanted, document: Manifest) -> None:
     """Write our sections into a manifest."""
     document["settings"] = wanted.settings
@@ -177,11 +169,6 @@ def recorded(wanted: Wanted) -> Dict[str, str]:
     known = {f"{wanted.places.package}/{name}": File(text) for name, text in wanted.package.items()}
     known.update(wanted.files)
     return {path: fingerprint(found) for path, found in sorted(known.items())}
-
-
-def fingerprint(found: File) -> str:
-    """A file in the manifest's words."""
-    return f"-> {found.text}" if found.link else files.digest(found.text)
 
 
 def _manifest_steps(wanted: Wanted, observed: Observed) -> Plan:

@@ -15,7 +15,9 @@ from ansible_collections.ebpf.sockredir.plugins.module_utils.change.transaction 
 from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import compilers
 from ansible_collections.ebpf.sockredir.plugins.module_utils.kernel import libbpf, objects
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import change as program
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import planned
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program import source as program_source
+from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.program.apply import handlers
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.snapshot import Snapshot
 from ansible_collections.ebpf.sockredir.plugins.module_utils.state import manifest, store
 from support.connection import connection
@@ -314,8 +316,8 @@ def test_the_stored_object_can_be_loaded_again_without_source_or_compiler(pair):
         os.unlink(pair.sandbox.pin_dir / name)
     pair.src.unlink()
     state_dir = str(pair.sandbox.state_dir)
-    with program.planned("pair", manifest.current(state_dir), Snapshot(state_dir)) as (plan, handlers):
-        apply(plan, handlers)
+    with planned.recorded("pair", manifest.current(state_dir), Snapshot(state_dir)) as found:
+        apply(found.steps, handlers(state_dir, found))
     assert objects.at(str(pair.sandbox.pin_dir / "verdict")).object.digest == digest
     assert set(pair.pins()) == PROGRAMS | MAPS
 
