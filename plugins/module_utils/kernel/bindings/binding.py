@@ -14,7 +14,8 @@ from ... import distribution
 from ...errors import SockredirError
 
 NAME_BYTES = 16
-LOG_BYTES = 16 << 20
+#: Of the verifier's log for a few instructions. A larger buffer costs milliseconds to clear, on every host of an audit.
+LOG_BYTES = 1 << 20
 MAX_IDS = 1 << 20
 
 LIBRARY = "libbpf.so.1"
