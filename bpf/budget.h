@@ -22,8 +22,9 @@
 /* Unread bytes assumed, not looked up, until they pass this: looking costs more than memory. */
 #define LOOK_ABOVE (16ULL << 10)
 
-/* What TCP would let a writer be ahead by, about. */
-#define WINDOW	  (2ULL << 20)
+/* What TCP would let a writer be ahead by, about: at first, and how often that may double. */
+#define WINDOW	     (2ULL << 20)
+#define WIDENED_MOST 3
 #define NO_WINDOW (1ULL << 40)
 
 /* Charges change in steps, so that small messages rarely touch what all CPUs share. */
@@ -47,14 +48,30 @@ static __always_inline __u64 unread_bound(const struct sockredir_side *writer, s
  * Redirected bytes fill the receive buffer that TCP's have to fit in when the direction turns to
  * TCP: half of what it can grow to is theirs.
  */
-static __always_inline __u64 window_of(const struct sockredir_side *reader)
+static __always_inline __u64 window_of(const struct sockredir_side *writer,
+				       const struct sockredir_side *reader)
 {
+	__u64 window = WINDOW << (writer->widened & WIDENED_MOST);
 	struct sock *sk = sock_of(reader);
 	__u64 most = rcvbuf_is_fixed(sk)
 			     ? (__u64)(__u32)BPF_CORE_READ(sk, sk_rcvbuf)
 			     : BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.sysctl_tcp_rmem[2]);
 
-	return most / 2 < WINDOW ? most / 2 : WINDOW;
+	return most / 2 < window ? most / 2 : window;
+}
+
+/*
+ * The writer was held back, and comes back to a reader that has read nearly all: it waited, or was
+ * about to. So the writer may be further ahead the next time, as TCP's buffers grow for a reader that
+ * keeps up. Where others want their CPUs, both ends run for milliseconds in turn.
+ */
+static __always_inline void widen(struct sockredir_side *writer, const struct sockredir_side *reader)
+{
+	struct glance seen = look_at(reader);
+	bool little = seen.look == LOOK_SOME && seen.unread && seen.unread < window_of(writer, reader) / 4;
+
+	if (writer->widened < WIDENED_MOST && (seen.look == LOOK_EMPTY || little))
+		writer->widened++;
 }
 
 static __always_inline __u64 charge_for(__u64 unread)

@@ -21,7 +21,7 @@
 #ifndef SOCKREDIR_ORDER_H
 #define SOCKREDIR_ORDER_H
 
-#include "reader.h"
+#include "budget.h"
 
 /* Orders what was read before it and what is read after it, on every architecture. */
 static __always_inline void read_barrier(struct sockredir_side *own)
@@ -69,6 +69,7 @@ static __always_inline __u32 order(const struct tcp_sock *tp, struct sockredir_s
 	if (!all_queued(tp, own, peer))
 		return SOCKREDIR_BEHIND;
 	own->edge = tp->write_seq;
+	widen(own, peer);
 	return 0;
 }
 

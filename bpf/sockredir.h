@@ -114,7 +114,8 @@ struct sockredir_side {
 	__u16 heard;	/* the peer's messages when last read (their lower bits) */
 	__u64 flags;	/* SOCKREDIR_SIDE_... (64 bits wide for the sake of atomics) */
 	__u32 queued;	/* sequence number up to which its queue has TCP's bytes (receive.h) */
-	__u32 zero;
+	__u8 widened;	/* times that its window has doubled (budget.h) */
+	__u8 zero[3];
 };
 
 /* May redirection begin again after messages by TCP? */

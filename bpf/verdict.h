@@ -64,7 +64,7 @@ static __always_inline bool shows_turning(const struct tcp_sock *tp)
 static __always_inline __u64 window_for(const struct tcp_sock *tp, const struct sockredir_side *own,
 					const struct sockredir_side *peer, __u32 size)
 {
-	__u64 window = window_of(peer);
+	__u64 window = window_of(own, peer);
 
 	if (unlikely(own->unread + size > window) && takes_one_when_full() && shows_turning(tp))
 		return NO_WINDOW;

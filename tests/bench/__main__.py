@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -137,6 +138,8 @@ def main() -> int:
         raise SystemExit("benchmark: needs root to load programs: use sudo")
     if options.chart:
         chart.need()
+    # Asked to end, it takes its servers, loops and cgroups along.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     document = run(options, plan)
     print(report.text(document))
     if options.json:

@@ -53,6 +53,20 @@ def test_a_stopped_reader_blocks_its_writer(lab):
     assert lab.redirection.flow(server.getsockname()[1])[0].state in ("ahead", "behind")
 
 
+def test_a_reader_that_waited_for_its_writer_is_given_more_room(lab):
+    client, server = lab.pair()
+    message, rooms = os.urandom(65536), []
+    for _turn in range(5):
+        before = lab.redirection.bytes("redirected")
+        sent = fill(client, message)
+        rooms.append(lab.redirection.bytes("redirected") - before)
+        read_exactly(server, sent)
+    most = min(8 * WINDOW, int(Path("/proc/sys/net/ipv4/tcp_rmem").read_text().split()[2]) // 2)
+    assert rooms[0] <= WINDOW < rooms[1], "the first time it has not waited yet"
+    assert most // 2 < rooms[-1] <= most
+    assert rooms == sorted(rooms)
+
+
 def segments_sent(sock: socket.socket) -> int:
     """Segments with data that the socket has sent by TCP, without those it has sent again."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
