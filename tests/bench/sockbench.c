@@ -7,6 +7,7 @@
  *   sockbench rr ENDPOINT SIZE SECONDS [CONNS]   request and reply of SIZE bytes, one at a time
  *                                                on each of CONNS connections
  *   sockbench stream ENDPOINT SIZE SECONDS       one way, SIZE bytes a send
+ *   sockbench threaded ENDPOINT SIZE SECONDS     the same by a process with a second, idle thread
  *   sockbench crr ENDPOINT SIZE SECONDS          connect, request, reply, close by the server
  *   sockbench pings ENDPOINT SIZE SECONDS        rr with a server that streams meanwhile, 256 KiB
  *                                                a send, to a reader that pauses 2 ms per 2 MB
@@ -271,6 +272,23 @@ static void stream(const struct endpoint *e, uint32_t size, double seconds)
 	       (unsigned long long)got);
 }
 
+static void *idle(void *unused)
+{
+	while (pause())
+		;
+	return unused;
+}
+
+/* To the kernel, any of its threads may use the socket. */
+static void threaded(const struct endpoint *e, uint32_t size, double seconds)
+{
+	pthread_t other;
+
+	if (pthread_create(&other, NULL, idle, NULL))
+		errx(1, "no second thread");
+	stream(e, size, seconds);
+}
+
 /* Its parent's end ends it. */
 static int spin(void)
 {
@@ -287,6 +305,8 @@ static int client(const char *pattern, const struct endpoint *e, uint32_t size, 
 
 	if (!strcmp(pattern, "stream"))
 		stream(e, size, seconds);
+	else if (!strcmp(pattern, "threaded"))
+		threaded(e, size, seconds);
 	else if (!strcmp(pattern, "crr"))
 		crr(e, size, seconds, &s);
 	else if (!strcmp(pattern, "pings"))
@@ -320,7 +340,7 @@ int main(int argc, char **argv)
 	if (argc == 3 && !strcmp(argv[1], "loop"))
 		return serve_loop(&e);
 	if (argc < 5)
-		errx(2, "usage: rr|stream|crr|pings ENDPOINT SIZE SECONDS [CONNS]");
+		errx(2, "usage: rr|stream|threaded|crr|pings ENDPOINT SIZE SECONDS [CONNS]");
 	size = strtoul(argv[3], NULL, 0);
 	seconds = atof(argv[4]);
 	connections = argc > 5 ? atoi(argv[5]) : 1;

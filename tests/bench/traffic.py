@@ -37,10 +37,17 @@ _NO_UNIX = [TCP, PLAIN, OURS, OBSERVE]
 _TITLES = {
     "rr": "request/response",
     "stream": "one way",
+    "threaded": "one way from two threads",
     "crr": "connect, request, close",
     "pings": "pings beside a slow reader",
 }
-_METRICS = {"rr": [P50, P99, RATE], "stream": [THROUGHPUT], "crr": [RATE, P50, P99], "pings": [P50, P99, FED]}
+_METRICS = {
+    "rr": [P50, P99, RATE],
+    "stream": [THROUGHPUT],
+    "threaded": [THROUGHPUT],
+    "crr": [RATE, P50, P99],
+    "pings": [P50, P99, FED],
+}
 
 
 def sockbench(

@@ -21,7 +21,8 @@ GROUPS = {
     "redis": "redis-benchmark",
     "servers": "pgbench; nginx with wrk",
     "intercept": "redis-benchmark and wrk through HAProxy and Envoy, which connections come to in several ways",
-    "more": "request/response of other sizes and with 200 connections, sockperf, connections that are not local",
+    "more": "request/response of other sizes and with 200 connections, one way from a process with two threads, "
+    "sockperf, connections that are not local",
 }
 _SMALL = (64, 1024, 4096, 16384)
 _LARGE = (24576, 32768, 49152, 65536, 131072, 262144)
@@ -33,6 +34,7 @@ def all_works() -> List[Work]:
     works += [sockbench("rr", 64, "more", 200, id_more="-200", title_more=", 200 connections")]
     works += [sockbench("stream", size, "small") for size in _SMALL]
     works += [sockbench("stream", size, "large") for size in _LARGE]
+    works += [sockbench("threaded", size, "more") for size in _SMALL]
     works += [sockbench("crr", 64, "requests"), sockbench("pings", 64, "requests")]
     works += [iperf3(options, more) for options, more in _IPERF3.items()]
     works += [sockperf("more")]

@@ -16,7 +16,14 @@ from support.datapath import SOURCE, read_exactly
 MIB = 1 << 20
 WINDOW = 2 * MIB
 SMALL_BUDGET = 64 << 10
-WHOLE = os.urandom(64 * MIB)
+#: What a stream consists of, again and again; nothing comes so late that it could pass for the next turn's.
+TURN = os.urandom(64 * MIB)
+TWO_TURNS = TURN * 2
+
+
+def part(begin: int, size: int) -> bytes:
+    begin %= len(TURN)
+    return TWO_TURNS[begin : begin + size]
 
 
 class Stream:
@@ -27,7 +34,7 @@ class Stream:
         self.sent = self.read = 0
 
     def send(self, size: int) -> None:
-        self.writer.sendall(WHOLE[self.sent : self.sent + size])
+        self.writer.sendall(part(self.sent, size))
         self.sent += size
 
     def fill(self, size: int = 65536) -> None:
@@ -35,14 +42,16 @@ class Stream:
         self.writer.setblocking(False)
         try:
             while True:
-                self.sent += self.writer.send(WHOLE[self.sent : self.sent + size])
+                self.sent += self.writer.send(part(self.sent, size))
         except BlockingIOError:
             self.writer.settimeout(20)
 
     def take(self, size: int) -> None:
-        expected = WHOLE[self.read : self.read + size]
-        assert read_exactly(self.reader, size) == expected, f"wrong bytes after {self.read}"
-        self.read += size
+        while size:
+            now = min(size, MIB)
+            assert read_exactly(self.reader, now) == part(self.read, now), f"wrong bytes after {self.read}"
+            self.read += now
+            size -= now
 
     def take_all(self) -> None:
         self.take(self.sent - self.read)
