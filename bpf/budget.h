@@ -25,7 +25,7 @@
 /* What TCP would let a writer be ahead by, about: at first, and how often that may double. */
 #define WINDOW	     (2ULL << 20)
 #define WIDENED_MOST 3
-#define NO_WINDOW (1ULL << 40)
+#define NO_WINDOW    (1ULL << 40)
 
 /* Charges change in steps, so that small messages rarely touch what all CPUs share. */
 #define CHARGE_STEP 4096ULL
