@@ -138,7 +138,7 @@ def nonsense():
         yield f"random-{seed}", random.Random(seed).randbytes(len(good))
 
 
-@pytest.mark.parametrize(("_name", "raw"), nonsense(), ids=[name for name, _raw in nonsense()])
+@pytest.mark.parametrize(("_name", "raw"), list(nonsense()), ids=[name for name, _raw in nonsense()])
 def test_nonsense_turns_redirection_off_and_harms_nobody(lab, _name, raw):
     old = lab.pair()
     talk(old)
