@@ -13,6 +13,9 @@
 #include "policy.h"
 #include "reader.h"
 
+/* A run after which nobody is expected to read on the sending socket: see leave.h. */
+#define RUN_LONG 4096
+
 /* Will the direction stay on TCP, having met this? */
 static __always_inline bool for_good(const struct sockredir_side *own)
 {
@@ -48,6 +51,18 @@ static __always_inline __u32 run_weight(const struct sockredir_settings *s, __u3
 	return size < s->demote_below;
 }
 
+/* On TCP for good, the run goes on being counted: for leave.h, and no further than it asks. */
+static __always_inline void run_on(struct sockredir_side *own, const struct sockredir_side *peer)
+{
+	__u16 heard = *(volatile __u32 *)&peer->messages;
+
+	if (heard != own->heard)
+		own->run = 0;
+	else if (own->run < RUN_LONG)
+		own->run++;
+	own->heard = heard;
+}
+
 /*
  * Notes a message; true when the run has become too long. Whether the peer has sent meanwhile is
  * read at the end of a run, not at each message: its CPU writes there.
@@ -59,8 +74,11 @@ static __always_inline bool overrun(const struct sockredir_settings *s, struct s
 	__u16 heard;
 
 	/* By TCP for the moment: no evidence of what redirection is worth. */
-	if (own->way_back && own->state > SOCKREDIR_REDIRECTED)
+	if (own->way_back && own->state > SOCKREDIR_REDIRECTED) {
+		if (own->state == SOCKREDIR_DEMOTED)
+			run_on(own, peer);
 		return false;
+	}
 	if (!weight) {
 		own->run = 0;
 		return false;

@@ -23,7 +23,9 @@
  *  - S is non-blocking: its recv never waits.
  *  - S is used by one thread: it leaves inside a call on S, whose thread cannot enter recv now. What
  *    came meanwhile (sk_backlog) may be dealt with in calls that are not on S, but look at it.
- *  - S may be used by others: it leaves only as a reader acknowledges, on its way out of recv.
+ *  - S may be used by others: it leaves as a reader acknowledges, on its way out of recv. Or inside
+ *    a call that has room to end at once, if no other thread is in a call on S and nothing has come
+ *    while thousands of messages went: who would read there is in recv already, and seen there.
  * No thread is in recv if nobody but the map and this call holds a reference, nobody sleeps there,
  * and nobody waits for the lock.
  *
@@ -35,6 +37,9 @@
 #define SOCKREDIR_LEAVE_H
 
 #include "demotion.h"
+
+/* In the send buffer: whoever writes a small message there does not have to wait. */
+#define ROOM_TO_END (128 << 10)
 
 /* What happens to a socket in the map. */
 enum occasion {
@@ -61,15 +66,25 @@ static __always_inline int harmless_references(const struct sockredir_side *side
 	return occasion == OCCASION_SHUTDOWN ? 1 : 1 + is_owned(side);
 }
 
+/* Does the program only write there, and is the call that does so about to end? */
+static __always_inline bool only_writes(const struct sockredir_side *own, struct sock *sk,
+					const struct file *file)
+{
+	int room = BPF_CORE_READ(sk, sk_sndbuf) - BPF_CORE_READ(sk, sk_wmem_queued);
+
+	return own->run >= RUN_LONG && uses_of(file) <= 2 && room > ROOM_TO_END;
+}
+
 /* Can no thread enter recv on the socket and wait there while it leaves? */
-static __always_inline bool nobody_enters(struct sock *sk, enum occasion occasion)
+static __always_inline bool nobody_enters(const struct sockredir_side *own, struct sock *sk,
+					  enum occasion occasion)
 {
 	struct file *file = file_of(sk);
 
 	if (never_waits(file) || occasion == OCCASION_SHUTDOWN)
 		return true;
 	return occasion != OCCASION_SEGMENT && !BPF_CORE_READ(sk, sk_backlog.len) &&
-	       (occasion == OCCASION_READ || used_by_one(file));
+	       (occasion == OCCASION_READ || used_by_one(file) || only_writes(own, sk, file));
 }
 
 /* With one queue: no thread waits in recv on the socket, nor is about to. */
@@ -79,7 +94,7 @@ static __always_inline bool nobody_receives(const struct sockredir_side *side, e
 
 	if (!has_one_queue(side))
 		return true;
-	if (!nobody_enters(sk, occasion))
+	if (!nobody_enters(side, sk, occasion))
 		return false;
 	return references(psock_of(sk)) <= harmless_references(side, occasion) && !has_sleeper(sk) &&
 	       !is_waited_for(side);

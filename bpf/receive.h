@@ -61,6 +61,7 @@ static __always_inline bool take(struct __sk_buff *skb, const struct tcp_sock *t
 
 	if (!own)
 		return true;
+	own->run = 0; /* the peer has sent */
 	again = own->queued - begin;
 	own->queued = end;
 	if (likely(again <= 0))

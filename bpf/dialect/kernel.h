@@ -83,6 +83,8 @@ struct sock {
 		int len; /* bytes that came while a thread holds the lock: 0 when they are dealt with */
 	} sk_backlog;
 	int sk_rcvbuf;
+	int sk_sndbuf;
+	int sk_wmem_queued;
 	__u32 sk_userlocks : 4;
 	int sk_err;
 	__u8 sk_shutdown;

@@ -227,6 +227,29 @@ def test_a_writer_leaves_unless_another_thread_may_enter_recv(lab, alone):
     assert side(lab, server, 0).left == alone
 
 
+def write_much(sock, reads: bool) -> None:
+    """The same, for long, while another thread sleeps elsewhere or in recv on the socket."""
+    sock.setblocking(True)
+    elsewhere, args = (sock.recv, (1,)) if reads else (time.sleep, (60,))
+    threading.Thread(target=elsewhere, args=args, daemon=True).start()
+    time.sleep(0.2)
+    for _turn in range(10_000):
+        sock.sendall(b"small")
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_program_that_only_writes_for_long_leaves_unless_it_waits_for_an_answer(lab, reads):
+    client, server = lab.pair()
+    writer = multiprocessing.get_context("fork").Process(target=write_much, args=(client, reads))
+    writer.start()
+    client.close()
+    read_exactly(server, 50_000)
+    assert side(lab, server, 0).left != reads
+    server.sendall(b"!")
+    writer.join()
+    assert writer.exitcode == 0
+
+
 def shutdown_on(sock, cpu: int) -> None:
     os.sched_setaffinity(0, {cpu})
     sock.shutdown(socket.SHUT_WR)
@@ -263,7 +286,7 @@ def test_who_enters_recv_while_something_comes(lab_with, tmp_path):
 @two_cpus
 def test_who_enters_recv_gets_eagain_without_the_rule(lab_with, tmp_path):
     """Shows that the test above meets the window."""
-    rules = {**LATE, "!nobody_enters(sk, occasion)": "false"}
+    rules = {**LATE, "!nobody_enters(side, sk, occasion)": "false"}
     with lab_with(source=changed(tmp_path, rules)) as lab, pytest.raises(BlockingIOError):
         for _attempt in range(100):
             enter_recv_late(lab)
