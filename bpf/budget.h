@@ -24,7 +24,7 @@
 
 /* What TCP would let a writer be ahead by, about: at first, and how often that may double. */
 #define WINDOW	     (2ULL << 20)
-#define WIDENED_MOST 3
+#define WIDENED_MOST 3 /* a mask too */
 #define NO_WINDOW    (1ULL << 40)
 
 /* Charges change in steps, so that small messages rarely touch what all CPUs share. */
@@ -67,10 +67,13 @@ static __always_inline __u64 window_of(const struct sockredir_side *writer,
  */
 static __always_inline void widen(struct sockredir_side *writer, const struct sockredir_side *reader)
 {
-	struct glance seen = look_at(reader);
-	bool little = seen.look == LOOK_SOME && seen.unread && seen.unread < window_of(writer, reader) / 4;
+	struct glance seen;
 
-	if (writer->widened < WIDENED_MOST && (seen.look == LOOK_EMPTY || little))
+	if (writer->widened == WIDENED_MOST)
+		return;
+	seen = look_at(reader);
+	if (seen.look == LOOK_EMPTY ||
+	    (seen.look == LOOK_SOME && seen.unread && seen.unread < window_of(writer, reader) / 4))
 		writer->widened++;
 }
 

@@ -206,43 +206,40 @@ LATE = {
 }
 
 
-def write_small(sock, alone: bool) -> None:
-    """In a process of its own, which has no other threads than these."""
+def write(sock, messages: int, pause: float, *other) -> None:
+    """In a process of its own, which has no other threads than these.
+
+    :param other: a call that another thread is in meanwhile, and its argument; nothing if there is none.
+    """
     sock.setblocking(True)
-    if not alone:
-        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-    for _turn in range(200):
+    if other:
+        threading.Thread(target=other[0], args=other[1:], daemon=True).start()
+        time.sleep(0.2)
+    for _turn in range(messages):
         sock.sendall(b"small")
-        time.sleep(0.0005)
+        time.sleep(pause)
+
+
+def start_writer(client, *how):
+    writer = multiprocessing.get_context("fork").Process(target=write, args=(client, *how))
+    writer.start()
+    client.close()
+    return writer
 
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_writer_leaves_unless_another_thread_may_enter_recv(lab, alone):
     client, server = lab.pair()
-    writer = multiprocessing.get_context("fork").Process(target=write_small, args=(client, alone))
-    writer.start()
-    client.close()
+    writer = start_writer(client, 200, 0.0005, *(() if alone else (time.sleep, 60)))
     read_exactly(server, 1000)
     writer.join()
     assert side(lab, server, 0).left == alone
 
 
-def write_much(sock, reads: bool) -> None:
-    """The same, for long, while another thread sleeps elsewhere or in recv on the socket."""
-    sock.setblocking(True)
-    elsewhere, args = (sock.recv, (1,)) if reads else (time.sleep, (60,))
-    threading.Thread(target=elsewhere, args=args, daemon=True).start()
-    time.sleep(0.2)
-    for _turn in range(10_000):
-        sock.sendall(b"small")
-
-
 @pytest.mark.parametrize("reads", [False, True])
 def test_a_program_that_only_writes_for_long_leaves_unless_it_waits_for_an_answer(lab, reads):
     client, server = lab.pair()
-    writer = multiprocessing.get_context("fork").Process(target=write_much, args=(client, reads))
-    writer.start()
-    client.close()
+    writer = start_writer(client, 10_000, 0, *((client.recv, 1) if reads else (time.sleep, 60)))
     read_exactly(server, 50_000)
     assert side(lab, server, 0).left != reads
     server.sendall(b"!")
