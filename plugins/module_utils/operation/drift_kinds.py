@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional
 from ..change.step import Plan, Step
 from ..host.files import File
 from ..kernel import hooks
-from ..resource.setup.recorded import file_kind, fingerprint
+from ..resource.setup.fingerprint import file_kind, fingerprint
 
 PROGRAM, SETTINGS, BPFFS = "program", "settings", "bpffs"
 

@@ -17,7 +17,7 @@ from ...host import files, systemd
 from ...host.files import File
 from ..services import plan as services_plan
 from ..setup.plan import file_step
-from ..setup.recorded import fingerprint
+from ..setup.fingerprint import fingerprint
 from .placing import CGROUP_OF, Rule, Slice
 
 

@@ -17,7 +17,7 @@ from ...state.manifest import Manifest
 from ..metrics import plan as metrics_plan
 from ..services import plan as services_plan
 from ..settings import plan as settings_plan
-from .recorded import file_kind, fingerprint
+from .fingerprint import file_kind, fingerprint
 
 
 class Wanted(NamedTuple):
