@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..command import run
 from ..errors import SockredirError
@@ -175,12 +175,14 @@ class Service(NamedTuple):
     :ivar known: whether there is such a unit.
     :ivar cgroup: where its processes are, relative to the cgroup2 mount; empty when it does not run.
     :ivar slice: where its next start puts it.
+    :ivar sockets: the socket units that start it; its listeners are theirs.
     """
 
     name: str
     known: bool
     cgroup: str
     slice: str
+    sockets: Tuple[str, ...] = ()
 
     def inside(self, cgroup: str) -> bool:
         """Whether it runs in a cgroup or below."""
@@ -194,16 +196,34 @@ def services(names: Sequence[str]) -> List[Service]:
     """
     if not names:
         return []
-    shown = systemctl(["show", "--property=Id,LoadState,ControlGroup,Slice", "--", *names])
-    blocks = [_properties(block) for block in re.split(r"\n\n+", shown.strip())]
-    if len(blocks) != len(names):
-        raise SockredirError(f"systemctl show answered for {len(blocks)} of {len(names)} services", detail=shown)
-    return [_service(name, block) for name, block in zip(names, blocks)]
+    shown = _shown(["Id", "LoadState", "ControlGroup", "Slice", "TriggeredBy"], names)
+    if len(shown) != len(names):
+        raise SockredirError(f"systemctl show answered for {len(shown)} of {len(names)} services", detail=str(shown))
+    return [_service(name, block) for name, block in zip(names, shown)]
 
 
 def _service(name: str, shown: Dict[str, str]) -> Service:
     known = shown.get("LoadState") not in ("not-found", None)
-    return Service(name, known, shown.get("ControlGroup", ""), shown.get("Slice", ""))
+    triggers = shown.get("TriggeredBy", "").split()
+    sockets = tuple(sorted(each for each in triggers if each.endswith(".socket")))
+    return Service(name, known, shown.get("ControlGroup", ""), shown.get("Slice", ""), sockets)
+
+
+def active_in(patterns: Sequence[str]) -> Dict[str, str]:
+    """The slices of the units that are active, by name.
+
+    :param patterns: names of units, or globs that match them.
+    :raises SockredirError: systemd does not answer.
+    """
+    if not patterns:
+        return {}
+    shown = _shown(["Id", "ActiveState", "Slice"], patterns)
+    return {each["Id"]: each.get("Slice", "") for each in shown if each.get("ActiveState") == "active"}
+
+
+def _shown(properties: Sequence[str], names: Sequence[str]) -> List[Dict[str, str]]:
+    shown = systemctl(["show", "--property=" + ",".join(properties), "--", *names])
+    return [_properties(block) for block in re.split(r"\n\n+", shown.strip())]
 
 
 def running_in(cgroup: str) -> List[str]:
@@ -272,8 +292,22 @@ def active(name: str) -> bool:
 
 
 def stop(*names: str) -> None:
-    """Stop units; a slice only if nothing is in it, since it would take that along."""
+    """Stop units; a slice only if it is not :func:`occupied`, since systemd would stop what is in it, too."""
     systemctl(["stop", "--", *names])
+
+
+def occupied(slice_name: str) -> bool:
+    """Whether a unit is active in a slice or below it.
+
+    Its cgroup does not tell: a socket unit has no processes, and a service can remain after its own have ended.
+    """
+    active = active_in(["*"])
+    return any(lies_in(where, slice_name) for name, where in active.items() if not name.endswith(".slice"))
+
+
+def lies_in(inner: str, outer: str) -> bool:
+    """Whether a slice is another one or below it; ``a-b.slice`` is below ``a.slice``."""
+    return inner == outer or inner.startswith(outer[: -len(".slice")] + "-")
 
 
 def restart(names: Sequence[str]) -> None:

@@ -256,7 +256,7 @@ class _Work:
 
         def run(step: Step) -> Undo:
             undo, name = remove(step), self._slice_of(step.subject)
-            if not name or os.path.isdir(step.subject):
+            if not name or os.path.isdir(step.subject) or systemd.occupied(name):
                 return undo
             systemd.stop(name)
             return lambda: _again(name, undo)

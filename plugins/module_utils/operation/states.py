@@ -62,7 +62,7 @@ def present(options: Options, check: bool, watch: Optional[Watch] = None) -> Out
     """
     wanted = wanted_of(options, check)
     with journal.change("enable", check, mode=options["mode"], committed=str(wanted.commit).lower()) as done:
-        steps, waiting, wanted = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
+        steps, waiting, sockets, wanted = setup.ensure(wanted, _paths(options), options["lock_timeout"], watch)
         done(steps)
     document = manifest.known(options["state_dir"])
     result = {
@@ -75,7 +75,8 @@ def present(options: Options, check: bool, watch: Optional[Watch] = None) -> Out
         "remaining": [],
     }
     unmeasured = record.warning(wanted.calibration)
-    return Outcome(steps, result, _warnings(options, waiting) + ([unmeasured] if unmeasured else []))
+    warnings = [*_warnings(options, waiting), *_listening_elsewhere(sockets)]
+    return Outcome(steps, result, warnings + ([unmeasured] if unmeasured else []))
 
 
 def wanted_of(options: Options, check: bool) -> Wanted:
@@ -155,6 +156,15 @@ def _warnings(options: Options, waiting: Sequence[str]) -> List[str]:
 
 def _still_there(waiting: Sequence[str]) -> List[str]:
     return [f"these services change cgroup at their next start: {', '.join(waiting)}"] if waiting else []
+
+
+def _listening_elsewhere(sockets: Sequence[str]) -> List[str]:
+    if not sockets:
+        return []
+    return [
+        f"connections to listeners of {', '.join(sockets)} stay on TCP, since systemd makes them outside the slice: "
+        "see 'Socket activation' in docs/operations.md"
+    ]
 
 
 def absent(options: Options, check: bool, watch: Optional[Watch] = None) -> Outcome:

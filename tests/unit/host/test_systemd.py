@@ -137,11 +137,12 @@ def systemctl(tmp_path, monkeypatch):
 
 def test_services_as_systemd_shows_them(systemctl):
     (systemctl / "answer").write_text(
-        "Slice=system.slice\nControlGroup=/system.slice/a.service\nId=a.service\nLoadState=loaded\n\n"
+        "Slice=system.slice\nControlGroup=/system.slice/a.service\nId=a.service\nLoadState=loaded\n"
+        "TriggeredBy=b.timer a.socket\n\n"
         "ControlGroup=\nId=b.service\nLoadState=not-found\n"
     )
     assert systemd.services(["a.service", "b.service"]) == [
-        systemd.Service("a.service", True, "/system.slice/a.service", "system.slice"),
+        systemd.Service("a.service", True, "/system.slice/a.service", "system.slice", ("a.socket",)),
         systemd.Service("b.service", False, "", ""),
     ]
     assert (systemctl / "calls").read_text().startswith("--no-ask-password --no-pager show ")
@@ -156,3 +157,26 @@ def test_an_answer_with_holes_is_refused(systemctl):
     (systemctl / "answer").write_text("Id=a.service\nLoadState=loaded\n")
     with pytest.raises(SockredirError, match="1 of 2"):
         systemd.services(["a.service", "b.service"])
+
+
+@pytest.mark.parametrize(
+    ("unit", "state", "where", "occupied"),
+    [
+        ("a.socket", "active", "my.slice", True),
+        ("a.socket", "inactive", "my.slice", False),
+        ("a.service", "active", "my-web.slice", True),
+        ("a.socket", "active", "myself.slice", False),
+        ("a.socket", "active", "system.slice", False),
+        ("my-web.slice", "active", "my.slice", False),
+    ],
+)
+def test_a_slice_is_occupied_by_what_is_active_in_it_or_below(systemctl, unit, state, where, occupied):
+    (systemctl / "answer").write_text(
+        f"Id=my.slice\nActiveState=active\nSlice=-.slice\n\nId={unit}\nActiveState={state}\nSlice={where}\n"
+    )
+    assert systemd.occupied("my.slice") == occupied
+
+
+def test_systemd_is_not_asked_of_no_unit(systemctl):
+    assert systemd.active_in([]) == {}
+    assert not (systemctl / "calls").exists()

@@ -16,8 +16,8 @@ from ...change.step import Plan, Step
 from ...host import files, systemd
 from ...host.files import File
 from ..services import plan as services_plan
-from ..setup.plan import file_step
 from ..setup.fingerprint import fingerprint
+from ..setup.plan import file_step
 from .placing import CGROUP_OF, Rule, Slice
 
 

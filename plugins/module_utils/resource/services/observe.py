@@ -36,7 +36,8 @@ def observe(wanted: Wanted, host: Snapshot) -> Observed:
     concerned = sorted({*wanted.names, *drop_ins, *inside})
     slice_name = systemd.slice_of(relative)
     found = systemd.services(concerned) if slice_name or wanted.names else []
-    return Observed(True, slice_name, relative, tuple(found), tuple(drop_ins))
+    sockets = sorted({socket for each in found if each.name in wanted.names for socket in each.sockets})
+    return Observed(True, slice_name, relative, tuple(found), tuple(drop_ins), systemd.active_in(sockets))
 
 
 def _drop_ins(wanted: Wanted) -> List[str]:
@@ -53,5 +54,7 @@ def idle_slice(cgroup: str, host: Snapshot) -> Optional[Tuple[str, str]]:
         return None
     slice_name, path = systemd.slice_of(cgroups.relative(cgroup, host.mounts)), cgroups.resolve(cgroup, host.mounts)
     if slice_name is None or not cgroups.removable([path]) or systemd.has_unit_file(slice_name):
+        return None
+    if systemd.occupied(slice_name):
         return None
     return slice_name, path

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Iterable, List, NamedTuple, Optional, Tuple
+from types import MappingProxyType
+from typing import Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from ...change.step import Plan, Step
 from ...errors import SockredirError
@@ -35,6 +36,7 @@ class Observed(NamedTuple):
     :ivar relative: the accelerated cgroup, relative to the cgroup2 mount.
     :ivar services: the wanted ones, those in the slice, and those that have one of our drop-ins.
     :ivar drop_ins: the services that have one of our drop-ins.
+    :ivar sockets: the slices of the active socket units that start wanted services, by name.
     """
 
     booted: bool = False
@@ -42,6 +44,7 @@ class Observed(NamedTuple):
     relative: str = "/"
     services: Tuple[systemd.Service, ...] = ()
     drop_ins: Tuple[str, ...] = ()
+    sockets: Mapping[str, str] = MappingProxyType({})
 
 
 def refuse(wanted: Wanted, observed: Observed) -> None:
@@ -66,6 +69,15 @@ def waiting(wanted: Wanted, observed: Observed) -> List[str]:
         return []
     released = [name for name in observed.drop_ins if name not in wanted.names]
     return systemd.waiting(observed.services, wanted.names, released, observed.relative)
+
+
+def listening_elsewhere(observed: Observed) -> List[str]:
+    """The socket units that make the listeners of wanted services outside the slice.
+
+    A connection belongs to the cgroup in which its listener was made (``sk_clone()``), whoever accepts it.
+    """
+    ours = observed.slice or ""
+    return sorted(name for name, where in observed.sockets.items() if not systemd.lies_in(where, ours))
 
 
 def plan(wanted: Wanted, observed: Observed, changed: Iterable[str]) -> Plan:

@@ -27,11 +27,13 @@ from .settle import settled
 
 class Result(NamedTuple):
     """:ivar waiting: services that change cgroup at their next start.
+    :ivar sockets: socket units that make the listeners of services outside the slice.
     :ivar wanted: with what calibration has found.
     """
 
     steps: Plan
     waiting: List[str]
+    sockets: List[str]
     wanted: Wanted
 
 
@@ -44,7 +46,8 @@ def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Wa
         host = Snapshot(paths.state_dir)
         wanted = settled(wanted, host)
         observed = observe(wanted, paths, host)
-        return Result(_plan(wanted, paths, host, observed, {}), _waiting(wanted, observed.services), wanted)
+        steps, sockets = _plan(wanted, paths, host, observed, {}), services_plan.listening_elsewhere(observed.services)
+        return Result(steps, _waiting(wanted, observed.services), sockets, wanted)
     with lock.hold(paths.state_dir, wait_seconds):
         host = Snapshot(paths.state_dir)
         wanted = settled(wanted, host)
@@ -55,7 +58,8 @@ def ensure(wanted: Wanted, paths: Paths, wait_seconds: float, watch: Optional[Wa
             apply(steps, work, watch)
     host.refresh()
     after = services_observe.observe(wanted.services, host) if steps and wanted.services else observed.services
-    return Result(steps, services_plan.waiting(wanted.services, after) if wanted.services else [], wanted)
+    waiting = services_plan.waiting(wanted.services, after) if wanted.services else []
+    return Result(steps, waiting, services_plan.listening_elsewhere(after), wanted)
 
 
 def _waiting(wanted: Wanted, observed: services_plan.Observed) -> List[str]:

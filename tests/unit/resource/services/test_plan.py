@@ -67,3 +67,17 @@ def test_who_waits():
     assert services.waiting(WANTED, observed(OUTSIDE)) == ["a.service"]
     assert services.waiting(WANTED, observed(INSIDE)) == []
     assert services.waiting(WANTED, observed(OUTSIDE, slice=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        (observed(INSIDE), []),
+        (observed(INSIDE, sockets={"a.socket": SLICE}), []),
+        (observed(INSIDE, sockets={"a.socket": "my-web.slice"}), []),
+        (observed(INSIDE, sockets={"a.socket": "system.slice", "b.socket": SLICE}), ["a.socket"]),
+        (Observed(), []),
+    ],
+)
+def test_socket_units_whose_listeners_are_outside_the_slice(there, named):
+    assert services.listening_elsewhere(there) == named
