@@ -3,7 +3,7 @@
  * Patterns that redirection does not pay for.
  *
  * One-way runs of small messages are TCP's: it coalesces them, a redirect wakes the reader for
- * each. So are those of sendfile(), whose pages TCP sends without a copy. A direction with such a
+ * each. So are long ones of sendfile(), whose pages TCP sends without a copy. A direction with such a
  * run goes to TCP for good, and the opposite one is barred from redirecting, so that the socket can
  * leave the map and costs nothing from then on.
  */
@@ -43,12 +43,17 @@ static __always_inline bool sends_file(void)
 	return pipe && BPF_CORE_READ(pipe, head) != BPF_CORE_READ(pipe, tail);
 }
 
-/* What a message adds to the run: sendfile's come in pieces of 64 KiB. */
+/*
+ * What a message adds to the run. sendfile's come in pieces of 64 KiB: where a stream of that size is
+ * better redirected, so is a file of some pieces; a long one is not, since TCP does not copy it.
+ */
 static __always_inline __u32 run_weight(const struct sockredir_settings *s, __u32 size)
 {
+	bool small = size < s->demote_below;
+
 	if (unlikely(sends_file()))
-		return s->demote_after / 4 + 1;
-	return size < s->demote_below;
+		return small ? s->demote_after / 4 + 1 : 1;
+	return small;
 }
 
 /* On TCP for good, the run goes on being counted: for leave.h, and no further than it asks. */

@@ -23,6 +23,9 @@ STREAM, STREAM_SMALL, FILES, SHORT, IDLE = "stream", "stream_small", "files", "s
 
 _IDLE_MESSAGES, _IDLE_BYTES = 20, 1 << 20
 _RUN_BYTES, _ONE_WAY_BYTES = 256 << 10, 2 << 20
+#: sendfile hands over this much at a time. The programs leave files to TCP if streams of such messages are, and if one
+#: way they are longer than a run of such pieces (``bpf/demotion.h``): ``_ONE_WAY_BYTES``.
+_FILE_PIECE = 64 << 10
 #: As ``sockredir_demote_after``: after so many, the programs leave small messages to TCP.
 _RUN_MESSAGES = 32
 _SHORT_EXCHANGES = 3
@@ -103,12 +106,13 @@ def _name(seen: Seen, mean: int, smallest: Optional[int]) -> str:
     runs = max(1, both.answers + seen.connections)
     if both.sent_messages < _IDLE_MESSAGES and both.sent_bytes < _IDLE_BYTES:
         return IDLE
+    one_way = both.sent_bytes / runs >= _ONE_WAY_BYTES
     if both.sent_bytes / runs >= _RUN_BYTES or both.sent_messages / runs >= _RUN_MESSAGES:
-        if 2 * both.files > both.sent_messages:
+        if 2 * both.files > both.sent_messages and (one_way or smallest is None or smallest > _FILE_PIECE):
             return FILES
         if smallest is None or mean < smallest:
             return STREAM_SMALL
-        return STREAM if both.sent_bytes / runs >= _ONE_WAY_BYTES else ANSWERS
+        return STREAM if one_way else ANSWERS
     if runs < 2 * _SHORT_EXCHANGES * seen.connections:
         return SHORT
     return EXCHANGE_MANY if _waiting(seen) >= _MANY else EXCHANGE

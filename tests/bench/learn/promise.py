@@ -34,7 +34,7 @@ from support.learning import SOURCE, by_port, learning
 
 #: Those with a server whose pattern learn can name, each with a figure of which more is better.
 WORKS = ("rr-64", "rr-64-200", "iperf3-default", "redis-set-64", "redis-get-4096", "pgbench")
-WORKS += ("nginx-128", "nginx-128-sendfile", "nginx-1000000")
+WORKS += ("nginx-128", "nginx-128-sendfile", "nginx-1000000", "nginx-1000000-sendfile")
 WITHIN = 0.15
 _LINE = "{:40} {:>16} {:>9} {:>9} {:>6}  {}"
 

@@ -49,6 +49,11 @@ def sends(messages, size):
     return {end("server"): counts(), end("client"): counts(1, messages, size)}
 
 
+def answers_with_files(size):
+    """A server that answers each question with a file, by sendfile."""
+    return {end("server"): counts(1, 100, size, 100, files=100)}
+
+
 def end(which, program=None, port=80, local=True, cgroup=1):
     return Key(cgroup, program or which, port, which == "server", local)
 
@@ -88,7 +93,8 @@ HERE = speeds.Speeds(
         (sends(10000, 1 << 20), gain.STREAM, "accelerate", 1.92),
         # Files by HTTP: few messages each, but large ones.
         (asks(1, 100, 1 << 20), gain.ANSWERS, "accelerate", 1.24),
-        ({end("server"): counts(1, 100, 1 << 20, 100, files=100)}, gain.FILES, "no-gain", None),
+        (answers_with_files(1 << 20), gain.ANSWERS, "accelerate", 1.24),
+        (answers_with_files(4 << 20), gain.FILES, "no-gain", None),
         ({end("server"): counts(1, 100, 100, 100, files=100)}, gain.EXCHANGE, "accelerate", 1.11),
         (asks(1, 9), gain.IDLE, "no-gain", None),
         (asks(1, 10), gain.EXCHANGE, "accelerate", 1.11),
@@ -101,6 +107,12 @@ def test_patterns(parts, pattern, given, ratio):
     assert found["reasons"] == []
     assert found["gain_source"] == ("table" if ratio else None)
     assert found["why"]
+
+
+@pytest.mark.parametrize(("smallest", "pattern"), [(65536, gain.ANSWERS), (131072, gain.FILES), (None, gain.FILES)])
+def test_files_are_left_to_tcp_where_streams_of_their_pieces_are(smallest, pattern):
+    found = judged(answers_with_files(1 << 20), measured=HERE._replace(smallest=smallest))
+    assert found["pattern"] == pattern
 
 
 @pytest.mark.parametrize("name", layout.SIGNS)
