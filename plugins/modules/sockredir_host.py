@@ -92,7 +92,8 @@ options:
       - Systemd services to put in O(cgroup), by a drop-in; services of an earlier run that are no longer listed are
         taken out.
       - O(cgroup) must be a slice.
-      - A service that is started by its socket unit gains nothing until that unit is in the slice too; a warning names it.
+      - A service that is started by its socket unit gains nothing until that unit is in the slice too; a warning names
+        it.
     type: list
     elements: str
     default: []
