@@ -21,10 +21,14 @@ import java.nio.channels.SocketChannel;
 import java.util.Arrays;
 import java.util.Random;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
 import java.util.zip.CRC32;
 
 public class Reader {
     static final InetAddress LOCAL = InetAddress.getLoopbackAddress();
+    // A thread for each task: the common pool has only one where there are two processors.
+    static final ExecutorService THREADS = Executors.newCachedThreadPool();
     static long deadline;
 
     interface Writer {
@@ -64,7 +68,7 @@ public class Reader {
                 error.printStackTrace();
                 System.exit(4);
             }
-        });
+        }, THREADS);
     }
 
     static void pause(String got) throws InterruptedException {
