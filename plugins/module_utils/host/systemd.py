@@ -299,7 +299,7 @@ def stop(*names: str) -> None:
 def occupied(slice_name: str) -> bool:
     """Whether a unit is active in a slice or below it.
 
-    Its cgroup does not tell: a socket unit has no processes, and a service can remain after its own have ended.
+    Its cgroup does not tell: that of a service that remains after its processes have ended is gone.
     """
     active = active_in(["*"])
     return any(lies_in(where, slice_name) for name, where in active.items() if not name.endswith(".slice"))
