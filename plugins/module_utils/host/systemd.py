@@ -288,7 +288,7 @@ def knows_slice(name: str) -> bool:
 
 def active(name: str) -> bool:
     """Whether a unit runs; one that systemd does not know does not."""
-    return _properties(systemctl(["show", "--property=ActiveState", "--", name])).get("ActiveState") == "active"
+    return name in active_in([name])
 
 
 def stop(*names: str) -> None:
