@@ -271,6 +271,14 @@ ARGUMENTS = {
 }
 
 
+def made_documents(places, state_dir):
+    # This brings the tool, called or not: what is installed on the host is what travels with this module, and that is
+    # what it imports.
+    from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import documents
+
+    return documents.made(places, state_dir)
+
+
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     installed_bytecode.install(module.params["state_dir"])
@@ -278,12 +286,9 @@ def main():
     from ansible_collections.ebpf.sockredir.plugins.module_utils.host import install
     from ansible_collections.ebpf.sockredir.plugins.module_utils.operation import states
 
-    # It imports the tool: what is installed on the host is what travels with this module, and that is what it imports.
-    from ansible_collections.ebpf.sockredir.plugins.module_utils.tool import documents
-
     change_to = {"present": states.present, "absent": states.absent, "rolled_back": states.rolled_back}
     places = install.Places(module.params["prefix"])
-    options = {**module.params, "documents": documents.made(places, module.params["state_dir"])}
+    options = {**module.params, "documents": lambda: made_documents(places, module.params["state_dir"])}
     try:
         outcome = change_to[module.params["state"]](options, module.check_mode)
     except SockredirError as error:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import struct
 import time
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Tuple
 
 from ..errors import SockredirError
 from ..kernel import libbpf
@@ -195,3 +195,13 @@ def ports(pin_dir: str) -> Optional[Dict[int, layout.Port]]:
         return None
     with found as table:
         return {struct.unpack("=I", key)[0]: layout.decode_port(value) for key, value in table.items()}
+
+
+def forget_ports(pin_dir: str, numbers: Iterable[int]) -> None:
+    """Remove what has been learned of some server ports; their next connections begin with nothing again."""
+    found = open_map(pin_dir, "ports")
+    if found is None:
+        return
+    with found as table:
+        for number in numbers:
+            table.delete(struct.pack("=I", number))

@@ -79,6 +79,11 @@ class Places(NamedTuple):
         return os.path.join(self.prefix, "share", "zsh", "site-functions", "_sockredirctl")
 
     @property
+    def documents(self) -> Tuple[str, str, str]:
+        """What is there for those who type the launcher's name."""
+        return self.manual, self.bash_completion, self.zsh_completion
+
+    @property
     def shared(self) -> Tuple[str, str]:
         """The host's own directories that stay when manual and completion go."""
         share = os.path.join(self.prefix, "share")
@@ -146,6 +151,7 @@ def install(places: Places, package: Dict[str, str]) -> Callable[[], None]:
     try:
         for name, text in package.items():
             files.replace(os.path.join(path, name), files.File(text))
+        _compile(path)
         files.replace(places.package, files.symlink(version))
     except SockredirError:
         shutil.rmtree(path, ignore_errors=True)
@@ -157,6 +163,13 @@ def install(places: Places, package: Dict[str, str]) -> Callable[[], None]:
         files.prune(places.library, places.keep)
 
     return undo
+
+
+def _compile(path: str) -> None:
+    """Byte code for the tool, and for modules (see :mod:`..installed_bytecode`); where it cannot be written, none."""
+    import compileall  # only needed here: a run that changes nothing goes without
+
+    compileall.compile_dir(path, quiet=2)
 
 
 def remove_stale(places: Places) -> None:

@@ -271,7 +271,7 @@ def start(name: str) -> None:
 
 def has_unit_file(name: str) -> bool:
     """Whether a unit is somebody's by a file; a slice that was only started by its name is not."""
-    return bool(_properties(systemctl(["show", "--property=FragmentPath", "--", name])).get("FragmentPath"))
+    return any(each.get("FragmentPath") for each in _shown(["FragmentPath"], [name]))
 
 
 def knows_slice(name: str) -> bool:
@@ -282,8 +282,7 @@ def knows_slice(name: str) -> bool:
     names = [line.split()[0] for line in listed.splitlines() if line.strip()]
     # A template has no slice, only what is started from it.
     whole = [each for each in names if not each.endswith("@.service")]
-    shown = systemctl(["show", "--property=Slice", "--", *whole]) if whole else ""
-    return f"Slice={name}" in shown.splitlines()
+    return bool(whole) and any(each.get("Slice") == name for each in _shown(["Slice"], whole))
 
 
 def active(name: str) -> bool:

@@ -202,7 +202,7 @@ class _Work:
         places = install.Places(self.places.prefix)
         unit_dir = self.places.unit_dir
         paths = {places.launcher, os.path.join(unit_dir, systemd.UNIT), systemd.wants_link(unit_dir)}
-        paths |= {*metrics_timer.paths(unit_dir), places.manual, places.bash_completion, places.zsh_completion}
+        paths |= {*metrics_timer.paths(unit_dir), *places.documents}
         moved = systemd.drop_ins(unit_dir)
         paths |= {systemd.drop_in_path(unit_dir, name, kind) for name in moved for kind in systemd.DROP_INS}
         recorded = [path for path in self.document["files"] if not path.startswith(places.package + "/")]

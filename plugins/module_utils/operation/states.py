@@ -19,6 +19,7 @@ from ..resource.program import observe as program_observe
 from ..resource.services import observe as services_observe
 from ..resource.services import plan as services_plan
 from ..resource.setup import change as setup
+from ..resource.setup import documents
 from ..resource.setup import observe as setup_observe
 from ..resource.setup import plan as setup_plan
 from ..resource.setup.plan import Wanted
@@ -88,7 +89,10 @@ def wanted_of(options: Options, check: bool) -> Wanted:
     names = services_observe.names(options["services"], options["cgroup"], host)
     places = install.Places(options["prefix"])
     unit: Dict[str, Any] = {"prefix": options["prefix"], "unit_dir": options["unit_dir"], "services": list(names)}
-    ours = {places.launcher: install.launcher(places, options["state_dir"]), **options.get("documents", {})}
+    package = install.travelled()
+    ours = {places.launcher: install.launcher(places, options["state_dir"])}
+    if "documents" in options:
+        ours.update(documents.wanted(options["documents"], places, package, host))
     if systemd.booted():
         section, units = _units(options, places, names, host, check)
         unit.update(section)
@@ -97,7 +101,7 @@ def wanted_of(options: Options, check: bool) -> Wanted:
         settings=settings_form.normal(dict(options, budget=_budget(options))),
         cgroup=options["cgroup"],
         places=places,
-        package=install.travelled(),
+        package=package,
         files=ours,
         unit=unit,
         wanted=options["wanted"],

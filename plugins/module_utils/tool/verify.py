@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+import contextlib
+from typing import Any, Dict, Iterator, List, Optional
 
 from ..datapath import layout, live, settings
 from ..host import cgroups, mounts, proof
@@ -54,9 +55,12 @@ def prove(state_dir: str) -> Dict[str, Any]:
     report: Dict[str, Any] = {"mode": wanted["mode"], "pairs": [], "wrong": None, "unproved": None}
     counted, crossed = live.counters(document["pin_dir"]) or {}, _lo_bytes()
     try:
-        report["pairs"] = proof.transfer(
-            cgroup, settings.ranges(wanted["ports"], "ports"), settings.ranges(wanted["exclude_ports"], "exclude_ports")
-        )
+        with _unlearned(document["pin_dir"], report["pairs"]):
+            report["pairs"] += proof.transfer(
+                cgroup,
+                settings.ranges(wanted["ports"], "ports"),
+                settings.ranges(wanted["exclude_ports"], "exclude_ports"),
+            )
     except proof.NoFreePort as error:
         report["unproved"] = str(error)
     report["lo_bytes"] = _lo_bytes() - crossed
@@ -68,6 +72,14 @@ def prove(state_dir: str) -> Dict[str, Any]:
     else:
         report["wrong"] = wrong
     return report
+
+
+@contextlib.contextmanager
+def _unlearned(pin_dir: str, pairs: List[Dict[str, Any]]) -> Iterator[None]:
+    """Have nothing learned from the transfer: its ports are no program's."""
+    known = live.ports(pin_dir) or {}
+    yield
+    live.forget_ports(pin_dir, {pair["port"] for pair in pairs if "port" in pair} - known.keys())
 
 
 def _lo_bytes() -> int:

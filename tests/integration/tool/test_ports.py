@@ -77,6 +77,16 @@ def test_a_port_with_one_exchange_a_connection_gains_nothing_and_is_left_alone(e
     assert (found["connections"], found["open"], found["brief"], found["left_alone"]) == (41, 0, 32, 9)
 
 
+def test_a_verification_is_not_taken_for_a_program(enabled, talk):
+    port = talk(3, 50)
+    before = ports(enabled).keys()
+    report = json.loads(enabled.ctl("verify", "--json").stdout)
+    tried = {pair["port"] for pair in report["pairs"] if "port" in pair}
+    assert tried
+    assert report["counters"]["flow_closed"]["messages"] == len(tried)
+    assert ports(enabled).keys() == before >= {port}
+
+
 def test_metrics_by_port(enabled, talk):
     port = talk(3, 50)
     lines = enabled.ctl("counters", "--prometheus").stdout.splitlines()

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -30,6 +31,7 @@ def test_install_upgrade_undo_and_remove(places, tmp_path):
     assert install.installed(places) == {}
     install.install(places, {"__init__.py": "", "sub/one.py": "ONE = 1\n"})
     assert install.installed(places) == {"__init__.py": "", "sub/one.py": "ONE = 1\n"}
+    assert os.path.exists(importlib.util.cache_from_source(os.path.join(places.package, "sub", "one.py")))
     undo = install.install(places, {"__init__.py": "", "two.py": ""})
     assert sorted(install.installed(places)) == ["__init__.py", "two.py"]
     undo()
