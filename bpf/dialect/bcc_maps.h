@@ -11,7 +11,7 @@ BPF_TABLE("hash", struct sockredir_key, struct sockredir_flow, flows, 65536);
 BPF_ARRAY(settings, struct sockredir_settings, 1);
 BPF_ARRAY(pressure, struct sockredir_pressure, 1);
 BPF_PERCPU_ARRAY(counters, struct sockredir_count, SOCKREDIR_REASONS);
-BPF_TABLE("hash", __u32, struct sockredir_port, ports, 1024);
+BPF_TABLE("lru_hash", __u32, struct sockredir_port, ports, 1024);
 BPF_RINGBUF_OUTPUT(events, 256 * 1024 / PAGE_SIZE);
 
 static __always_inline struct sockredir_settings *get_settings(void)

@@ -44,9 +44,9 @@ struct {
 	__type(value, struct sockredir_count);
 } counters SEC(".maps");
 
-/* By server port. Full, no more ports are learned. */
+/* By server port. Some programs listen on a new one each time (FTP's data): those go, what is used stays. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1024);
 	__type(key, __u32);
 	__type(value, struct sockredir_port);

@@ -63,6 +63,16 @@ def test_it_is_tried_again_and_taken_back(lab):
     assert added(lab) == AFTER + 2, "it was worth while"
 
 
+def test_there_is_room_for_another_port_however_many_there_were(lab):
+    with libbpf.Map.open_pin(str(lab.redirection.pin_dir / "ports")) as ports:
+        nothing = bytes(ports.info.value_size)
+        for number in range(1, ports.info.max_entries + 1):
+            ports.update(struct.pack("=I", 65535 + number), nothing)
+    listener = lab.listener()
+    exchange(lab, listener, 1)
+    assert record(lab, listener).connections == 1
+
+
 def test_what_brief_connections_say_does_not_outweigh_a_busy_one(lab):
     lab.redirection.set(leave_after=AFTER)
     listener = lab.listener()
