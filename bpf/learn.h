@@ -22,6 +22,8 @@ enum learn_sign {
 	LEARN_TWO_SLEPT,    /* two threads at once in blocking calls */
 	LEARN_FIONREAD,	    /* ioctl FIONREAD */
 	LEARN_RING_WAITALL, /* a send by io_uring with MSG_WAITALL */
+	LEARN_PEEK_OFFSET,  /* SO_PEEK_OFF */
+	LEARN_TIMESTAMPS,   /* SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING */
 	LEARN_SIGNS,
 };
 

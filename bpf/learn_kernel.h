@@ -36,17 +36,25 @@ struct sock_common {
 	struct learn_address skc_v6_rcv_saddr;
 	struct learn_address skc_v6_daddr;
 	volatile unsigned char skc_state;
+	unsigned long skc_flags; /* bits by enum sock_flags */
 } __kernel_struct;
 
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
 	int sk_rcvlowat;
+	int sk_peek_off; /* -1: not set */
+	__u32 sk_tsflags;
 	struct socket_wq *sk_wq;
 	struct {
 		int counter;
 	} sk_zckey; /* how often MSG_ZEROCOPY was used */
 } __kernel_struct;
+
+/* The kernel's value is found when the program is loaded. */
+enum sock_flags {
+	SOCK_RCVTSTAMP,
+};
 
 struct socket {
 	struct sock *sk;

@@ -13,14 +13,23 @@
 #include "reuse.h"
 #include "trace.h"
 
+/* Has the program asked for what only TCP does: see docs/limits.md? It may also do so later. */
+static __always_inline bool needs_tcp(const struct sock *sk)
+{
+	return sk->sk_peek_off >= 0 || sk->sk_tsflags || sk->sk_rcvlowat > 1 ||
+	       has_sock_flag(sk, SOCK_RCVTSTAMP) || has_sock_flag(sk, SOCK_ZEROCOPY);
+}
+
 /* Kinds of sockets that are left alone, whatever their addresses. */
 static __always_inline bool odd_kind(const struct tcp_sock *tp)
 {
 	/*
 	 * With VRFs one namespace can have the same addresses and ports twice. MPTCP subflows
-	 * and kTLS sockets bring a protocol of their own. See reuse.h for the used ones.
+	 * and kTLS sockets bring a protocol of their own. The kernel's own get their user's data
+	 * (sk_user_data) in place of the map's. See reuse.h for the used ones.
 	 */
-	return as_sock(tp)->__sk_common.skc_bound_dev_if || tp->inet_conn.icsk_ulp_ops || is_used(tp);
+	return as_sock(tp)->__sk_common.skc_bound_dev_if || tp->inet_conn.icsk_ulp_ops || is_used(tp) ||
+	       is_kernels(as_sock(tp)) || needs_tcp(as_sock(tp));
 }
 
 /*

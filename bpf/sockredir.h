@@ -63,7 +63,7 @@ enum sockredir_reason {
 	SOCKREDIR_SKIP_REMOTE, /* not both ends local */
 	SOCKREDIR_SKIP_POLICY, /* server port excluded or not included */
 	SOCKREDIR_SKIP_MODE,   /* mode drain, or settings missing, changing or invalid */
-	SOCKREDIR_SKIP_KIND,   /* bound to a device, MPTCP, another protocol on top, used again */
+	SOCKREDIR_SKIP_KIND,   /* bound to a device, MPTCP, another protocol on top, used again, needs TCP */
 	SOCKREDIR_SKIP_ALONE,  /* accepted from a client that is not in the map */
 	SOCKREDIR_SKIP_FULL,   /* `flows` or `peers` is full */
 	SOCKREDIR_SKIP_FAILED, /* the kernel would not put it in `peers` */

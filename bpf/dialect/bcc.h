@@ -35,6 +35,7 @@ int bpf_metadata_layout(void *ctx)
 #define __builtin_preserve_access_index(address) (address)
 #define bpf_core_read(to, size, from)		 bpf_probe_read_kernel(to, size, from)
 #define bpf_core_field_offset(type, field)	 offsetof(type, field)
+#define has_sock_flag(sk, flag)			 ((sk)->__sk_common.skc_flags >> (flag) & 1)
 
 /* In no header of the kernel. */
 struct bpf_shtab_elem {
@@ -70,6 +71,11 @@ static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
 	bpf_core_read(&byte, sizeof(byte), (const char *)sk + at);
 	return ((struct sock *)((char *)&byte - at))->sk_userlocks & SOCK_RCVBUF_LOCK;
 #endif
+}
+
+static __always_inline bool is_kernels(const struct sock *sk)
+{
+	return sk->sk_kern_sock;
 }
 
 /* May this thread send by io_uring? */

@@ -30,6 +30,7 @@ struct sock_common {
 		long long counter;
 	} skc_cookie;
 	int skc_bound_dev_if;
+	unsigned long skc_flags; /* bits by enum sock_flags */
 	struct {
 		struct net *net;
 	} skc_net;
@@ -85,13 +86,26 @@ struct sock {
 	int sk_rcvbuf;
 	int sk_sndbuf;
 	int sk_wmem_queued;
+	int sk_rcvlowat;
+	int sk_peek_off; /* -1: not set */
+	__u32 sk_tsflags;
 	__u32 sk_userlocks : 4;
+	__u8 sk_kern_sock : 1;
 	int sk_err;
 	__u8 sk_shutdown;
 	struct socket_wq *sk_wq;
 	struct socket *sk_socket;
 	void *sk_user_data; /* struct sk_psock, with flags in the lower bits */
 } __kernel_struct;
+
+/* The kernel's values are found when the program is loaded. */
+enum sock_flags {
+	SOCK_ZEROCOPY,
+	SOCK_RCVTSTAMP,
+};
+
+#define has_sock_flag(sk, flag)                                                                              \
+	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
 
 struct inet_sock {
 	struct sock sk;
@@ -167,6 +181,13 @@ struct task_struct {
 static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
 {
 	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_RCVBUF_LOCK;
+}
+
+/* Is it used by the kernel itself: NFS, iSCSI and NVMe over TCP, SMB? Accepted ones are like their listener.
+ */
+static __always_inline bool is_kernels(const struct sock *sk)
+{
+	return BPF_CORE_READ_BITFIELD(sk, sk_kern_sock);
 }
 
 /* May this thread send by io_uring? */

@@ -21,6 +21,8 @@ SIGNS = (
     "two_slept",
     "fionread",
     "ring_waitall",
+    "peek_offset",
+    "timestamps",
 )
 WATCHED = 0
 

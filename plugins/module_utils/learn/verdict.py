@@ -25,6 +25,8 @@ SECTIONS = {
     "two_slept": "blocked-recv",
     "fionread": "fionread",
     "ring_waitall": "uring-waitall",
+    "peek_offset": "peek-offset",
+    "timestamps": "timestamps",
 }
 
 _WHY = {

@@ -4,6 +4,7 @@
 """The C calls that Python's standard library lacks (or has only in newer versions), with OSError on failure."""
 
 import ctypes
+import mmap
 import os
 import socket
 import struct
@@ -26,6 +27,7 @@ MSG_ZEROCOPY = 0x4000000
 MSG_FASTOPEN = 0x20000000
 TCP_FASTOPEN_CONNECT = 30
 TCP_ULP = 31
+TCP_ZEROCOPY_RECEIVE = 35
 TCP_INQ = 36
 IPPROTO_MPTCP = 262
 SOL_TLS = 282
@@ -113,6 +115,40 @@ def loopback_up():
         request = struct.pack("16sh22x", b"lo", 0)
         flags = struct.unpack("16sh22x", fcntl.ioctl(sock, SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | IFF_UP))
+
+
+class _ZeroCopyReceive(ctypes.Structure):
+    """struct tcp_zerocopy_receive of Linux 5.11 and later."""
+
+    _fields_ = [
+        ("address", ctypes.c_uint64),
+        ("length", ctypes.c_uint32),
+        ("recv_skip_hint", ctypes.c_uint32),
+        ("inq", ctypes.c_uint32),
+        ("err", ctypes.c_int32),
+        ("copybuf_address", ctypes.c_uint64),
+        ("copybuf_len", ctypes.c_int32),
+        ("flags", ctypes.c_uint32),
+    ]
+
+
+def zero_copy_receive(sock, count):
+    """TCP_ZEROCOPY_RECEIVE into a page that is the socket's; returns how many bytes it mapped there, or copied."""
+    _LIBC.mmap.restype = ctypes.c_void_p
+    page = _LIBC.mmap(
+        None, ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ, mmap.MAP_SHARED, sock.fileno(), ctypes.c_long(0)
+    )
+    buffer = ctypes.create_string_buffer(count)
+    call = _ZeroCopyReceive(
+        address=page, length=mmap.PAGESIZE, copybuf_address=ctypes.addressof(buffer), copybuf_len=count
+    )
+    size = ctypes.c_uint(ctypes.sizeof(call))
+    where = ctypes.byref(call), ctypes.byref(size)
+    try:
+        _checked(_LIBC.getsockopt(sock.fileno(), socket.IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, *where))
+    finally:
+        _LIBC.munmap(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE))
+    return call.length + call.copybuf_len
 
 
 class _Iovec(ctypes.Structure):

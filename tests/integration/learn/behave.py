@@ -20,6 +20,7 @@ from conform import uring
 
 IPPROTO_TCP, TCP_ULP = 6, 31
 SO_ZEROCOPY, MSG_ZEROCOPY = 60, 0x4000000
+SO_TIMESTAMP, SO_TIMESTAMPING, SO_PEEK_OFF = 29, 37, 42
 WAYS = {}
 
 
@@ -104,6 +105,27 @@ def zero_copy(client, server):
     client.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
     client.send(b"x" * 100, MSG_ZEROCOPY)
     server.recv(100)
+
+
+@way
+def peek_offset(client, server):
+    try:
+        server.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+    except OSError as error:
+        raise Missing from error
+    talk(client, server)
+
+
+@way
+def timestamps(client, server):
+    client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
+    talk(client, server)
+
+
+@way
+def timestamping(client, server):
+    client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, 1 << 1 | 1 << 4)
+    talk(client, server)
 
 
 @way

@@ -41,6 +41,9 @@ VERDICTS = {
     "low_water": ("leave", ["rcvlowat"]),
     "urgent": ("leave", ["urgent-data"]),
     "zero_copy": ("leave", ["zerocopy-completion"]),
+    "peek_offset": ("leave", ["peek-offset"]),
+    "timestamps": ("leave", ["timestamps"]),
+    "timestamping": ("leave", ["timestamps"]),
     "kernel_tls": ("leave", ["ktls"]),
     "ring": ("accelerate", []),
     "ring_waitall": ("leave", ["uring-waitall"]),
@@ -55,7 +58,7 @@ VERDICTS = {
 }
 
 #: What a kernel may be without.
-MISSING = {"kernel_tls": "TLS", "ring": "io_uring", "ring_waitall": "io_uring"}
+MISSING = {"peek_offset": "SO_PEEK_OFF", "kernel_tls": "TLS", "ring": "io_uring", "ring_waitall": "io_uring"}
 
 
 def behaving(cgroup):

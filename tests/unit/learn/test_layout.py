@@ -19,7 +19,7 @@ KEY = "cgroup program port server local"
 COUNTS = "connections nanoseconds sent_bytes sent_messages received_bytes received_messages answers"
 COUNTS += " files reply_ns replies sizes signs"
 SOCKET = "key counts opened kind received asked heard tick window"
-LAYOUTS = (("key", KEY, "=Q16sHBB"), ("counts", COUNTS, "=10Q96s40s"), ("socket", SOCKET, "=32s216sQIIQQQI"))
+LAYOUTS = (("key", KEY, "=Q16sHBB"), ("counts", COUNTS, "=10Q96s48s"), ("socket", SOCKET, "=32s224sQIIQQQI"))
 
 
 def wanted():
@@ -56,7 +56,7 @@ def test_signs_are_those_of_the_header():
 
 
 def raw_counts(first):
-    return struct.pack("=10Q24I10I", *range(first, first + 10), *[0] * 9, 3, *[0] * 14, 1, *[0] * 9)
+    return struct.pack("=10Q24I12I", *range(first, first + 10), *[0] * 9, 3, *[0] * 14, 1, *[0] * 11)
 
 
 def test_decoding():

@@ -22,6 +22,7 @@ GROUPS = (
     "loops",
     "reading",
     "sending",
+    "options",
     "processes",
     "protocols",
     "scale",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host import files, install
 from ansible_collections.ebpf.sockredir.plugins.module_utils.host.files import File
 from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.setup import documents
