@@ -77,7 +77,7 @@ DESCRIPTIONS = {
     Reason.SKIP_REMOTE: (Unit.SOCKET, "not in the map: its two ends are not both local"),
     Reason.SKIP_POLICY: (Unit.SOCKET, "not in the map: the server port is excluded or not included"),
     Reason.SKIP_MODE: (Unit.SOCKET, "not in the map: mode drain, or settings missing, changing or invalid"),
-    Reason.SKIP_KIND: (Unit.SOCKET, "not in the map: the kernel's, MPTCP, bound to a device, or with options only TCP has"),
+    Reason.SKIP_KIND: (Unit.SOCKET, "not in the map: the kernel's own, MPTCP, bound to a device, or in need of TCP"),
     Reason.SKIP_ALONE: (Unit.SOCKET, "not in the map: accepted from a client that is not in it"),
     Reason.SKIP_FULL: (Unit.SOCKET, "not in the map: the map is full"),
     Reason.SKIP_FAILED: (Unit.SOCKET, "not in the map: the kernel refused the socket"),
