@@ -294,12 +294,16 @@ int learn_ring(__u64 *ctx)
 	struct learn_socket *record;
 	__u64 address;
 
-	if (!is_send(request) || !waits_for_all(request))
+	if (!is_send(request) || !(waits_for_all(request) || is_zero_copy(request)))
 		return 0;
 	address = socket_of(request);
 	record = bpf_map_lookup_elem(&sockets, &address);
-	if (record && record->kind == LEARN_WATCHED)
+	if (!record || record->kind != LEARN_WATCHED)
+		return 0;
+	if (waits_for_all(request))
 		sign(record, LEARN_RING_WAITALL);
+	if (is_zero_copy(request))
+		sign(record, LEARN_ZERO_COPY);
 	return 0;
 }
 

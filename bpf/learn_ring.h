@@ -35,6 +35,14 @@ static __always_inline bool is_send(const struct io_kiocb *request)
 	       operation == RING_SENDMSG_ZC;
 }
 
+/* The pages of the sender, not a copy of them. */
+static __always_inline bool is_zero_copy(const struct io_kiocb *request)
+{
+	__u8 operation = BPF_CORE_READ(request, opcode);
+
+	return operation == RING_SEND_ZC || operation == RING_SENDMSG_ZC;
+}
+
 static __always_inline bool waits_for_all(const struct io_kiocb *request)
 {
 	const struct io_sr_msg *asked = (const void *)__builtin_preserve_access_index(&request->file);

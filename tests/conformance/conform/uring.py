@@ -6,13 +6,14 @@
 import ctypes
 import mmap
 import os
+import socket
 import struct
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SETUP, _ENTER = 425, 426
 _SQ_RING, _CQ_RING, _SQES = 0, 0x8000000, 0x10000000
 _GETEVENTS = 1
-_POLL_ADD, _SEND, _RECV = 6, 26, 27
+_POLL_ADD, _SEND, _RECV, _SEND_ZC = 6, 26, 27, 47
 _SQE_SIZE, _CQE_SIZE = 64, 16
 
 
@@ -31,6 +32,18 @@ def missing():
     except OSError as error:
         return f"io_uring cannot be used here ({error.strerror})"
     return None
+
+
+def without_zero_copy():
+    """Why io_uring cannot send without a copy here (it can from Linux 6.0 on), or None."""
+    if missing():
+        return missing()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, Ring() as ring:
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        ring.send_zero_copy(sock, b"x", 1)
+        result = ring.wait(1)[0][1]
+    return None if result == 1 else f"io_uring cannot send without a copy here ({os.strerror(-result)})"
 
 
 class Ring:
@@ -79,6 +92,12 @@ class Ring:
         kept = ctypes.create_string_buffer(bytes(data), len(data))
         self._kept[tag] = kept
         self._queue(_SEND, sock, ctypes.addressof(kept), len(data), flags, tag)
+
+    def send_zero_copy(self, sock, data, tag):
+        """Queue a send of ``data`` itself: two completions, the second when the kernel has no use for it any more."""
+        kept = ctypes.create_string_buffer(bytes(data), len(data))
+        self._kept[tag] = kept
+        self._queue(_SEND_ZC, sock, ctypes.addressof(kept), len(data), 0, tag)
 
     def recv(self, sock, buffer, tag, flags=0):
         """Queue a recv into the bytearray ``buffer``."""

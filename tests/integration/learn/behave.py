@@ -163,6 +163,18 @@ def ring_waitall(client, server):
 
 
 @way
+def ring_zero_copy(client, server):
+    """Sends by io_uring without a copy."""
+    if uring.without_zero_copy():
+        raise Missing
+    talk(client, server)
+    with uring.Ring() as ring:
+        ring.send_zero_copy(client, b"question", 1)
+        ring.wait(2)
+    server.recv(100)
+
+
+@way
 def interrupted(client, server):
     """A signal while recv blocks. Python calls recv again after it."""
     talk(client, server)

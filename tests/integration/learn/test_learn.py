@@ -47,6 +47,7 @@ VERDICTS = {
     "kernel_tls": ("leave", ["ktls"]),
     "ring": ("accelerate", []),
     "ring_waitall": ("leave", ["uring-waitall"]),
+    "ring_zero_copy": ("leave", ["zerocopy-completion"]),
     "interrupted": ("leave", ["blocked-recv"]),
     "two_slept": ("leave", ["blocked-recv"]),
     "taken_in_turns": ("accelerate", []),
@@ -58,7 +59,13 @@ VERDICTS = {
 }
 
 #: What a kernel may be without.
-MISSING = {"peek_offset": "SO_PEEK_OFF", "kernel_tls": "TLS", "ring": "io_uring", "ring_waitall": "io_uring"}
+MISSING = {
+    "peek_offset": "SO_PEEK_OFF",
+    "kernel_tls": "TLS",
+    "ring": "io_uring",
+    "ring_waitall": "io_uring",
+    "ring_zero_copy": "io_uring",
+}
 
 
 def behaving(cgroup):

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Socket options that ask for what only TCP does: set on a connection, and before there is one."""
 
+import errno
 import mmap
 import select
 import socket
 import time
 
-from .. import libc
+from .. import libc, uring
 from ..app import eventually, pattern, read_exactly, readable
 from ..case import BOTH, Limit, case
 
@@ -136,6 +137,30 @@ def receive_low_water_mark_before(net, log):
     client.sendall(b"a" * 150)
     log("readable", readable(server))
     log("read", len(read_exactly(server, 160)))
+
+
+_REFUSED = {"sent": [-errno.EOPNOTSUPP, 0], "arrived": 0}
+
+
+def _send_without_copy(log, sender, reader):
+    sender.sendall(b"first")
+    log("read", read_exactly(reader, 5))
+    with uring.Ring() as ring:
+        ring.send_zero_copy(sender, pattern(40000), 1)
+        results = log("sent", [result for _tag, result in ring.wait(2)])
+    log("arrived", len(read_exactly(reader, max(results[0], 0))))
+
+
+@case(BOTH, needs=uring.without_zero_copy, limit=Limit("zerocopy-completion", _REFUSED))
+def uring_zero_copy_send(net, log):
+    """io_uring: a send without a copy, from the end that connected."""
+    _send_without_copy(log, *net.pair())
+
+
+@case(BOTH, needs=uring.without_zero_copy, limit=Limit("zerocopy-completion", _REFUSED, varies=True))
+def uring_zero_copy_answer(net, log):
+    """io_uring: a send without a copy, from the end that accepted. Refused once its socket has left the map."""
+    _send_without_copy(log, *reversed(net.pair()))
 
 
 @case(BOTH, limit=Limit("zerocopy-receive", {"copied": (0, "EAGAIN"), "left": 500}))
