@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Addresses, networks and ports. Whoever includes this has included a dialect of C before.
+ * Addresses and networks. Whoever includes this has included a dialect of C before.
  */
 #ifndef SOCKREDIR_ADDRESS_H
 #define SOCKREDIR_ADDRESS_H
@@ -43,23 +43,6 @@ static __always_inline bool addr_in(const struct sockredir_cidr *c, const struct
 		left = left > 32 ? left - 32 : 0;
 	}
 	return true;
-}
-
-static __always_inline bool is_loopback(const struct sockredir_addr *a)
-{
-	return is_v4(a) && (a->word[3] & mask_of(8)) == bpf_htonl(127U << 24);
-}
-
-static __always_inline bool port_in(const struct sockredir_ports *list, __u32 n, __u16 port)
-{
-	for (__u32 i = 0; i < n; i++) {
-		barrier_var(i); /* what the verifier is to know of it is what comes next */
-		if (i >= SOCKREDIR_MAX_PORTS)
-			break;
-		if (port >= list[i].low && port <= list[i].high)
-			return true;
-	}
-	return false;
 }
 
 #endif /* SOCKREDIR_ADDRESS_H */

@@ -17,6 +17,23 @@ static __always_inline __u32 mode_of(const struct sockredir_settings *s)
 	return SOCKREDIR_MODE_DRAIN;
 }
 
+static __always_inline bool is_loopback(const struct sockredir_addr *a)
+{
+	return is_v4(a) && (a->word[3] & mask_of(8)) == bpf_htonl(127U << 24);
+}
+
+static __always_inline bool port_in(const struct sockredir_ports *list, __u32 n, __u16 port)
+{
+	for (__u32 i = 0; i < n; i++) {
+		barrier_var(i); /* what the verifier is to know of it is what comes next */
+		if (i >= SOCKREDIR_MAX_PORTS)
+			break;
+		if (port >= list[i].low && port <= list[i].high)
+			return true;
+	}
+	return false;
+}
+
 static __always_inline bool port_allowed(const struct sockredir_settings *s, __u16 port)
 {
 	if (port_in(s->exclude, s->n_exclude, port))

@@ -15,8 +15,10 @@
 #define SO_RCVBUF   8
 #define SO_RCVLOWAT 18
 
+#ifndef likely /* libbpf has them since 1.6 */
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
+#endif
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
