@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.ebpf.sockredir.plugins.module_utils.compile import bcc, compilers
-
 from support.collection import ROOT
 
 
