@@ -8,6 +8,7 @@
 
 #include "comeback.h"
 #include "flow.h"
+#include "kernels.h"
 #include "leave.h"
 #include "policy.h"
 #include "reuse.h"
@@ -25,11 +26,10 @@ static __always_inline bool odd_kind(const struct tcp_sock *tp)
 {
 	/*
 	 * With VRFs one namespace can have the same addresses and ports twice. MPTCP subflows
-	 * and kTLS sockets bring a protocol of their own. The kernel's own get their user's data
-	 * (sk_user_data) in place of the map's. See reuse.h for the used ones.
+	 * and kTLS sockets bring a protocol of their own. See reuse.h for the used ones.
 	 */
 	return as_sock(tp)->__sk_common.skc_bound_dev_if || tp->inet_conn.icsk_ulp_ops || is_used(tp) ||
-	       is_kernels(as_sock(tp)) || needs_tcp(as_sock(tp));
+	       needs_tcp(as_sock(tp));
 }
 
 /*
@@ -63,7 +63,7 @@ static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_soc
 	__u32 why;
 	long err;
 
-	if (odd_kind(tp) || index < 0)
+	if (odd_kind(tp) || is_kernels(ctx, tp, server) || index < 0)
 		return SOCKREDIR_SKIP_KIND;
 	cookie = bpf_get_socket_cookie(ctx);
 	why = flow_enter(id, index, cookie, server, &flow);

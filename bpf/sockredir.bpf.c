@@ -37,8 +37,11 @@ int sockops(struct bpf_sock_ops *ctx)
 	if (!tp)
 		return 1;
 	switch (ctx->op) {
-	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		mark_listener(ctx, tp);
+		begins(ctx, tp);
+		break;
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		begins(ctx, tp);
 		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:

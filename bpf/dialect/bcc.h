@@ -73,9 +73,13 @@ static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
 #endif
 }
 
-static __always_inline bool is_kernels(const struct sock *sk)
+static __always_inline bool serves_reclaim(const struct sock *sk)
 {
-	return sk->sk_kern_sock;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+	return !sk->sk_use_task_frag;
+#else
+	return (sk->sk_allocation & GFP_KERNEL) != GFP_KERNEL;
+#endif
 }
 
 /* May this thread send by io_uring? */

@@ -89,8 +89,9 @@ struct sock {
 	int sk_rcvlowat;
 	int sk_peek_off; /* -1: not set */
 	__u32 sk_tsflags;
+	__u32 sk_allocation;
+	bool sk_use_task_frag; /* 6.2 */
 	__u32 sk_userlocks : 4;
-	__u8 sk_kern_sock : 1;
 	int sk_err;
 	__u8 sk_shutdown;
 	struct socket_wq *sk_wq;
@@ -176,6 +177,7 @@ struct task_struct {
 #define RCV_SHUTDOWN	 1
 #define PF_IO_WORKER	 0x10
 #define SOCK_NOSPACE	 2 /* the number of a bit */
+#define GFP_KERNEL	 0xcc0
 
 /* Did the program choose the size of its receive buffer, by SO_RCVBUF? */
 static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
@@ -183,11 +185,15 @@ static __always_inline bool rcvbuf_is_fixed(const struct sock *sk)
 	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_userlocks) & SOCK_RCVBUF_LOCK;
 }
 
-/* Is it used by the kernel itself: NFS, iSCSI and NVMe over TCP, SMB? Accepted ones are like their listener.
+/*
+ * May it be used where memory is reclaimed, as the sockets of disks and filesystems are? No program can
+ * ask for that. Before 98123866fcf3 (6.2) what may be allocated for it tells.
  */
-static __always_inline bool is_kernels(const struct sock *sk)
+static __always_inline bool serves_reclaim(const struct sock *sk)
 {
-	return BPF_CORE_READ_BITFIELD(sk, sk_kern_sock);
+	if (bpf_core_field_exists(struct sock, sk_use_task_frag))
+		return !sk->sk_use_task_frag;
+	return (sk->sk_allocation & GFP_KERNEL) != GFP_KERNEL;
 }
 
 /* May this thread send by io_uring? */

@@ -36,7 +36,9 @@ options:
       - Programs attached to a cgroup see the sockets of processes in it and in the cgroups below it.
     type: str
   create_cgroup:
-    description: Whether to create O(cgroup) if it is missing. O(state=absent) removes it again once it is empty.
+    description:
+      - Whether to create O(cgroup) if it is missing. O(state=absent) removes it again once it is empty.
+      - Where systemd runs, and O(cgroup) is that of a slice, the slice is started, so that systemd keeps its cgroup.
     type: bool
     default: false
   map:
@@ -263,6 +265,7 @@ def wanted(options, check):
             method=options["method"],
             present=options["state"] == "present",
             create_cgroup=options["create_cgroup"],
+            start_slice=options["create_cgroup"],
             check=check,
             needs=options["needs"],
         )

@@ -9,6 +9,7 @@ backport fixes: the texts name the commit to look for. How sockets behave was tr
 
 from __future__ import annotations
 
+import glob
 import os
 from typing import Any, Dict, List, Optional
 
@@ -18,6 +19,9 @@ from .prerequisites import fionread_found, kernel_version, one_queue_found
 
 #: Where an entry matters: whatever the cgroup, or only if the whole host is accelerated.
 ANY, WHOLE_HOST = "any", "whole_host"
+
+#: Of iSCSI targets of the kernel, each named by its address.
+_ISCSI_PORTALS = "/sys/kernel/config/target/iscsi/*/*/np/*"
 
 Advice = Dict[str, str]
 
@@ -32,6 +36,7 @@ def observe(found: Facts) -> Dict[str, Any]:
         "release": os.uname().release,
         "mptcp_sockets": _mptcp_sockets(),
         "ktls_sockets": _ktls_sockets(),
+        "iscsi_portals": sorted({os.path.basename(path) for path in glob.glob(_ISCSI_PORTALS)}),
         "splicers": processes.splicers(),
     }
 
@@ -54,7 +59,7 @@ def _ktls_sockets() -> int:
 
 def judge(facts: Dict[str, Any]) -> List[Advice]:
     """What applies here, each with ``name``, ``found``, ``risk``, ``cure`` and ``scope``."""
-    found = [rule(facts) for rule in (_mptcp, _ktls, _replace_race, _one_queue, _fionread, _splice)]
+    found = [rule(facts) for rule in (_mptcp, _ktls, _iscsi, _replace_race, _one_queue, _fionread, _splice)]
     return [advice for advice in found if advice]
 
 
@@ -81,6 +86,19 @@ def _ktls(facts: Dict[str, Any]) -> Optional[Advice]:
         f"{facts['ktls_sockets']} directions of kernel TLS on kernel {facts['release']}",
         "kernel TLS on a socket in a sockmap can crash kernels with CVE-2025-38166",
         "keep programs with kernel TLS out of the accelerated cgroup, or update the kernel",
+    )
+
+
+def _iscsi(facts: Dict[str, Any]) -> Optional[Advice]:
+    if not facts["iscsi_portals"]:
+        return None
+    ports = sorted({portal.rpartition(":")[2] for portal in facts["iscsi_portals"]})
+    return _advice(
+        "iscsi_target",
+        f"an iSCSI target of the kernel listens on {', '.join(facts['iscsi_portals'])}",
+        "what it accepts gets into the map if it has been listening since before redirection was enabled, and breaks",
+        f"exclude port {', '.join(ports)} (sockredir_exclude_ports)",
+        WHOLE_HOST,
     )
 
 

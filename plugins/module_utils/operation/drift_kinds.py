@@ -21,7 +21,7 @@ PROGRAM, SETTINGS, BPFFS = "program", "settings", "bpffs"
 
 
 def _attachment(hook: hooks.Hook) -> Dict[str, Optional[str]]:
-    created = {"create_cgroup": hook.lost} if hook.kind == hooks.CGROUP else {}
+    created = {"create_cgroup": hook.lost, "start_slice": hook.lost} if hook.kind == hooks.CGROUP else {}
     return {
         **created,
         "attach_link": hook.lost,

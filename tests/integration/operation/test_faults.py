@@ -160,7 +160,7 @@ def fill(path):
 @pytest.mark.parametrize("where", ["state_dir", "prefix"])
 def test_the_disk_is_full(managed, where, monkeypatch):
     disk = {"state_dir": managed.sandbox.state_dir, "prefix": managed.prefix}[where]
-    with small_disk(disk, "4m"):
+    with small_disk(disk, "8m"):  # two versions of the library, with their byte code
         managed.enable_here("v1")
         before = managed.listing()
         filler = fill(disk)

@@ -12,6 +12,7 @@ QUIET = {
     "release": "6.18.4",
     "mptcp_sockets": 0,
     "ktls_sockets": 0,
+    "iscsi_portals": [],
     "splicers": {},
     "one_queue": {"ok": True, "unread": 0, "woken": True, "why": ""},
     "fionread": {"ok": True, "tcp": 100, "redirected": 100, "both": 200, "why": ""},
@@ -61,6 +62,12 @@ def test_what_fionread_breaks_is_named_with_what_was_found():
 
 def test_splicing_matters_for_the_whole_host_only():
     assert [each["scope"] for each in advice.judge({**QUIET, "splicers": {"haproxy": 1}})] == ["whole_host"]
+
+
+def test_an_iscsi_target_of_the_kernel():
+    (found,) = advice.judge({**QUIET, "iscsi_portals": ["10.0.0.1:3260", "[::1]:3261"]})
+    assert (found["name"], found["scope"]) == ("iscsi_target", "whole_host")
+    assert found["cure"] == "exclude port 3260, 3261 (sockredir_exclude_ports)"
 
 
 def test_many_names_are_cut():

@@ -11,7 +11,7 @@ from typing import Callable, Dict, List
 from ...change.step import Step
 from ...change.transaction import Handler, Undo
 from ...errors import SockredirError
-from ...host import cgroups
+from ...host import cgroups, systemd
 from ...kernel import attachments, libbpf
 from ...kernel.hooks import KINDS
 from ...state import manifest
@@ -29,6 +29,7 @@ def handlers(wanted: Wanted, state_dir: str, record_changes: bool = True) -> Dic
     own = _Handlers(wanted, state_dir, record_changes)
     return {
         "create_cgroup": own.create_cgroup,
+        "start_slice": own.start_slice,
         "remove_cgroup": own.remove_cgroup,
         "attach_link": own.attach_link,
         "attach_legacy": own.attach_legacy,
@@ -69,6 +70,10 @@ class _Handlers:
 
         if self.record_changes:
             manifest.edit(self.state_dir, change)
+
+    def start_slice(self, step: Step) -> Undo:
+        systemd.start(step.subject)
+        return lambda: None if systemd.occupied(step.subject) else systemd.stop(step.subject)
 
     def remove_cgroup(self, step: Step) -> Undo:
         if cgroups.remove([step.subject]):

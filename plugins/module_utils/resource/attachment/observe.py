@@ -11,7 +11,7 @@ import os
 from typing import FrozenSet, Iterator, List, Optional, Tuple
 
 from ...errors import SockredirError
-from ...host import cgroups, mounts, netns
+from ...host import cgroups, mounts, netns, systemd
 from ...kernel import attachments, hooks, libbpf, objects
 from ...kernel.hooks import CGROUP, KINDS, MAP, NETNS, Hook
 from ...kernel.model import LEGACY, Attached
@@ -70,7 +70,20 @@ def observe(wanted: Wanted, host: Snapshot) -> Observed:
     hook = hook or (pinned.hook if pinned else None)
     known = known._replace(target_id=target_id, pinned=pinned, ours=_ours(document, entry, program_id), hook=hook)
     nothing = program_id is None and pinned is None and not known.ours
-    return known if nothing and not host.has_libbpf else _ask_kernel(wanted, known, host)
+    known = known if nothing and not host.has_libbpf else _ask_kernel(wanted, known, host)
+    return known._replace(idle_slice=_idle_slice(wanted, host)) if wanted.start_slice and not known.attached else known
+
+
+def _idle_slice(wanted: Wanted, host: Snapshot) -> Optional[str]:
+    """The slice of the cgroup, if systemd has not started it.
+
+    Then the cgroup is nobody's: systemd (262) removes it when it reads its unit files again and finds a service that
+    will move to the slice at its next start. What is attached goes with it.
+    """
+    if wanted.kind != CGROUP or not wanted.present or not systemd.booted():
+        return None
+    name = systemd.slice_of(cgroups.relative(wanted.target, host.mounts))
+    return name if name and not systemd.active(name) else None
 
 
 def _target_id(wanted: Wanted, host: Snapshot) -> Optional[int]:

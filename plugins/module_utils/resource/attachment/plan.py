@@ -36,6 +36,7 @@ class Wanted(NamedTuple):
     :ivar check: only show what would happen; what an earlier task would have made may be missing.
     :ivar hook: where the program belongs, as the manifest has it; None: as its type says.
     :ivar needs: what the kernel has to do right for it; on one that does not, the program is withheld.
+    :ivar start_slice: whether systemd is to have started the slice whose cgroup it is, before anything is attached.
     :ivar gone: other attachments that the same run takes off before this one: their program and cgroup.
     """
 
@@ -45,6 +46,7 @@ class Wanted(NamedTuple):
     method: str = "auto"
     present: bool = True
     create_cgroup: bool = False
+    start_slice: bool = False
     check: bool = False
     hook: Optional[Hook] = None
     needs: Optional[str] = None
@@ -67,6 +69,7 @@ class Observed(NamedTuple):
     :ivar links: whether the kernel attaches to such targets by links.
     :ivar exclusive: the cgroup whose programs forbid others.
     :ivar missing: directories to make for the cgroup to exist, outermost first.
+    :ivar idle_slice: the slice unit whose cgroup it is, if that is not active.
     :ivar removable: cgroups that we made for it and that are empty, innermost first.
     :ivar record: the manifest's entry.
     :ivar met: whether the kernel does what the program needs; None: it could not be tried, or needs nothing.
@@ -80,6 +83,7 @@ class Observed(NamedTuple):
     links: bool = True
     exclusive: Optional[str] = None
     missing: Tuple[str, ...] = ()
+    idle_slice: Optional[str] = None
     removable: Tuple[str, ...] = ()
     record: Optional[Record] = None
     hook: Optional[Hook] = None
@@ -249,6 +253,8 @@ def _present(wanted: Wanted, observed: Observed) -> Plan:
     how = method(wanted, observed)
     kept = _kept(wanted, observed, how) or _intruder(wanted, observed)
     steps = [Step("create_cgroup", path, None, "directory") for path in observed.missing]
+    if observed.idle_slice:
+        steps.append(Step("start_slice", observed.idle_slice, "inactive", "active"))
     surplus = [_detach(wanted, observed, each) for each in ours(wanted, observed) if each != kept]
     steps += _attach_steps(wanted, observed, how, kept, surplus)
     return steps + (_drop_stale_pin(wanted, observed) if how == LEGACY else [])

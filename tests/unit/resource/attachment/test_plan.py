@@ -45,6 +45,12 @@ def verbs(wanted, observed):
         ({}, {"links": False}, ["attach_legacy"]),
         ({"method": "legacy"}, {}, ["attach_legacy"]),
         ({"create_cgroup": True}, {"target_id": None, "missing": ("/cg/x",)}, ["create_cgroup", "attach_link"]),
+        (
+            {"create_cgroup": True},
+            {"target_id": None, "missing": ("/cg/x",), "idle_slice": "x.slice"},
+            ["create_cgroup", "start_slice", "attach_link"],
+        ),
+        ({}, {"idle_slice": "x.slice"}, ["start_slice", "attach_link"]),
         # As it should be.
         ({}, {"attached": (linked(NEW),), "pinned": pinned(NEW)}, []),
         ({}, {"attached": (legacy(NEW),)}, []),
@@ -294,6 +300,6 @@ def test_the_links_pin_depends_on_the_program_and_the_target():
 def test_every_verb_has_a_handler():
     from ansible_collections.ebpf.sockredir.plugins.module_utils.resource.attachment.change import handlers
 
-    planned = {"create_cgroup", "remove_cgroup", "unpin_link", "record"}
+    planned = {"create_cgroup", "start_slice", "remove_cgroup", "unpin_link", "record"}
     planned |= {f"{what}_{how}" for what in ("attach", "replace", "detach") for how in ("link", "legacy")}
     assert set(handlers(ON_CGROUP, "/nowhere")) == planned
