@@ -138,7 +138,6 @@ class _Work:
             gone |= {(wanted.program, wanted.target)}
             steps = attachment_plan.plan(wanted, attachment_observe.observe(wanted, self.host))
             handlers = attachment_apply.handlers(wanted, self.places.state_dir, record_changes=False)
-            handlers["remove_cgroup"] = self._stopping_slice(handlers["remove_cgroup"])
             yield from self._part(f"{wanted.program} {wanted.target}", steps, handlers)
         for name in self.document["programs"]:
             steps, handlers = program.removal(name, self.document, self.places.state_dir)
@@ -251,22 +250,6 @@ class _Work:
         systemd.stop(name)
         return lambda: systemd.start(name)
 
-    def _stopping_slice(self, remove: Handler) -> Handler:
-        """Remove a cgroup, and have systemd forget the slice that it was."""
-
-        def run(step: Step) -> Undo:
-            undo, name = remove(step), self._slice_of(step.subject)
-            if not name or os.path.isdir(step.subject) or systemd.occupied(name):
-                return undo
-            systemd.stop(name)
-            return lambda: _again(name, undo)
-
-        return run
-
-    def _slice_of(self, cgroup: str) -> Optional[str]:
-        """The slice unit of a cgroup; None without systemd, which alone makes slices."""
-        return systemd.slice_of(cgroups.relative(cgroup, self.host.mounts)) if self.seen_services.booted else None
-
     def _package(self, _step: Step) -> Undo:
         places = install.Places(self.places.prefix)
         before = install.installed(places)
@@ -286,12 +269,6 @@ class _Work:
         with contextlib.suppress(OSError):
             os.rmdir(self.places.state_dir)
         return None
-
-
-def _again(slice_name: str, undo: Undo) -> None:
-    systemd.start(slice_name)
-    if undo:
-        undo()
 
 
 def _remove_leaf(step: Step) -> Undo:

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Optional
 
 from ...change.step import Step
 from ...change.transaction import Handler, Undo
 from ...errors import SockredirError
-from ...host import cgroups, systemd
+from ...host import cgroups, mounts, systemd
 from ...kernel import attachments, libbpf
 from ...kernel.hooks import KINDS
 from ...state import manifest
@@ -78,9 +78,12 @@ class _Handlers:
     def remove_cgroup(self, step: Step) -> Undo:
         if cgroups.remove([step.subject]):
             self._own(step.subject, False)
-        return lambda: self._restore(step.subject)
+        stopped = _forget_slice(step.subject)
+        return lambda: self._restore(step.subject, stopped)
 
-    def _restore(self, path: str) -> None:
+    def _restore(self, path: str, slice_name: Optional[str]) -> None:
+        if slice_name:
+            systemd.start(slice_name)
         self._own(path, True)
         cgroups.create(path)
 
@@ -169,3 +172,14 @@ def _holding(held: libbpf.Fd, undo: Callable[[], None]) -> Callable[[], None]:
         held.close()
 
     return run
+
+
+def _forget_slice(path: str) -> Optional[str]:
+    """Have systemd stop the slice that a cgroup was; its name, or None if there is none, or something is in it."""
+    if os.path.isdir(path) or not systemd.booted():
+        return None
+    name = systemd.slice_of(cgroups.relative(path, mounts.read()))
+    if not name or systemd.occupied(name):
+        return None
+    systemd.stop(name)
+    return name
