@@ -21,6 +21,13 @@
 
 #define OWNER_BITS 3ULL
 
+/* The verifier has to see the bound, which the compiler knows and would leave out. */
+static __always_inline struct sockredir_side *flow_side(struct sockredir_flow *flow, int index)
+{
+	barrier_var(index);
+	return &flow->side[index & 1];
+}
+
 static __always_inline bool flow_join(struct sockredir_flow *flow, const struct sockredir_key *id, int index)
 {
 	__u64 owners = *(volatile __u64 *)&flow->owners;
@@ -115,7 +122,7 @@ static __always_inline struct sockredir_flow *flow_of(const struct tcp_sock *tp,
 		names->self.netns = names->peer.netns = 0;
 		flow = flow_find(id);
 	}
-	return flow && flow->side[*index & 1].cookie == cookie ? flow : NULL;
+	return flow && flow_side(flow, *index)->cookie == cookie ? flow : NULL;
 }
 
 /* The same for a socket of the map: it has a cookie. bpf_get_netns_cookie() would take three times as long.

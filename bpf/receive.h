@@ -49,7 +49,7 @@ static __always_inline struct sockredir_side *side_of(const struct tcp_sock *tp)
 	int index;
 
 	flow = flow_of_mapped(tp, &names, &index);
-	return flow ? &flow->side[index & 1] : NULL;
+	return flow ? flow_side(flow, index) : NULL;
 }
 
 /* Takes a segment into the queue, less what is there already. */

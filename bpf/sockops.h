@@ -74,7 +74,7 @@ static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_soc
 		flow_exit(flow, id, index);
 		return err == -E2BIG ? SOCKREDIR_SKIP_FULL : SOCKREDIR_SKIP_FAILED;
 	}
-	side = &flow->side[index & 1];
+	side = flow_side(flow, index);
 	side->sk = (__u64)tp;
 	side->queued = tp->copied_seq;
 	if (server)
@@ -114,7 +114,7 @@ static __always_inline void established(struct bpf_sock_ops *ctx, struct tcp_soc
 
 static __always_inline void closed(struct sockredir_flow *flow, const struct sockredir_key *id, int index)
 {
-	struct sockredir_side *own = &flow->side[index & 1];
+	struct sockredir_side *own = flow_side(flow, index);
 	struct sockredir_pressure *p = get_pressure();
 
 	if (!(own->flags & SOCKREDIR_SIDE_LEFT))
@@ -122,7 +122,7 @@ static __always_inline void closed(struct sockredir_flow *flow, const struct soc
 	__sync_lock_test_and_set(&own->cookie, 0);
 	/* What we have not read is freed with us. */
 	if (p)
-		uncharge(p, &flow->side[!(index & 1)]);
+		uncharge(p, flow_side(flow, !index));
 	flow_exit(flow, id, index);
 }
 
@@ -177,8 +177,8 @@ static __always_inline void follow(struct bpf_sock_ops *ctx, struct tcp_sock *tp
 			observed(tp, &names);
 		return;
 	}
-	own = &flow->side[index & 1];
-	peer = &flow->side[!(index & 1)];
+	own = flow_side(flow, index);
+	peer = flow_side(flow, !index);
 	if (occasion >= OCCASION_CLOSED) {
 		if (occasion == OCCASION_DISSOLVED && as_sock(tp)->sk_user_data)
 			peers_delete(&names.self);

@@ -121,8 +121,8 @@ static __always_inline __u32 choose(struct sk_msg_md *msg, const struct tcp_sock
 				    struct sockredir_flow *flow, int index,
 				    const struct sockredir_settings *s, __u32 size)
 {
-	struct sockredir_side *own = &flow->side[index & 1];
-	struct sockredir_side *peer = &flow->side[!(index & 1)];
+	struct sockredir_side *own = flow_side(flow, index);
+	struct sockredir_side *peer = flow_side(flow, !index);
 	bool long_run = overrun(s, own, peer, size);
 	__u32 why = against(tp, own, peer, s);
 
@@ -154,7 +154,7 @@ static __always_inline __u32 handle(struct sk_msg_md *msg, const struct tcp_sock
 	flow = flow_of_mapped(tp, &names, &index);
 	if (!flow || !s)
 		return SOCKREDIR_NO_FLOW;
-	flow->side[index & 1].messages++;
+	flow_side(flow, index)->messages++;
 	return choose(msg, tp, &names, flow, index, s, size);
 }
 
