@@ -10,12 +10,13 @@ import socket
 import time
 
 from .. import libc, uring
-from ..app import eventually, pattern, read_exactly, readable
+from ..app import Task, eventually, pattern, read_exactly, readable
 from ..case import BOTH, Limit, case
 
 SO_TIMESTAMP = 29
 SO_TIMESTAMPING = 37
 SO_PEEK_OFF = 42
+SO_MAX_PACING_RATE = 47
 #: SOF_TIMESTAMPING_: TX_SOFTWARE, SOFTWARE, OPT_ID, TX_ACK.
 _SENT_AND_ACKNOWLEDGED = 1 << 1 | 1 << 4 | 1 << 7 | 1 << 9
 
@@ -137,6 +138,19 @@ def receive_low_water_mark_before(net, log):
     client.sendall(b"a" * 150)
     log("readable", readable(server))
     log("read", len(read_exactly(server, 160)))
+
+
+@case(BOTH, limit=Limit("pacing", {"slowed down": False}, varies=True))
+def pacing(net, log):
+    """SO_MAX_PACING_RATE: half a megabyte takes its time."""
+    client, server = net.pair()
+    client.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 1_000_000)
+    data = pattern(500_000)
+    sender = Task(client.sendall, data)
+    begin = time.monotonic()
+    log("read", read_exactly(server, len(data)) == data)
+    log("slowed down", time.monotonic() - begin > 0.25)
+    sender.result()
 
 
 _REFUSED = {"sent": [-errno.EOPNOTSUPP, 0], "arrived": 0}
