@@ -10,7 +10,6 @@
 #include "flow.h"
 #include "kernels.h"
 #include "leave.h"
-#include "memory.h"
 #include "policy.h"
 #include "reuse.h"
 #include "trace.h"
@@ -66,8 +65,6 @@ static __always_inline __u32 add_socket(struct bpf_sock_ops *ctx, struct tcp_soc
 
 	if (odd_kind(tp) || is_kernels(ctx, tp, server) || index < 0)
 		return SOCKREDIR_SKIP_KIND;
-	if (memory_left(as_sock(tp)) < PLENTY)
-		return SOCKREDIR_SKIP_FULL;
 	cookie = bpf_get_socket_cookie(ctx);
 	why = flow_enter(id, index, cookie, server, &flow);
 	if (why)

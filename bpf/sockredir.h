@@ -50,7 +50,7 @@ enum sockredir_reason {
 	SOCKREDIR_NO_PEER,	  /* no socket of the other end in the map */
 	SOCKREDIR_NO_FLOW,	  /* the socket's own flow has no record */
 	SOCKREDIR_SENT_BEFORE,	  /* bytes went by TCP earlier, order would break */
-	SOCKREDIR_OVER_BUDGET,	  /* no memory: of the budget, of the host, of the reader's cgroup */
+	SOCKREDIR_OVER_BUDGET,	  /* too much is unread on the whole host */
 	SOCKREDIR_DEMOTED,	  /* one-way run of small messages */
 	SOCKREDIR_DRAINED,	  /* mode drain or observe, or settings that make no sense */
 	SOCKREDIR_ULP,		  /* kTLS and the like sit on the socket */
@@ -65,7 +65,7 @@ enum sockredir_reason {
 	SOCKREDIR_SKIP_MODE,   /* mode drain, or settings missing, changing or invalid */
 	SOCKREDIR_SKIP_KIND,   /* bound to a device, MPTCP, another protocol on top, used again, needs TCP */
 	SOCKREDIR_SKIP_ALONE,  /* accepted from a client that is not in the map */
-	SOCKREDIR_SKIP_FULL,   /* `flows` or `peers` is full, or the socket's memory cgroup nearly */
+	SOCKREDIR_SKIP_FULL,   /* `flows` or `peers` is full */
 	SOCKREDIR_SKIP_FAILED, /* the kernel would not put it in `peers` */
 
 	/* Connections. */
@@ -115,8 +115,7 @@ struct sockredir_side {
 	__u64 flags;	/* SOCKREDIR_SIDE_... (64 bits wide for the sake of atomics) */
 	__u32 queued;	/* sequence number up to which its queue has TCP's bytes (receive.h) */
 	__u8 widened;	/* times that its window has doubled (budget.h) */
-	__u8 roomy;	/* messages for which the reader's memory cgroup is not asked again (memory.h) */
-	__u8 zero[2];
+	__u8 zero[3];
 };
 
 /* May redirection begin again after messages by TCP? */

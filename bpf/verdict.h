@@ -10,7 +10,6 @@
 #include "comeback.h"
 #include "demotion.h"
 #include "flow.h"
-#include "memory.h"
 #include "order.h"
 #include "policy.h"
 #include "wait.h"
@@ -96,8 +95,6 @@ static __always_inline __u32 make_room(const struct tcp_sock *tp, struct sockred
 	if (likely(unread_with(own, peer, size) <= LOOK_ABOVE)) {
 		wait_for_reader(own, peer, LOOK_ABOVE);
 	} else {
-		if (!has_memory(own, peer, size))
-			return SOCKREDIR_OVER_BUDGET;
 		window = window_for(tp, own, peer, size);
 		if (size > window)
 			return SOCKREDIR_AHEAD;

@@ -7,7 +7,6 @@
 #define SOCKREDIR_BCC_H
 
 #include <linux/fs.h>
-#include <linux/memcontrol.h>
 #include <linux/net.h>
 #include <linux/sched.h>
 #include <linux/skmsg.h>
@@ -122,17 +121,6 @@ static __always_inline __u64 counted_bytes(const struct sk_psock *psock)
 	return BPF_CORE_READ(psock, msg_tot_len);
 #else
 	return 0;
-#endif
-}
-
-static __always_inline const struct page_counter *memory_of(const struct sock *sk)
-{
-#ifdef CONFIG_MEMCG
-	struct mem_cgroup *memcg = (struct mem_cgroup *)((__u64)BPF_CORE_READ(sk, sk_memcg) & ~7ULL);
-
-	return memcg ? &memcg->memory : NULL;
-#else
-	return NULL;
 #endif
 }
 

@@ -69,18 +69,6 @@ struct sk_buff_head {
 	__u32 qlen;
 } __kernel_struct;
 
-struct page_counter {
-	struct {
-		long counter;
-	} usage;
-	unsigned long max; /* pages */
-	struct page_counter *parent;
-} __kernel_struct;
-
-struct mem_cgroup {
-	struct page_counter memory;
-} __kernel_struct;
-
 struct sock {
 	struct sock_common __sk_common;
 	struct {
@@ -108,8 +96,7 @@ struct sock {
 	__u8 sk_shutdown;
 	struct socket_wq *sk_wq;
 	struct socket *sk_socket;
-	struct mem_cgroup *sk_memcg; /* with flags in the lower bits from 6.18 on */
-	void *sk_user_data;	     /* struct sk_psock, with flags in the lower bits */
+	void *sk_user_data; /* struct sk_psock, with flags in the lower bits */
 } __kernel_struct;
 
 /* The kernel's values are found when the program is loaded. */
@@ -241,17 +228,6 @@ static __always_inline __u64 counted_bytes(const struct sk_psock *psock)
 	if (!bpf_core_field_exists(struct sk_psock, msg_tot_len))
 		return 0;
 	return BPF_CORE_READ(psock, msg_tot_len);
-}
-
-/* What counts the memory of the socket's memory cgroup, if it has one. */
-static __always_inline const struct page_counter *memory_of(const struct sock *sk)
-{
-	struct mem_cgroup *memcg;
-
-	if (!bpf_core_field_exists(struct sock, sk_memcg) || !bpf_core_field_exists(struct page_counter, max))
-		return NULL;
-	memcg = (struct mem_cgroup *)((__u64)BPF_CORE_READ(sk, sk_memcg) & ~7ULL);
-	return memcg ? __builtin_preserve_access_index(&memcg->memory) : NULL;
 }
 
 /* Does TCP take one segment into a full buffer (8c670bdfa58e)? icsk_rto_max is a bit younger. */

@@ -23,7 +23,7 @@ REASONS_SIZE = 64
 
 KEY = struct.Struct("=Q16s16sHHI")
 COUNT = struct.Struct("=QQ")
-SIDE = struct.Struct("=QQQQIIQHBBHHQIBB2s")
+SIDE = struct.Struct("=QQQQIIQHBBHHQIB3s")
 FLOW_HEAD = struct.Struct("=QQ")
 PRESSURE = struct.Struct("=QQ")
 EVENT = struct.Struct("=QII16sII16s16sHHI")
@@ -140,7 +140,7 @@ class Flow(NamedTuple):
 
 def _decode_side(raw: bytes) -> Side:
     cookie, _sk, unread, charge, messages, _edge, size, state, *rest = SIDE.unpack(raw)
-    _way_back, _vain, run, _heard, flags, _queued, _widened, _roomy, _zero = rest
+    _way_back, _vain, run, _heard, flags, _queued, _widened, _zero = rest
     return Side(
         cookie=cookie,
         state=reason_label(state),

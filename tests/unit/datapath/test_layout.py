@@ -24,7 +24,7 @@ STRUCTS = {
     "port": (layout.PORT, "connections brief demoted messages bytes left_alone worth zero"),
     "side": (
         layout.SIDE,
-        "cookie sk unread charge messages edge bytes state way_back vain run heard flags queued widened roomy zero",
+        "cookie sk unread charge messages edge bytes state way_back vain run heard flags queued widened zero",
     ),
     "pressure": (layout.PRESSURE, "used recount_at"),
     "event": (
@@ -141,8 +141,8 @@ def test_impossible_keys(key):
 
 
 def test_flow_record():
-    client = layout.SIDE.pack(11, 0xFFFF888800000000, 5, 4096, 3, 0, 300, Reason.REDIRECTED, 1, 0, 2, 0, 0, 0, 1, 0, b"")
-    server = layout.SIDE.pack(12, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, layout.SIDE_SERVER | layout.SIDE_LEFT, 0, 0, 0, b"")
+    client = layout.SIDE.pack(11, 0xFFFF888800000000, 5, 4096, 3, 0, 300, Reason.REDIRECTED, 1, 0, 2, 0, 0, 0, 1, b"")
+    server = layout.SIDE.pack(12, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, layout.SIDE_SERVER | layout.SIDE_LEFT, 0, 0, b"")
     flow = layout.decode_flow(layout.FLOW_HEAD.pack(11 << 2 | 3, 123) + client + server)
     assert isinstance(flow, Flow)
     assert flow.opened == 123
