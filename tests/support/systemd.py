@@ -118,14 +118,18 @@ def main(state_file: str, words: List[str]) -> int:
     elif words[0] == "daemon-reload":
         _reload(state)
     elif words[-1].startswith(METRICS):
-        state["active"] = [] if words[0] == "stop" else [name for name in words[2:] if name.endswith(".timer")]
+        state["active"] = [name for name in state["active"] if not name.endswith(".timer")]
+        if words[0] != "stop":
+            state["active"] += [name for name in words[2:] if name.endswith(".timer")]
     elif words[0] == "restart" or (words[0] == "start" and words[-1].endswith(".service")):
         code = _restart(state, words[2:])
     elif words[0] == "start":
         Path(state["cgroup2"], _path(words[2])).mkdir(parents=True, exist_ok=True)
+        state["active"].append(words[2])
     elif words[0] == "stop" and words[-1].endswith(".service"):
         _move(state, words[-1], "")
     elif words[0] == "stop":
+        state["active"] = [name for name in state["active"] if name != words[2]]
         directory = Path(state["cgroup2"], _path(words[2]))
         if directory.is_dir():
             directory.rmdir()
