@@ -291,18 +291,23 @@ SEC("tp_btf/io_uring_complete")
 int learn_ring(__u64 *ctx)
 {
 	const struct io_kiocb *request = (void *)ctx[1];
+	__u8 operation = BPF_CORE_READ(request, opcode);
 	struct learn_socket *record;
 	__u64 address;
+	bool all;
 
-	if (!is_send(request) || !(waits_for_all(request) || is_zero_copy(request)))
+	if (!is_send(operation))
+		return 0;
+	all = waits_for_all(request);
+	if (!all && !is_zero_copy(operation))
 		return 0;
 	address = socket_of(request);
 	record = bpf_map_lookup_elem(&sockets, &address);
 	if (!record || record->kind != LEARN_WATCHED)
 		return 0;
-	if (waits_for_all(request))
+	if (all)
 		sign(record, LEARN_RING_WAITALL);
-	if (is_zero_copy(request))
+	if (is_zero_copy(operation))
 		sign(record, LEARN_ZERO_COPY);
 	return 0;
 }

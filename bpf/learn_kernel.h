@@ -51,11 +51,6 @@ struct sock {
 	} sk_zckey; /* how often MSG_ZEROCOPY was used */
 } __kernel_struct;
 
-/* The kernel's value is found when the program is loaded. */
-enum sock_flags {
-	SOCK_RCVTSTAMP,
-};
-
 struct socket {
 	struct sock *sk;
 } __kernel_struct;

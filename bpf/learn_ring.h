@@ -27,20 +27,15 @@ struct io_sr_msg {
 	unsigned int msg_flags;
 } __kernel_struct;
 
-static __always_inline bool is_send(const struct io_kiocb *request)
+/* Of the sender's pages, not of a copy. */
+static __always_inline bool is_zero_copy(__u8 operation)
 {
-	__u8 operation = BPF_CORE_READ(request, opcode);
-
-	return operation == RING_SEND || operation == RING_SENDMSG || operation == RING_SEND_ZC ||
-	       operation == RING_SENDMSG_ZC;
+	return operation == RING_SEND_ZC || operation == RING_SENDMSG_ZC;
 }
 
-/* The pages of the sender, not a copy of them. */
-static __always_inline bool is_zero_copy(const struct io_kiocb *request)
+static __always_inline bool is_send(__u8 operation)
 {
-	__u8 operation = BPF_CORE_READ(request, opcode);
-
-	return operation == RING_SEND_ZC || operation == RING_SENDMSG_ZC;
+	return operation == RING_SEND || operation == RING_SENDMSG || is_zero_copy(operation);
 }
 
 static __always_inline bool waits_for_all(const struct io_kiocb *request)

@@ -22,12 +22,6 @@ static __always_inline bool has_kernel_tls(struct tcp_sock *tp)
 	return ulp && ulp->name[0] == 't' && ulp->name[1] == 'l' && ulp->name[2] == 's';
 }
 
-static __always_inline bool has_timestamps(const struct sock *sk)
-{
-	return sk->sk_tsflags ||
-	       sk->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, SOCK_RCVTSTAMP) & 1;
-}
-
 /* What has been set or used on the socket at any time shows in its state. */
 static __always_inline void look_at_state(struct learn_counts *counts, struct sock *sk)
 {
@@ -37,7 +31,7 @@ static __always_inline void look_at_state(struct learn_counts *counts, struct so
 		counts->signs[LEARN_LOW_WATER]++;
 	if (sk->sk_peek_off >= 0)
 		counts->signs[LEARN_PEEK_OFFSET]++;
-	if (has_timestamps(sk))
+	if (sk->sk_tsflags || has_sock_flag(sk, SOCK_RCVTSTAMP))
 		counts->signs[LEARN_TIMESTAMPS]++;
 	if (sk->sk_zckey.counter)
 		counts->signs[LEARN_ZERO_COPY]++;

@@ -35,4 +35,13 @@ struct socket_wq {
 	struct wait_queue_head wait;
 } __kernel_struct;
 
+/* The kernel's values are found when the program is loaded. */
+enum sock_flags {
+	SOCK_ZEROCOPY,
+	SOCK_RCVTSTAMP,
+};
+
+#define has_sock_flag(sk, flag)                                                                              \
+	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
+
 #endif /* SOCKREDIR_CORE_H */

@@ -99,15 +99,6 @@ struct sock {
 	void *sk_user_data; /* struct sk_psock, with flags in the lower bits */
 } __kernel_struct;
 
-/* The kernel's values are found when the program is loaded. */
-enum sock_flags {
-	SOCK_ZEROCOPY,
-	SOCK_RCVTSTAMP,
-};
-
-#define has_sock_flag(sk, flag)                                                                              \
-	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
-
 struct inet_sock {
 	struct sock sk;
 } __kernel_struct;

@@ -304,6 +304,14 @@ def occupied(slice_name: str) -> bool:
     return any(lies_in(where, slice_name) for name, where in active.items() if not name.endswith(".slice"))
 
 
+def stop_idle(slice_name: str) -> bool:
+    """Stop a slice unless it is :func:`occupied`; whether it was stopped."""
+    if occupied(slice_name):
+        return False
+    stop(slice_name)
+    return True
+
+
 def lies_in(inner: str, outer: str) -> bool:
     """Whether a slice is another one or below it; ``a-b.slice`` is below ``a.slice``."""
     return inner == outer or inner.startswith(outer[: -len(".slice")] + "-")

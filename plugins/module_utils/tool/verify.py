@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, List, Optional
 
 from ..datapath import layout, live, settings
 from ..host import cgroups, mounts, proof
@@ -51,16 +50,10 @@ def prove(state_dir: str) -> Dict[str, Any]:
     """
     document = context.enabled(state_dir)
     wanted = document["settings"]
-    cgroup = cgroups.resolve(context.accelerated(document), mounts.read())
     report: Dict[str, Any] = {"mode": wanted["mode"], "pairs": [], "wrong": None, "unproved": None}
     counted, crossed = live.counters(document["pin_dir"]) or {}, _lo_bytes()
     try:
-        with _unlearned(document["pin_dir"], report["pairs"]):
-            report["pairs"] += proof.transfer(
-                cgroup,
-                settings.ranges(wanted["ports"], "ports"),
-                settings.ranges(wanted["exclude_ports"], "exclude_ports"),
-            )
+        report["pairs"] = _transfer(document)
     except proof.NoFreePort as error:
         report["unproved"] = str(error)
     report["lo_bytes"] = _lo_bytes() - crossed
@@ -74,12 +67,17 @@ def prove(state_dir: str) -> Dict[str, Any]:
     return report
 
 
-@contextlib.contextmanager
-def _unlearned(pin_dir: str, pairs: List[Dict[str, Any]]) -> Iterator[None]:
-    """Have nothing learned from the transfer: its ports are no program's."""
+def _transfer(document: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """See :func:`.proof.transfer`. Nothing is learned from it: its ports are no program's."""
+    wanted, pin_dir = document["settings"], document["pin_dir"]
     known = live.ports(pin_dir) or {}
-    yield
+    pairs = proof.transfer(
+        cgroups.resolve(context.accelerated(document), mounts.read()),
+        settings.ranges(wanted["ports"], "ports"),
+        settings.ranges(wanted["exclude_ports"], "exclude_ports"),
+    )
     live.forget_ports(pin_dir, {pair["port"] for pair in pairs if "port" in pair} - known.keys())
+    return pairs
 
 
 def _lo_bytes() -> int:

@@ -73,7 +73,11 @@ class _Handlers:
 
     def start_slice(self, step: Step) -> Undo:
         systemd.start(step.subject)
-        return lambda: None if systemd.occupied(step.subject) else systemd.stop(step.subject)
+
+        def undo() -> None:
+            systemd.stop_idle(step.subject)
+
+        return undo
 
     def remove_cgroup(self, step: Step) -> Undo:
         if cgroups.remove([step.subject]):
@@ -179,7 +183,4 @@ def _forget_slice(path: str) -> Optional[str]:
     if os.path.isdir(path) or not systemd.booted():
         return None
     name = systemd.slice_of(cgroups.relative(path, mounts.read()))
-    if not name or systemd.occupied(name):
-        return None
-    systemd.stop(name)
-    return name
+    return name if name and systemd.stop_idle(name) else None

@@ -71,10 +71,12 @@ def observe(wanted: Wanted, host: Snapshot) -> Observed:
     known = known._replace(target_id=target_id, pinned=pinned, ours=_ours(document, entry, program_id), hook=hook)
     nothing = program_id is None and pinned is None and not known.ours
     known = known if nothing and not host.has_libbpf else _ask_kernel(wanted, known, host)
-    return known._replace(idle_slice=_idle_slice(wanted, host)) if wanted.start_slice and not known.attached else known
+    if wanted.start_slice and not known.attached:
+        known = known._replace(inactive_slice=_inactive_slice(wanted, host))
+    return known
 
 
-def _idle_slice(wanted: Wanted, host: Snapshot) -> Optional[str]:
+def _inactive_slice(wanted: Wanted, host: Snapshot) -> Optional[str]:
     """The slice of the cgroup, if systemd has not started it.
 
     Then the cgroup is nobody's: systemd (262) removes it when it reads its unit files again and finds a service that

@@ -69,7 +69,7 @@ class Observed(NamedTuple):
     :ivar links: whether the kernel attaches to such targets by links.
     :ivar exclusive: the cgroup whose programs forbid others.
     :ivar missing: directories to make for the cgroup to exist, outermost first.
-    :ivar idle_slice: the slice unit whose cgroup it is, if that is not active.
+    :ivar inactive_slice: the slice unit whose cgroup it is, if that is not active.
     :ivar removable: cgroups that we made for it and that are empty, innermost first.
     :ivar record: the manifest's entry.
     :ivar met: whether the kernel does what the program needs; None: it could not be tried, or needs nothing.
@@ -83,7 +83,7 @@ class Observed(NamedTuple):
     links: bool = True
     exclusive: Optional[str] = None
     missing: Tuple[str, ...] = ()
-    idle_slice: Optional[str] = None
+    inactive_slice: Optional[str] = None
     removable: Tuple[str, ...] = ()
     record: Optional[Record] = None
     hook: Optional[Hook] = None
@@ -253,8 +253,8 @@ def _present(wanted: Wanted, observed: Observed) -> Plan:
     how = method(wanted, observed)
     kept = _kept(wanted, observed, how) or _intruder(wanted, observed)
     steps = [Step("create_cgroup", path, None, "directory") for path in observed.missing]
-    if observed.idle_slice:
-        steps.append(Step("start_slice", observed.idle_slice, "inactive", "active"))
+    if observed.inactive_slice:
+        steps.append(Step("start_slice", observed.inactive_slice, "inactive", "active"))
     surplus = [_detach(wanted, observed, each) for each in ours(wanted, observed) if each != kept]
     steps += _attach_steps(wanted, observed, how, kept, surplus)
     return steps + (_drop_stale_pin(wanted, observed) if how == LEGACY else [])

@@ -66,8 +66,8 @@ class Changes:
         return cgroups.resolve(self._wanted.cgroup, mounts.read())
 
     def _stop_if_idle(self, slice_name: str) -> None:
-        if cgroups.removable([self._path()]) and not systemd.occupied(slice_name):
-            systemd.stop(slice_name)
+        if cgroups.removable([self._path()]):
+            systemd.stop_idle(slice_name)
 
     def _restart(self, step: Step) -> Undo:
         self._restarted.append(step.subject)  # one that fails has been stopped, too

@@ -26,11 +26,8 @@ def wanted(
     :raises SockredirError: something at their paths is not a file, or cannot be read.
     """
     recorded = host.document["files"] if host.document else {}
-    library = {f"{places.package}/{name}": File(text) for name, text in package.items()}
-    found = {path: files.read(path) for path in places.documents} if library.keys() <= recorded.keys() else {}
-    kept = {path: File(one.text) for path, one in found.items() if one and not one.link}
-    if set(kept) == set(places.documents) and all(
-        recorded.get(path) == fingerprint(one) for path, one in {**library, **kept}.items()
-    ):
-        return kept
-    return make()
+    if any(recorded.get(f"{places.package}/{name}") != fingerprint(File(text)) for name, text in package.items()):
+        return make()
+    found = {path: files.read(path) for path in places.documents}
+    kept = {path: File(one.text) for path, one in found.items() if one and recorded.get(path) == fingerprint(one)}
+    return kept if len(kept) == len(found) else make()

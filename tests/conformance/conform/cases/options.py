@@ -40,22 +40,22 @@ def _made(net, option, value):
     return pair
 
 
-def _peek(log, client, server):
-    client.sendall(b"abc")
-    client.sendall(b"def")
-    log("arrived", eventually(lambda: len(server.recv(6, socket.MSG_PEEK | socket.MSG_DONTWAIT)) > 0))
-    server.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
-    log("peek", read_exactly_peeked(server, 2))
-    log("peek on", read_exactly_peeked(server, 4))
-    log("read", read_exactly(server, 6))
-
-
-def read_exactly_peeked(sock, count):
+def _peeked(sock, count):
     """Peek until so many bytes were shown, each call from where the last one ended."""
     shown = b""
     while len(shown) < count:
         shown += sock.recv(count - len(shown), socket.MSG_PEEK)
     return shown
+
+
+def _peek(log, client, server):
+    client.sendall(b"abc")
+    client.sendall(b"def")
+    log("arrived", eventually(lambda: len(server.recv(6, socket.MSG_PEEK | socket.MSG_DONTWAIT)) > 0))
+    server.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+    log("peek", _peeked(server, 2))
+    log("peek on", _peeked(server, 4))
+    log("read", read_exactly(server, 6))
 
 
 @case(BOTH, needs=_without_peek_offset, limit=Limit("peek-offset", {"peek on": ("b'abcd'", "b'abca'")}))
@@ -94,12 +94,17 @@ def receive_timestamp_before(net, log):
     _received_at(log, *_made(net, SO_TIMESTAMP, 1))
 
 
+def _error_queued(sock, milliseconds):
+    """Whether the error queue, which also tells of success, holds something by then."""
+    poller = select.poll()
+    poller.register(sock, 0)
+    return bool(poller.poll(milliseconds))
+
+
 def _sent_at(log, client, server):
     client.sendall(b"message")
     log("read", read_exactly(server, 7))
-    poller = select.poll()
-    poller.register(client, 0)
-    log("time", bool(poller.poll(500)))
+    log("time", _error_queued(client, 500))
 
 
 @case(BOTH, limit=Limit("timestamps", {"time": False}, varies=True))
@@ -116,17 +121,26 @@ def send_timestamp_before(net, log):
     _sent_at(log, *_made(net, SO_TIMESTAMPING, _SENT_AND_ACKNOWLEDGED & ~(1 << 7)))
 
 
-@case(BOTH, redirects=None)
-def zero_copy_before(net, log):
-    """MSG_ZEROCOPY, allowed before the connection is made: a completion is queued."""
-    client, server = _made(net, libc.SO_ZEROCOPY, 1)
-    pages = mmap.mmap(-1, 1 << 16)
-    pages[:] = pattern(1 << 16)
+def _send_pages(log, client, server):
+    pages = mmap.mmap(-1, 1 << 18)
+    pages[:] = pattern(1 << 18)
     log.call("send", client.send, memoryview(pages)[:40000], libc.MSG_ZEROCOPY)
     log("read", read_exactly(server, 40000) == pattern(40000))
-    poller = select.poll()
-    poller.register(client, 0)
-    log("completion", bool(poller.poll(1000)))
+    log("completion", _error_queued(client, 1000))
+
+
+@case(BOTH, limit=Limit("zerocopy-completion", {"completion": False}))
+def zero_copy(net, log):
+    """MSG_ZEROCOPY: the bytes arrive and a completion is queued for each send."""
+    client, server = net.pair()
+    log.call("SO_ZEROCOPY", client.setsockopt, socket.SOL_SOCKET, libc.SO_ZEROCOPY, 1)
+    _send_pages(log, client, server)
+
+
+@case(BOTH, redirects=None)
+def zero_copy_before(net, log):
+    """The same, allowed before the connection is made."""
+    _send_pages(log, *_made(net, libc.SO_ZEROCOPY, 1))
 
 
 @case(BOTH, redirects=None)

@@ -4,9 +4,7 @@
 """Ways to write: vectors, many messages a call, files, pipes, zero copy, corking."""
 
 import contextlib
-import mmap
 import os
-import select
 import socket
 import tempfile
 
@@ -112,20 +110,6 @@ def changed_after_send(net, log):
         for position in range(0, len(buffer), 1000):
             buffer[position] = 0
         log(f"read {index}", read_exactly(server, len(buffer)) == b"%02d" % index * 30000)
-
-
-@case(BOTH, limit=Limit("zerocopy-completion", {"completion": False}))
-def zero_copy(net, log):
-    """MSG_ZEROCOPY: the bytes arrive and a completion is queued for each send."""
-    client, server = net.pair()
-    log.call("SO_ZEROCOPY", client.setsockopt, socket.SOL_SOCKET, libc.SO_ZEROCOPY, 1)
-    pages = mmap.mmap(-1, 1 << 18)
-    pages[:] = pattern(1 << 18)
-    log.call("send", client.send, memoryview(pages)[:40000], libc.MSG_ZEROCOPY)
-    log("read", read_exactly(server, 40000) == pattern(40000))
-    poller = select.poll()
-    poller.register(client, 0)
-    log("completion", bool(poller.poll(1000)))
 
 
 @case(BOTH)

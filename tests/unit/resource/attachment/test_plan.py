@@ -47,10 +47,10 @@ def verbs(wanted, observed):
         ({"create_cgroup": True}, {"target_id": None, "missing": ("/cg/x",)}, ["create_cgroup", "attach_link"]),
         (
             {"create_cgroup": True},
-            {"target_id": None, "missing": ("/cg/x",), "idle_slice": "x.slice"},
+            {"target_id": None, "missing": ("/cg/x",), "inactive_slice": "x.slice"},
             ["create_cgroup", "start_slice", "attach_link"],
         ),
-        ({}, {"idle_slice": "x.slice"}, ["start_slice", "attach_link"]),
+        ({}, {"inactive_slice": "x.slice"}, ["start_slice", "attach_link"]),
         # As it should be.
         ({}, {"attached": (linked(NEW),), "pinned": pinned(NEW)}, []),
         ({}, {"attached": (legacy(NEW),)}, []),
